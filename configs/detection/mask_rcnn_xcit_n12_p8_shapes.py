@@ -1,0 +1,41 @@
+# Mask R-CNN small enough to train from scratch on a laptop: the embedded data set, narrow neck and heads.
+_base_ = ['../_base_/models/mask_rcnn.py', '../_base_/datasets/shapes_instance.py', '../_base_/runtime_detection.py']
+
+width, classes = 64, 4
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=1),
+    backbone=dict(variant='nano_12_p8'),
+    neck=dict(in_channels=[128] * 4, out_channels=width, num_outs=4),
+    rpn_head=dict(
+        in_channels=width,
+        feat_channels=width,
+        anchor_generator=dict(scales=[5], strides=[4, 8, 16, 32]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=width, finest_scale=28),
+        bbox_head=dict(in_channels=width, fc_out_channels=256, num_classes=classes),
+        mask_roi_extractor=dict(out_channels=width, finest_scale=28),
+        mask_head=dict(num_convs=2, in_channels=width, conv_out_channels=width, num_classes=classes),
+    ),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
+)
+
+iterations = 500
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)}),
+    clip_grad=dict(max_norm=5.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=iterations, eta_min=0),
+]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=250)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+auto_scale_lr = dict(enable=False, base_batch_size=4)
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(by_epoch=False, interval=250))
+log_processor = dict(by_epoch=False)
+train_dataloader = dict(sampler=dict(type='InfiniteSampler'))

@@ -1,0 +1,12 @@
+"""XCiT for dense prediction: the backbone, its pyramid and its published weights.
+
+Importing this package needs torch and timm alone. ``import xcit_dense.mm`` registers the backbone in MMDetection and
+MMSegmentation.
+"""
+
+from .backbone import XCiT
+from .variants import VARIANTS
+
+__all__ = ["VARIANTS", "XCiT", "__version__"]
+
+__version__ = "0.1.0"

@@ -1,0 +1,263 @@
+"""XCiT as a backbone for dense prediction: stem, XCA blocks, pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
+
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from .errors import UserError
+from .blocks import (
+    ConvPatchEmbed,
+    NormConfig,
+    PositionalEncodingFourier,
+    XCABlock,
+    make_norm_layer,
+    map_to_tokens,
+    tokens_to_map,
+)
+from .checkpoint import adapt_state_dict
+from .pyramid import STRIDES, make_levels
+from .variants import Variant, get_variant
+
+
+class XCiT(nn.Module):
+    """Cross-Covariance Image Transformer with a four-level pyramid.
+
+    Built by the name of a published variant, ``XCiT('small_12_p16')``, or by the hyper-parameters of the original
+    configs, ``XCiT(patch_size=16, embed_dim=384, depth=12, num_heads=8)``. Parameter names are those of the published
+    detection and segmentation checkpoints; other published dialects are translated by ``load_state_dict`` (see
+    :mod:`xcit_dense.checkpoint`).
+
+    Source: El-Nouby et al. 2021; the backbone ``xcit.py`` of the original detection and segmentation code.
+
+    Args:
+        variant: One of :data:`xcit_dense.VARIANTS`; fixes ``patch_size``, ``embed_dim``, ``depth`` and ``num_heads``.
+        patch_size: Pixels per token along each side, 8 or 16.
+        embed_dim: Channels C of a token and of each level.
+        depth: Number of XCA blocks.
+        num_heads: Heads of the attention; divides ``embed_dim``.
+        mlp_ratio: Hidden width of the MLPs over C.
+        qkv_bias: Whether the projections to Q, K and V have a bias.
+        eta: First value of the LayerScale gains; by default 1 up to 12 blocks, 1e-5 beyond.
+        drop_rate: Dropout probability of tokens and projections, in [0, 1].
+        attn_drop_rate: Dropout probability of the attention matrices, in [0, 1].
+        drop_path_rate: Stochastic depth, the same in each block, in [0, 1].
+        out_indices: Four blocks, counted from 0 and ascending, whose tokens make the levels at strides 4, 8, 16 and
+            32, in this order. By default those after a third, a half, two thirds and all of the blocks.
+        in_channels: Channels of the images.
+        norm_cfg: Batch norm of stem, LPI and pyramid: ``'BN'``, ``'SyncBN'`` or an MM-style dictionary. SyncBN is
+            plain batch norm by itself where it cannot run: on CPU, or in a single process.
+        norm_eval: Keep the batch norms' statistics fixed in training.
+        frozen_stages: -1 trains everything; 0 freezes stem and positional encoding; n > 0 also the first n blocks.
+        with_cp: Activation checkpointing: blocks are recomputed in the backward pass, which saves memory.
+
+    Attributes:
+        out_channels: Channels of the four levels.
+        out_strides: Their strides in pixels, (4, 8, 16, 32).
+
+    Raises:
+        UserError: A name, index or number out of range; the message says what to write.
+    """
+
+    out_strides = STRIDES
+
+    def __init__(
+        self,
+        variant: str | None = None,
+        *,
+        patch_size: int | None = None,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        eta: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        out_indices: Sequence[int] | None = None,
+        in_channels: int = 3,
+        norm_cfg: NormConfig = "SyncBN",
+        norm_eval: bool = False,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        shape = _resolve(variant, embed_dim, depth, num_heads, patch_size)
+        dim = shape.embed_dim
+        if out_indices is None:
+            out_indices = shape.out_indices
+        _check_out_indices(out_indices, shape)
+        if not -1 <= frozen_stages <= shape.depth:
+            raise UserError(
+                f"frozen_stages={frozen_stages} is out of range; write -1 (train all), 0 (freeze the stem) "
+                f"or up to {shape.depth} (freeze that many blocks too)."
+            )
+        if in_channels < 1:
+            raise UserError(f"in_channels={in_channels} must be at least 1; write 3 for RGB.")
+        self.embed_dim = dim
+        self.patch_size = shape.patch_size
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.out_channels = (dim,) * len(STRIDES)
+        self.norm_eval = norm_eval
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+
+        norm_layer = make_norm_layer(norm_cfg)
+        levels = make_levels(dim, shape.patch_size, norm_layer)
+        self.patch_embed = ConvPatchEmbed(in_channels, dim, shape.patch_size, norm_layer)
+        self.pos_embeder = PositionalEncodingFourier(dim)
+        self.pos_drop = nn.Dropout(drop_rate)
+        self.blocks = nn.ModuleList(
+            XCABlock(
+                dim,
+                shape.num_heads,
+                mlp_ratio,
+                qkv_bias,
+                drop_rate,
+                attn_drop_rate,
+                drop_path_rate,
+                shape.eta if eta is None else eta,
+                norm_layer,
+            )
+            for _ in range(shape.depth)
+        )
+        self._level_names = tuple(levels)
+        for name, level in levels.items():
+            self.add_module(name, level)
+
+        self.apply(_init_linear)
+        self.register_load_state_dict_pre_hook(adapt_state_dict)
+        self._freeze()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Makes pyramid features.
+
+        Args:
+            images: (B, in_channels, H, W), normalised, of any height and width. The published weights expect RGB
+                scaled to [0, 1], less ImageNet's mean and over its standard deviation.
+
+        Returns:
+            Four maps (B, C, ., .) at strides 4, 8, 16 and 32, finest first. With h = ceil(H / p), w = ceil(W / p)
+            tokens of patch size p, a level of stride s is p / s times as large; coarser levels round down, but not
+            below 1.
+
+        Raises:
+            UserError: ``images`` is not (B, in_channels, H, W).
+        """
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise UserError(
+                f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; convert them to "
+                f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[-3]}."
+                if images.ndim >= 3
+                else f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}."
+            )
+        x = self.patch_embed(images)
+        height, width = x.shape[-2:]
+        tokens = self.pos_drop(map_to_tokens(x + self.pos_embeder(height, width)))
+        levels: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            tokens = self._run(block, tokens, height, width)
+            if index in self.out_indices:
+                to_level = self.get_submodule(self._level_names[len(levels)])
+                levels.append(to_level(tokens_to_map(tokens, height, width)))
+        return tuple(levels)
+
+    def train(self, mode: bool = True) -> XCiT:
+        """Switches training mode; frozen stages stay in evaluation mode, and with ``norm_eval`` the batch norms."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _run(self, block: nn.Module, tokens: Tensor, height: int, width: int) -> Tensor:
+        if not (self.with_cp and self.training):
+            return block(tokens, height, width)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_kept(block)
+
+        return checkpoint(block, tokens, height, width, use_reentrant=False, context_fn=contexts)
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        if self.frozen_stages >= 0:
+            yield self.patch_embed
+            yield self.pos_embeder
+            yield from self.blocks[: self.frozen_stages]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval().requires_grad_(False)
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Lets batch norms use the batch's statistics without recording them: the forward pass already did."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _resolve(
+    name: str | None,
+    embed_dim: int | None,
+    depth: int | None,
+    num_heads: int | None,
+    patch_size: int | None,
+) -> Variant:
+    """The hyper-parameters, from a variant's name or one by one."""
+    given = {
+        "embed_dim": embed_dim,
+        "depth": depth,
+        "num_heads": num_heads,
+        "patch_size": patch_size,
+    }
+    if name is not None:
+        variant = get_variant(name)
+        for key, value in given.items():
+            if value is not None and value != getattr(variant, key):
+                raise UserError(
+                    f"{name!r} has {key}={getattr(variant, key)}, not {value}; leave {key} out, or name no variant "
+                    f"and write {', '.join(given)}."
+                )
+        return variant
+    missing = [key for key, value in given.items() if value is None]
+    if missing:
+        raise UserError(f"XCiT needs {', '.join(missing)}; write them, or name a variant: XCiT('small_12_p16').")
+    shape = {key: value for key, value in given.items() if value is not None}
+    for key, value in shape.items():
+        if value < 1:
+            raise UserError(f"{key}={value} must be at least 1; write that of a published variant, say small_12_p16.")
+    return Variant(**shape)
+
+
+def _check_out_indices(indices: Sequence[int], shape: Variant) -> None:
+    ascending = all(a < b for a, b in pairwise(indices))
+    if len(indices) != len(STRIDES) or not ascending or indices[0] < 0 or indices[-1] >= shape.depth:
+        raise UserError(
+            f"out_indices={tuple(indices)} must be four blocks out of 0..{shape.depth - 1}, ascending, one for each of "
+            f"the strides {STRIDES}; write for example out_indices={shape.out_indices}."
+        )

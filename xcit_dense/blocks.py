@@ -1,0 +1,218 @@
+"""What XCiT is built of: norm layers, convolutional stem, positional encoding, LPI and the XCA block.
+
+Tokens are (B, N, C) with N = H W in row order, which is the memory of a (B, C, H, W) map in channels-last format:
+:func:`tokens_to_map` and :func:`map_to_tokens` go from one to the other without a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+from .errors import UserError
+from .variants import unknown_name
+from .xca import XCA
+
+NormConfig = str | Mapping[str, Any]
+
+
+class NormLayer(Protocol):
+    """Makes a normalisation layer for maps of ``num_features`` channels."""
+
+    def __call__(self, num_features: int) -> nn.Module:
+        """Makes the layer."""
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Batch norm over all processes, and over this one alone where it cannot be synchronised.
+
+    ``torch.nn.SyncBatchNorm`` raises on CPU tensors in distributed training; this one is plain batch norm there.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises a (B, C, H, W) map over batch and positions; same shape."""
+        if input.device.type == "cpu":
+            return super(nn.SyncBatchNorm, self).forward(input)
+        return super().forward(input)
+
+
+def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
+    """Reads an MM-style choice of norm layer.
+
+    Args:
+        norm_cfg: ``'BN'``, ``'SyncBN'``, or a dictionary such as ``dict(type='SyncBN', eps=1e-5, momentum=0.1,
+            requires_grad=True)``.
+
+    Returns:
+        A function from a number of channels to a layer.
+
+    Raises:
+        UserError: An unknown type.
+    """
+    options = {"type": norm_cfg} if isinstance(norm_cfg, str) else dict(norm_cfg)
+    kinds = {"BN": nn.BatchNorm2d, "BN2d": nn.BatchNorm2d, "SyncBN": SyncBatchNorm}
+    name = options.pop("type", None)
+    if name not in kinds:
+        raise UserError(unknown_name("norm layer", str(name), kinds))
+    requires_grad = options.pop("requires_grad", True)
+    make = partial(kinds[name], **options)
+
+    def norm_layer(num_features: int) -> nn.Module:
+        return make(num_features).requires_grad_(requires_grad)
+
+    return norm_layer
+
+
+def tokens_to_map(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Views tokens (B, H W, C) as a map (B, C, H, W) in channels-last memory."""
+    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+def map_to_tokens(x: Tensor) -> Tensor:
+    """Reads a map (B, C, H, W) as tokens (B, H W, C); a view where the map is in channels-last memory."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class ConvPatchEmbed(nn.Module):
+    """Convolutional stem: 3 x 3 convolutions of stride 2 with batch norm, GELU in between.
+
+    Odd sizes round up at each step: an image of H x W pixels becomes ceil(H / p) x ceil(W / p) tokens. Source: class
+    ``ConvPatchEmbed`` of the original ``xcit.py``.
+
+    Args:
+        in_channels: Channels of the image.
+        dim: Channels of a token.
+        patch_size: 8 or 16.
+        norm_layer: Makes the batch norms.
+    """
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int, norm_layer: NormLayer) -> None:
+        super().__init__()
+        steps = int(math.log2(patch_size))
+        widths = [in_channels, *(dim >> step for step in reversed(range(steps)))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            conv = nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False)
+            layers += [nn.Sequential(conv, norm_layer(after)), nn.GELU()]
+        self.proj = nn.Sequential(*layers[:-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turns images (B, in_channels, H, W) into a map of tokens (B, C, ceil(H / p), ceil(W / p))."""
+        return self.proj(images)
+
+
+class PositionalEncodingFourier(nn.Module):
+    """Sines and cosines of the position, y before x, projected to the width of a token.
+
+    Coordinates run from 1 to n, divided by (n + 1e-6) and multiplied by 2 pi, so that the encoding stretches with the
+    image. Source: class ``PositionalEncodingFourier`` of the original ``xcit.py``.
+
+    Args:
+        dim: Channels C of a token.
+        hidden_dim: Waves an axis, sines and cosines together.
+        temperature: Ratio of the longest to the shortest wavelength.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int = 32, temperature: float = 10_000.0) -> None:
+        super().__init__()
+        self.token_projection = nn.Conv2d(2 * hidden_dim, dim, kernel_size=1)
+        self.hidden_dim = hidden_dim
+        self.temperature = temperature
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """The encoding of ``height`` x ``width`` tokens, (1, C, height, width)."""
+        y = self._waves(height)[:, :, None].expand(-1, -1, width)
+        x = self._waves(width)[:, None, :].expand(-1, height, -1)
+        return self.token_projection(torch.cat((y, x))[None])
+
+    def _waves(self, n: int) -> Tensor:
+        """Waves at n positions along an axis, (hidden_dim, n), in at least fp32."""
+        weight = self.token_projection.weight
+        # Angles reach 2 pi and their sines feed every token: half precision is not enough for them.
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        position = torch.arange(1, n + 1, dtype=dtype, device=weight.device)
+        octave = torch.arange(self.hidden_dim // 2, dtype=dtype, device=weight.device)
+        frequency = self.temperature ** (-2 * octave / self.hidden_dim)
+        angle = frequency[:, None] * (position * (2 * math.pi / (n + 1e-6)))
+        return torch.stack((angle.sin(), angle.cos()), dim=1).flatten(0, 1).to(weight.dtype)
+
+
+class LPI(nn.Module):
+    """Local patch interaction: two depth-wise 3 x 3 convolutions, GELU and batch norm between them.
+
+    It lets neighbouring tokens talk, which XCA itself does not. Source: paper section 3.3; class ``LPI`` of the
+    original ``xcit.py``.
+
+    Args:
+        dim: Channels C.
+        norm_layer: Makes the batch norm.
+    """
+
+    def __init__(self, dim: int, norm_layer: NormLayer) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
+        self.act = nn.GELU()
+        self.bn = norm_layer(dim)
+        self.conv2 = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
+
+    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Mixes tokens (B, height * width, C) with their neighbours; same shape."""
+        x = tokens_to_map(tokens, height, width)
+        return map_to_tokens(self.conv2(self.bn(self.act(self.conv1(x)))))
+
+
+class XCABlock(nn.Module):
+    """One layer of XCiT: XCA, LPI and MLP, each normed before, scaled by gamma and added to its input.
+
+    Source: paper figure 1; class ``XCABlock`` of the original ``xcit.py``. The published names number the norms and
+    gains 1 (XCA), 3 (LPI) and 2 (MLP).
+
+    Args:
+        dim: Channels C.
+        num_heads: Heads of the attention.
+        mlp_ratio: Hidden width of the MLP over C.
+        qkv_bias: Whether the projection to Q, K and V has a bias.
+        drop: Dropout probability after the MLP's and the attention's projections.
+        attn_drop: Dropout probability on the attention matrix.
+        drop_path: Probability of skipping a branch for a sample (stochastic depth).
+        eta: First value of the gains gamma.
+        norm_layer: Makes the batch norm of the LPI.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+        eta: float,
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = XCA(dim, num_heads, qkv_bias, attn_drop, drop)
+        self.norm3 = nn.LayerNorm(dim, eps=1e-6)
+        self.local_mp = LPI(dim, norm_layer)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
+        self.drop_path = DropPath(drop_path)
+        self.gamma1 = nn.Parameter(eta * torch.ones(dim))
+        self.gamma3 = nn.Parameter(eta * torch.ones(dim))
+        self.gamma2 = nn.Parameter(eta * torch.ones(dim))
+
+    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Maps tokens (B, height * width, C) to tokens of the same shape."""
+        x = tokens
+        x = x + self.drop_path(self.gamma1 * self.attn(self.norm1(x)))
+        x = x + self.drop_path(self.gamma3 * self.local_mp(self.norm3(x), height, width))
+        return x + self.drop_path(self.gamma2 * self.mlp(self.norm2(x)))

@@ -1,0 +1,23 @@
+"""The embedded data set: "shapes", small generated pictures to train on without a download."""
+
+try:
+    import pycocotools  # noqa: F401
+    import shapely  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"xcit_dense.data needs shapely and pycocotools, and {error.name} is missing: "
+        'run `pip install "xcit_dense[mm]"`.'
+    ) from error
+
+from xcit_dense.data.scene import CLASSES, Instance, Scene, draw_scene
+from xcit_dense.data.shapes import PALETTE, SEGMENTATION_CLASSES, write_shapes
+
+__all__ = [
+    "CLASSES",
+    "PALETTE",
+    "SEGMENTATION_CLASSES",
+    "Instance",
+    "Scene",
+    "draw_scene",
+    "write_shapes",
+]

@@ -1,0 +1,24 @@
+"""XCiT in MMDetection and MMSegmentation.
+
+Importing this module registers what configs name: the backbone ``XCiT``, the optimizer wrapper ``AutoAmpOptimWrapper``
+and the hook ``LearningCurveHook``. Configs do so themselves, by ``custom_imports = dict(imports=['xcit_dense.mm'])``.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ..errors import MissingLibraryError
+from . import operators
+
+if find_spec("mmengine") is None or find_spec("mmcv") is None:
+    raise MissingLibraryError(
+        "xcit_dense.mm needs MMEngine, MMCV and MMDetection or MMSegmentation, which are not installed; "
+        'write: pip install "xcit_dense[mm]"'
+    )
+# Before anything imports mmcv's operators.
+operators.install()
+
+from . import backbone, checkpoint, hooks, optim  # noqa: E402
+
+__all__ = ["backbone", "checkpoint", "hooks", "operators", "optim"]

@@ -1,0 +1,66 @@
+"""The backbone in the registries of MMDetection and MMSegmentation."""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine import dist
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.model.utils import update_init_info
+from mmengine.registry import MODELS
+
+from .. import backbone, zoo
+from ..checkpoint import load_weights
+
+
+class XCiT(backbone.XCiT, BaseModule):
+    """:class:`xcit_dense.XCiT` as an MM module: everything of it, and ``init_cfg``.
+
+    Args:
+        *args: As for :class:`xcit_dense.XCiT`.
+        init_cfg: MM initialisation. ``dict(type='Pretrained', checkpoint=...)`` takes a file or address in any
+            published dialect, or ``xcit://NAME`` (see :mod:`xcit_dense.zoo`).
+        **kwargs: As for :class:`xcit_dense.XCiT`.
+
+    Raises:
+        UserError: As for :class:`xcit_dense.XCiT`.
+    """
+
+    def __init__(self, *args: Any, init_cfg: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.init_cfg = init_cfg
+
+    def init_weights(self) -> None:
+        """Initialises as ``init_cfg`` says, once.
+
+        Raises:
+            UserError: The checkpoint cannot be had, or is not of this variant.
+        """
+        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get("type") == "Pretrained"
+        if not pretrained or self.is_init:
+            super().init_weights()
+            return
+        address = self.init_cfg["checkpoint"]
+        if dist.get_local_rank() == 0:
+            zoo.locate(address)
+        dist.barrier()
+        report = load_weights(self, zoo.locate(address))
+        print_log(f"XCiT starts from {address}: {report}.", logger="current", level=logging.INFO)
+        if hasattr(self, "_params_init_info"):
+            update_init_info(self, init_info=f"loaded from {address}, or unchanged if not in it")
+        self._is_init = True
+
+
+def register() -> None:
+    """Registers :class:`XCiT` for MMEngine and for each of MMDetection and MMSegmentation that is installed."""
+    MODELS.register_module(name="XCiT", module=XCiT, force=True)
+    for library in ("mmdet", "mmseg"):
+        if find_spec(library) is not None:
+            import_module(f"{library}.registry").MODELS.register_module(name="XCiT", module=XCiT, force=True)
+
+
+register()
