@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .errors import UserError
 from .blocks import (
     ConvPatchEmbed,
     NormConfig,
@@ -22,6 +21,7 @@ from .blocks import (
     tokens_to_map,
 )
 from .checkpoint import adapt_state_dict
+from .errors import UserError
 from .pyramid import STRIDES, make_levels
 from .variants import Variant, get_variant
 
@@ -152,12 +152,15 @@ class XCiT(nn.Module):
         Raises:
             UserError: ``images`` is not (B, in_channels, H, W).
         """
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
+        if images.ndim != 4:
+            raise UserError(
+                f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; make a batch of one image "
+                "with image[None]."
+            )
+        if images.shape[1] != self.in_channels:
             raise UserError(
                 f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; convert them to "
-                f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[-3]}."
-                if images.ndim >= 3
-                else f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}."
+                f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[1]}."
             )
         x = self.patch_embed(images)
         height, width = x.shape[-2:]

@@ -8,7 +8,7 @@ classifiers (wrapped in ``'model'``, with class-attention layers and a head), an
 from __future__ import annotations
 
 import argparse
-import pickle
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +76,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         # The published classifiers keep their command line, a Namespace of plain values, beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than weights and was not executed: {str(error).splitlines()[0]}"
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is not a checkpoint, or was cut short: {error}") from error
-    return {name: value for name, value in _unwrap(content).items() if isinstance(value, Tensor)}
+    except Exception as error:  # what torch raises on a file that is no checkpoint depends on its bytes
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code:
+            raise UserError(
+                f"{path} holds more than weights, {code[1]}, and was not executed; give a file of weights alone, as "
+                "torch.save(model.state_dict(), path) writes."
+            ) from error
+        raise UserError(f"{path} is not a checkpoint, or was cut short ({type(error).__name__}).") from error
+    try:
+        weights = _unwrap(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return {name: value for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def load_weights(backbone: nn.Module, path: str | Path) -> Report:
@@ -96,11 +102,14 @@ def load_weights(backbone: nn.Module, path: str | Path) -> Report:
         What was loaded, left out and missing.
 
     Raises:
-        UserError: No such file, not an XCiT checkpoint, or another variant's; the message names the likely one.
+        UserError: No such file, not an XCiT checkpoint, or another variant's; the message names the likely one. The
+            backbone is left as it was.
     """
     weights = read_weights(path)
+    own = backbone.state_dict()
     try:
-        report = _translate(weights, "", backbone.state_dict())
+        report = _translate(weights, "", own)
+        _check_fit(weights, own)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     backbone.load_state_dict(weights)
@@ -147,6 +156,24 @@ def _translate(state: MutableMapping[str, Any], prefix: str, own: Mapping[str, T
     state.update({prefix + name: own[name] for name in missing})
     state.update({prefix + name: value for name, value in names.items()})
     return Report([name for name in names if name in own], left_out, missing)
+
+
+def _check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Raises a UserError where ``load_state_dict`` would stop half-way."""
+    counters = "num_batches_tracked"  # absent from the oldest checkpoints, which PyTorch knows how to load
+    faults = [f"{name} is missing" for name in own if name not in weights and not name.endswith(counters)]
+    faults += [f"{name} is unknown" for name in weights if name not in own]
+    faults += [
+        f"{name} has shape {tuple(value.shape)}, not {tuple(own[name].shape)}"
+        for name, value in weights.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    if faults:
+        more = f", and {len(faults) - 1} more such faults" if len(faults) > 1 else ""
+        raise UserError(
+            f"{faults[0]}{more}; build the model with the num_heads, mlp_ratio, qkv_bias and in_channels of the "
+            "checkpoint, or give a whole one."
+        )
 
 
 def _unwrap(content: Any) -> Mapping[str, Any]:

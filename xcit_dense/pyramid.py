@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import UserError
 from .blocks import NormLayer
+from .errors import UserError
 
 STRIDES = (4, 8, 16, 32)
 

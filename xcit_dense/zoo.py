@@ -6,8 +6,10 @@ distilled from a convolutional teacher.
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
-from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import torch
 
@@ -49,11 +51,30 @@ def locate(checkpoint: str | Path) -> Path:
         return Path(address)
     path = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(address, str(path))
-        except (URLError, OSError) as error:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _download(address, path)
+        except OSError as error:
             raise UserError(
                 f"Could not download {address} ({error}); download it elsewhere and put it at {path}."
             ) from error
     return path
+
+
+def _download(address: str, path: Path) -> None:
+    from tqdm import tqdm  # comes with timm
+
+    # Some servers refuse the name that Python gives itself.
+    request = Request(address, headers={"User-Agent": "xcit_dense"})
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with urlopen(request) as response, partial.open("wb") as file:
+            size = int(response.headers.get("Content-Length", 0))
+            with tqdm.wrapattr(response, "read", total=size, desc=path.name) as source:
+                shutil.copyfileobj(source, file)
+        # A connection that breaks off looks like the end of the file.
+        if size and partial.stat().st_size < size:
+            raise OSError(f"the connection broke off after {partial.stat().st_size} of {size} bytes")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

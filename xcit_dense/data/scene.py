@@ -24,7 +24,7 @@ MIN_VISIBLE = 0.5  # of a shape's own area
 MIN_AREA = 60.0  # square pixels of a shape's visible part
 MIN_PART_AREA = 8.0  # square pixels of each piece, where others cut a shape into several
 
-_DIAMETER = (0.115, 0.5)  # of the circle around a shape, as a share of the picture
+_DIAMETER = (0.16, 0.5)  # of the circle around a shape, as a share of the picture
 _INSIDE = 0.6  # of the radius: how far inside the picture a centre stays; the rest may be cut off
 _ATTEMPTS = 100  # to place all shapes of a picture; a crowded one makes do with fewer shapes
 _SUPERSAMPLING = 4

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine import dist
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from mmengine.model.utils import update_init_info
+from mmengine.model.weight_init import update_init_info
 from mmengine.registry import MODELS
 
 from .. import backbone, zoo

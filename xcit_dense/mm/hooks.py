@@ -93,19 +93,16 @@ class LearningCurveHook(Hook):
     priority = "VERY_LOW"  # after the logger has written the metrics
 
     @master_only
-    def _draw(self, runner: Any) -> None:
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Draws the curve so far."""
+        draw_learning_curve(runner.work_dir)
+
+    @master_only
+    def after_train(self, runner: Any) -> None:
+        """Draws the whole curve and says where it is."""
         path = draw_learning_curve(runner.work_dir)
         if path:
             runner.logger.info(f"Learning curve: {path}")
-
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Draws the curve so far."""
-        if runner._train_loop is not None:
-            self._draw(runner)
-
-    def after_train(self, runner: Any) -> None:
-        """Draws the whole curve."""
-        self._draw(runner)
 
 
 def _named(series: Series, word: str) -> Series:

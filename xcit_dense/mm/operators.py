@@ -179,7 +179,10 @@ def roi_align_forward(
     import torch
     import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 
-    _check_pool_mode(pool_mode)
+    if pool_mode != 1:
+        raise NotImplementedError(
+            f"mmcv operator 'roi_align' with pool_mode='max' is not in {_ORIGIN}; write pool_mode='avg'. {_REMEDY}"
+        )
     dtype = _working_dtype(input)
     # The registered operator, as in the backward: torchvision's Python wrapper leaves its kernel
     # for a slow, memory-hungry form under deterministic algorithms, yet the kernel is one.
@@ -221,16 +224,12 @@ def roi_align_backward(
         aligned_width: columns of bins of an RoI.
         spatial_scale: feature cells per pixel.
         sampling_ratio: samples along each side of a bin, or 0.
-        pool_mode: 1, the average.
+        pool_mode: 1, the average; the forward refused any other.
         aligned: whether cell centres lie at half-integer coordinates.
-
-    Raises:
-        NotImplementedError: if `pool_mode` is 0, the maximum.
     """
     import torch
     import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 
-    _check_pool_mode(pool_mode)
     dtype = _working_dtype(grad_output)
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
@@ -251,8 +250,3 @@ def _working_dtype(tensor: Tensor) -> Any:
     import torch
 
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _check_pool_mode(pool_mode: int) -> None:
-    if pool_mode != 1:
-        raise NotImplementedError(f"roi_align with pool_mode='max' is not in {_ORIGIN}; use pool_mode='avg'. {_REMEDY}")

@@ -1,0 +1,52 @@
+# make demo   sets up, trains Mask R-CNN + XCiT on the embedded data set, evaluates it, draws what it found
+# make test   sets up if needed, runs every test
+#
+# PYTHON=python3.12  interpreter to set up with (3.10 to 3.12)
+# STACK=openmmlab    the original MM libraries instead of the maintained forks
+
+PYTHON ?= python3
+STACK ?= mm
+VENV ?= .venv-$(STACK)
+OUT ?= work_dirs/demo
+
+python := $(VENV)/bin/python
+config := configs/detection/mask_rcnn_xcit_n12_p8_shapes.py
+
+.PHONY: setup test test-fast lint demo lock clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements/$(STACK).lock setup.py startup/xcit_dense.pth startup/_xcit_dense_startup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || \
+	    { echo "error: $(PYTHON) is not Python 3.10 to 3.12; write make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(python) -m pip install --quiet --upgrade pip
+	$(python) -m pip install --quiet --requirement requirements/$(STACK).lock
+	$(python) -m pip install --quiet --no-deps --editable .
+	touch $@
+
+test: setup
+	$(python) -m pytest
+
+test-fast: setup
+	$(python) -m pytest -m "not slow"
+
+lint: setup
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+demo: setup
+	$(python) tools/make_shapes.py data/shapes
+	$(python) tools/train.py $(config) --work-dir $(OUT) $(DEMO_OPTIONS)
+	$(python) tools/test.py $(config) $(OUT) --work-dir $(OUT)/test --out $(OUT)/metrics.json --show-dir $(OUT)/pictures
+
+# Needs uv.
+lock:
+	for stack in mm openmmlab; do \
+	    uv pip compile --quiet --universal --python-version 3.10 --extra $$stack --extra dev --no-emit-index-url \
+	        --no-header --no-annotate -c requirements/constraints.txt setup.py -o requirements/$$stack.lock || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) work_dirs data/shapes

@@ -1,0 +1,114 @@
+"""What the tests of every room share."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from xcit_dense import XCiT
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The directory of reference files and example data, which the project does not contain."""
+    path = Path(os.environ.get("XCIT_DENSE_SHARED", ROOT.parent / "shared"))
+    if not (path / "reference").is_dir():
+        pytest.skip(f"no reference files at {path}; set XCIT_DENSE_SHARED to their directory")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference(shared):
+    """Reads a JSON file of the reference directory by its name."""
+    return lambda name: json.loads((shared / "reference" / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def golden(shared):
+    """The module that rebuilds the weights and inputs of the golden features."""
+    sys.path.insert(0, str(shared / "reference"))
+    try:
+        import golden_weights
+    finally:
+        sys.path.pop(0)
+    return golden_weights
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Makes a batch of random images, the same for the same shape."""
+
+    def make(*shape):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fill():
+    """Fills a module with random values of sensible size, so that none of its parts is trivially zero or one."""
+
+    def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+        random = np.random.default_rng(seed)
+        with torch.no_grad():
+            for name, value in module.state_dict().items():
+                if not value.is_floating_point():
+                    continue
+                draw = torch.from_numpy(np.asarray(random.standard_normal(value.shape)))
+                if name.endswith(("running_var", "temperature")):
+                    draw = 1 + draw.abs()
+                elif "gamma" in name:
+                    draw = 0.3 + 0.1 * draw
+                elif value.ndim > 1:
+                    draw = draw / value[0].numel() ** 0.5
+                elif name.endswith(("bias", "running_mean")):
+                    draw = 0.1 * draw
+                else:
+                    draw = 1 + 0.1 * draw
+                value.copy_(draw)
+        return module
+
+    return randomise
+
+
+@pytest.fixture(scope="session")
+def tiny(fill):
+    """Makes an XCiT small enough to be quick, with random weights: 16 channels, 4 blocks, 2 heads."""
+
+    def make(**changes) -> XCiT:
+        options = {"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "out_indices": (0, 1, 2, 3)}
+        return fill(XCiT(**{**options, **changes}))
+
+    return make
+
+
+@pytest.fixture
+def user_error():
+    """Expects a UserError whose message contains each of the given words."""
+    from xcit_dense.errors import UserError
+
+    def expect(*words):
+        return pytest.raises(UserError, match="(?s)" + "".join(f"(?=.*{re.escape(str(word))})" for word in words))
+
+    return expect
+
+
+@pytest.fixture(scope="session")
+def close():
+    """Compares two tensors: largest difference over the standard deviation of the second."""
+
+    def check(got, expected, tolerance=1e-4):
+        expected = torch.as_tensor(expected)
+        assert got.shape == expected.shape
+        error = (got - expected).abs().max() / expected.std(correction=0).clamp_min(1e-12)
+        assert error < tolerance, f"differs by {error:.1e} standard deviations"
+
+    return check

@@ -1,0 +1,328 @@
+"""What XCiT is built of: each part against its definition, and the blocks against timm's."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from xcit_dense import XCiT
+from xcit_dense.blocks import (
+    LPI,
+    ConvPatchEmbed,
+    PositionalEncodingFourier,
+    SyncBatchNorm,
+    XCABlock,
+    make_norm_layer,
+    map_to_tokens,
+    tokens_to_map,
+)
+
+BN = make_norm_layer("BN")
+
+
+# Against timm -------------------------------------------------------------------------------------------------------
+
+
+def run_tokens(model, images):
+    """Tokens before the first block and after each, of our XCiT or timm's."""
+    seen = []
+    hooks = [model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))]
+    hooks += [block.register_forward_hook(lambda *call: seen.append(call[2])) for block in model.blocks]
+    model.forward_features(images) if hasattr(model, "forward_features") else model(images)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.fixture(
+    scope="module",
+    params=["nano_12_p16", "nano_12_p8", pytest.param("tiny_24_p8", marks=pytest.mark.slow)],
+)
+def pair(request, fill):
+    """timm's own XCiT with random weights, and ours that has loaded them."""
+    theirs = fill(timm.create_model(f"xcit_{request.param}_224"))
+    ours = XCiT(request.param)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_tokens_equal_timms_block_for_block(pair, images, close, training):
+    batch = images(2, 3, 64, 96)
+    with torch.no_grad():
+        ours, theirs = (run_tokens(model.train(training), batch) for model in pair)
+    assert len(ours) == len(theirs) == len(pair[0].blocks) + 1
+    for got, expected in zip(ours, theirs):
+        close(got, expected)
+
+
+def test_gradients_equal_timms(pair, images, close):
+    batch = images(1, 3, 64, 80)
+    gradients = []
+    for model in pair:
+        model.eval().zero_grad()
+        run_tokens(model, batch)[-1].square().mean().backward()
+        gradients.append({name.replace("pos_embed.", "pos_embeder."): p.grad for name, p in model.named_parameters()})
+    ours, theirs = gradients
+    shared = [name for name in ours if not name.startswith("fpn")]
+    assert len(shared) > 20 * len(pair[0].blocks)
+    for name in shared:
+        close(ours[name], theirs[name], 1e-3)
+
+
+# Tokens and maps ----------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_rows_of_the_map_and_go_both_ways_without_a_copy():
+    tokens = torch.arange(2 * 6 * 5.0).view(2, 6, 5)
+    x = tokens_to_map(tokens, 2, 3)
+    assert x.shape == (2, 5, 2, 3)
+    torch.testing.assert_close(x[1, :, 1, 2], tokens[1, 5])
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    back = map_to_tokens(x)
+    assert back.data_ptr() == tokens.data_ptr()
+    torch.testing.assert_close(back, tokens)
+    torch.testing.assert_close(map_to_tokens(x.contiguous()), tokens)
+
+
+# Stem ---------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=15, deadline=None)
+@given(patch_size=st.sampled_from([8, 16]), height=st.integers(1, 70), width=st.integers(1, 70))
+def test_the_stem_rounds_sizes_up(patch_size, height, width):
+    stem = ConvPatchEmbed(3, 16, patch_size, BN).eval()
+    with torch.no_grad():
+        x = stem(torch.zeros(1, 3, height, width))
+    assert x.shape == (1, 16, math.ceil(height / patch_size), math.ceil(width / patch_size))
+
+
+@pytest.mark.parametrize(("patch_size", "widths"), [(8, [4, 8, 16]), (16, [2, 4, 8, 16])])
+def test_the_stem_doubles_its_channels_up_to_the_width(patch_size, widths):
+    stem = ConvPatchEmbed(5, 16, patch_size, BN)
+    convs = [m for m in stem.modules() if isinstance(m, nn.Conv2d)]
+    assert [conv.out_channels for conv in convs] == widths
+    assert convs[0].in_channels == 5
+    assert all(conv.bias is None for conv in convs)
+
+
+# Positional encoding ------------------------------------------------------------------------------------------------
+
+
+def waves_in_loops(height: int, width: int, hidden: int = 32) -> np.ndarray:
+    """The waves before their projection, (2 hidden, height, width), in float64: y first, sines at even places."""
+    waves = np.zeros((2 * hidden, height, width))
+    for row in range(height):
+        for column in range(width):
+            for axis, (position, n) in enumerate([(row + 1, height), (column + 1, width)]):
+                for k in range(hidden):
+                    angle = position / (n + 1e-6) * 2 * math.pi / 10_000 ** (2 * (k // 2) / hidden)
+                    waves[axis * hidden + k, row, column] = math.cos(angle) if k % 2 else math.sin(angle)
+    return waves
+
+
+@pytest.fixture
+def bare_encoding():
+    """A positional encoding whose projection changes nothing."""
+    encoding = PositionalEncodingFourier(64).requires_grad_(False)
+    encoding.token_projection.weight.copy_(torch.eye(64)[:, :, None, None])
+    encoding.token_projection.bias.zero_()
+    return encoding
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 4), (40, 3)])
+def test_positions_are_encoded_as_the_formula_says(fill, height, width):
+    encoding = fill(PositionalEncodingFourier(24))
+    weight, bias = (value.double().detach().numpy() for value in encoding.token_projection.parameters())
+    expected = np.einsum("ck,khw->chw", weight[:, :, 0, 0], waves_in_loops(height, width)) + bias[:, None, None]
+    torch.testing.assert_close(encoding(height, width)[0].double(), torch.from_numpy(expected), rtol=0, atol=1e-5)
+
+
+def test_positions_in_double_precision_are_encoded_in_double_precision(bare_encoding):
+    encoded = bare_encoding.double()(5, 3)[0]
+    torch.testing.assert_close(encoded, torch.from_numpy(waves_in_loops(5, 3)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_waves_are_computed_in_single_precision_where_the_model_runs_in_half(bare_encoding, autocast):
+    # In bfloat16 neither these positions (above 256) nor their angles would be distinct.
+    height, width = 1, 700
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        encoded = (bare_encoding if autocast else bare_encoding.bfloat16())(height, width)
+    assert encoded.dtype == torch.bfloat16
+    expected = torch.from_numpy(waves_in_loops(height, width))
+    torch.testing.assert_close(encoded[0].double(), expected, rtol=2**-8, atol=1e-5)
+
+
+# Local patch interaction --------------------------------------------------------------------------------------------
+
+
+def test_lpi_sees_five_by_five_neighbours_of_its_own_channel(fill):
+    size, channel = 9, 2
+    lpi = fill(LPI(4, BN)).eval()
+    tokens = torch.randn(1, size * size, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    centre = size * size // 2
+    lpi(tokens, size, size)[0, centre, channel].backward()
+    seen = tokens.grad.view(size, size, 4) != 0
+    expected = torch.zeros_like(seen)
+    expected[2:7, 2:7, channel] = True
+    torch.testing.assert_close(seen, expected)
+
+
+def test_lpi_keeps_rows_and_columns_apart(fill):
+    lpi = fill(LPI(4, BN)).eval()
+    tokens = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    transposed = fill(LPI(4, BN)).eval()
+    for conv in (transposed.conv1, transposed.conv2):
+        conv.weight.data = conv.weight.data.mT.contiguous()
+    flipped = tokens.view(1, 2, 3, 4).transpose(1, 2).reshape(1, 6, 4)
+    expected = transposed(flipped, 3, 2).view(1, 3, 2, 4).transpose(1, 2).reshape(1, 6, 4)
+    torch.testing.assert_close(lpi(tokens, 2, 3), expected)
+
+
+# Block --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def block(fill):
+    """Makes a block of 12 channels with random weights."""
+
+    def make(drop=0.0, attn_drop=0.0, drop_path=0.0):
+        return fill(XCABlock(12, 3, 4.0, True, drop, attn_drop, drop_path, 1.0, BN))
+
+    return make
+
+
+def test_a_block_adds_three_scaled_branches_in_the_published_order(block, images):
+    b, x = block().eval(), images(2, 20, 12)
+    expected = x + b.gamma1 * b.attn(b.norm1(x))
+    expected = expected + b.gamma3 * b.local_mp(b.norm3(expected), 4, 5)
+    expected = expected + b.gamma2 * b.mlp(b.norm2(expected))
+    torch.testing.assert_close(b(x, 4, 5), expected)
+
+
+def test_a_block_without_gains_changes_nothing(block, images):
+    b, x = block().train(), images(2, 20, 12)
+    for gain in (b.gamma1, b.gamma2, b.gamma3):
+        nn.init.zeros_(gain)
+    torch.testing.assert_close(b(x, 4, 5), x)
+
+
+def test_drop_path_skips_branches_of_whole_samples_in_training_alone(block, images):
+    certain, x = block(drop_path=1.0).train(), images(4, 20, 12)
+    torch.testing.assert_close(certain(x, 4, 5), x)
+    torch.testing.assert_close(certain.eval()(x, 4, 5), block().eval()(x, 4, 5))
+    torch.manual_seed(0)
+    half = block(drop_path=0.5).train()
+    skipped = torch.stack([(half(x, 4, 5) == x).flatten(1).all(1) for _ in range(40)]).double().mean()
+    assert 0.05 < skipped < 0.25  # each of three branches by chance 1/2
+
+
+@pytest.mark.parametrize("name", ["drop", "attn_drop"])
+def test_dropout_of_a_block_acts_in_training_alone(block, images, name):
+    b, plain, x = block(**{name: 0.5}), block(), images(2, 20, 12)
+    torch.manual_seed(0)
+    assert not torch.allclose(b.train()(x, 4, 5), plain.train()(x, 4, 5))
+    torch.testing.assert_close(b.eval()(x, 4, 5), block().eval()(x, 4, 5))
+
+
+def test_layer_norms_have_the_published_epsilon(block):
+    assert {m.eps for m in block().modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
+
+
+# Norm layers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_norm_layer_is_chosen_by_name_or_dictionary():
+    assert type(make_norm_layer("BN")(4)) is nn.BatchNorm2d
+    assert type(make_norm_layer("SyncBN")(4)) is SyncBatchNorm
+    norm = make_norm_layer({"type": "BN", "eps": 1e-3, "momentum": 0.2, "requires_grad": False})(4)
+    assert (norm.eps, norm.momentum, norm.num_features) == (1e-3, 0.2, 4)
+    assert not any(p.requires_grad for p in norm.parameters())
+    assert all(p.requires_grad for p in make_norm_layer({"type": "SyncBN", "requires_grad": True})(4).parameters())
+
+
+def test_reading_a_norm_config_leaves_it_as_it_was():
+    config = {"type": "BN", "requires_grad": False}
+    make_norm_layer(config)
+    assert config == {"type": "BN", "requires_grad": False}
+
+
+@pytest.mark.parametrize("config", ["SyncBM", {"type": "SyncBM"}])
+def test_an_unknown_norm_layer_is_answered_with_the_valid_ones(user_error, config):
+    with user_error("'SyncBM'", "Did you mean 'SyncBN'?", "BN, BN2d, SyncBN"):
+        make_norm_layer(config)
+
+
+def test_a_norm_config_without_a_type_is_answered_with_the_valid_ones(user_error):
+    with user_error("norm layer", "BN, BN2d, SyncBN"):
+        make_norm_layer({"eps": 1e-5})
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """Makes this process a distributed run of one."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def check_sync_bn_is_bn(images):
+    x = images(3, 4, 5, 6)
+    norms = SyncBatchNorm(4), nn.BatchNorm2d(4)
+    for training in (True, True, False):
+        got, expected = (norm.train(training)(x) for norm in norms)
+        torch.testing.assert_close(got, expected)
+    for got, expected in zip(*(norm.state_dict().values() for norm in norms)):
+        torch.testing.assert_close(got, expected)
+
+
+def test_sync_bn_on_cpu_is_batch_norm(images):
+    check_sync_bn_is_bn(images)
+
+
+def test_sync_bn_on_cpu_is_batch_norm_in_a_distributed_run(process_group, images):
+    with pytest.raises(ValueError, match="expected input tensor to be on"):
+        nn.SyncBatchNorm(4)(images(3, 4, 5, 6))
+    check_sync_bn_is_bn(images)
+
+
+TRAIN_ON_TWO = """
+import sys, torch
+from torch.nn.parallel import DistributedDataParallel
+from xcit_dense import XCiT
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+torch.manual_seed(0)
+model = XCiT(patch_size=8, embed_dim=16, depth=4, num_heads=2, out_indices=(0, 1, 2, 3))
+assert isinstance(model.blocks[0].local_mp.bn, torch.nn.SyncBatchNorm)
+parallel = DistributedDataParallel(model)
+torch.manual_seed(rank)
+sum(level.square().mean() for level in parallel(torch.randn(2, 3, 32, 40))).backward()
+gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+both = [torch.empty_like(gradient) for _ in range(2)]
+torch.distributed.all_gather(both, gradient)
+assert gradient.isfinite().all() and gradient.abs().sum() > 0
+assert torch.equal(*both)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_cpu_with_sync_bn(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", TRAIN_ON_TWO]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], env=environment, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()

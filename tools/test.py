@@ -1,0 +1,77 @@
+"""Tests a detector or a segmentor: python tools/test.py CONFIG WEIGHTS."""
+
+import json
+import os
+from pathlib import Path
+
+from xcit_dense.cli import make_config, make_parser
+from xcit_dense.errors import UserError, exit_with_sentence
+
+
+@exit_with_sentence
+def main() -> None:
+    """Reads the command line, evaluates, writes metrics and pictures where asked, and sums up."""
+    parser = make_parser("Evaluate a detector or a segmentor on its config's test set.")
+    parser.add_argument("weights", help="a checkpoint, a training's work directory, an address or xcit://NAME")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the metrics there")
+    parser.add_argument(
+        "--show-dir", type=Path, metavar="DIR", help="draw each picture there, truth left and prediction right"
+    )
+    args = parser.parse_args()
+
+    if args.out and args.out.suffix != ".json":
+        raise UserError(f"--out {args.out} is for metrics as JSON; write a name that ends in .json.")
+    config = make_config(args, ("test_dataloader",))
+    config.load_from = find_checkpoint(args.weights)
+    if args.show_dir:
+        hook = {"draw": True, "interval": 1, "test_out_dir": str(args.show_dir.resolve())}
+        config.default_hooks.visualization.update(hook)
+
+    from mmengine.dist import is_main_process
+    from mmengine.runner import Runner
+
+    metrics = Runner.from_cfg(config).test()
+    if is_main_process():
+        if args.out:
+            write_json(args.out, metrics)
+        sum_up(metrics, args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
+
+
+def find_checkpoint(weights: str) -> str:
+    """The checkpoint that the command line means: of a directory, the last one written by training."""
+    if "://" in weights:
+        return weights
+    path = Path(weights)
+    if path.is_dir():
+        from mmengine.runner import find_latest_checkpoint
+
+        latest = find_latest_checkpoint(weights)
+        if latest is None:
+            raise UserError(f"No training has left a checkpoint in {path}; name a checkpoint or a work directory.")
+        path = Path(latest)
+    if not path.is_file():
+        raise UserError(f"No checkpoint at {path}; check the path.")
+    return str(path)
+
+
+def write_json(path: Path, metrics: dict[str, float]) -> None:
+    """Writes the metrics whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(metrics, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def sum_up(metrics: dict[str, float], out: Path | None, pictures: Path | None, curve: Path) -> None:
+    """Prints the metrics and where everything lies."""
+    width = max(map(len, metrics), default=0)
+    print()
+    for name, value in metrics.items():
+        print(f"{name:{width}}  {value:.3f}")
+    for what, where in (("Metrics", out), ("Pictures", pictures), ("Learning curve", curve if curve.exists() else None)):
+        if where:
+            print(f"{what + ':':15} {where}")
+
+
+if __name__ == "__main__":
+    main()
