@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("root", metavar="DIR", type=Path, help="directory to make")
     parser.add_argument("--train", metavar="N", type=int, default=400, help="training pictures")
     parser.add_argument("--val", metavar="N", type=int, default=100, help="held-out pictures")
-    parser.add_argument("--size", metavar="PX", type=int, default=160, help="width and height")
+    parser.add_argument("--size", metavar="PX", type=int, default=256, help="width and height")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="picks the pictures")
     arguments = parser.parse_args()
 

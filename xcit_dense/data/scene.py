@@ -19,15 +19,15 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 CLASSES = ("circle", "square", "triangle", "star")
 MIN_SIZE = 64  # pixels; smaller pictures have no room for shapes that can be told apart
-MIN_SHAPES, MAX_SHAPES = 2, 6
-MIN_VISIBLE = 0.5  # of a shape's own area
+MIN_SHAPES, MAX_SHAPES = 2, 4
+MIN_VISIBLE = 0.75  # of a shape's own area
 MIN_AREA = 60.0  # square pixels of a shape's visible part
 MIN_PART_AREA = 8.0  # square pixels of each piece, where others cut a shape into several
 
-_DIAMETER = (0.16, 0.5)  # of the circle around a shape, as a share of the picture
+_DIAMETER = (0.28, 0.6)  # of the circle around a shape, as a share of the picture
 _INSIDE = 0.6  # of the radius: how far inside the picture a centre stays; the rest may be cut off
 _ATTEMPTS = 100  # to place all shapes of a picture; a crowded one makes do with fewer shapes
-_SUPERSAMPLING = 4
+_SUPERSAMPLING = 3
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Scene:
     instances: tuple[Instance, ...]
 
 
-def draw_scene(rng: np.random.Generator, size: int = 160) -> Scene:
-    """Makes up a picture of two to six shapes.
+def draw_scene(rng: np.random.Generator, size: int = 256) -> Scene:
+    """Makes up a picture of two to four shapes.
 
     Args:
         rng: Source of all chance: equal generators give equal scenes.
@@ -80,16 +80,17 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> Scene:
 def _place(rng: np.random.Generator, size: int) -> tuple[Instance, ...]:
     """Places shapes one over another, as long as each of them stays recognisable."""
     frame = shapely.box(0, 0, size, size)
-    wanted = rng.integers(MIN_SHAPES, MAX_SHAPES, endpoint=True)
+    # Drawn beforehand: classes that cover less of others would be placed more often.
+    labels = rng.integers(len(CLASSES), size=rng.integers(MIN_SHAPES, MAX_SHAPES, endpoint=True))
     placed: list[Instance] = []
     for _ in range(_ATTEMPTS):
-        label = int(rng.integers(len(CLASSES)))
+        label = int(labels[len(placed)])
         outline = _outline(rng, label, size)
         covered = [Instance(p.label, p.outline, p.visible.difference(outline)) for p in placed]
         attempt = [*covered, Instance(label, outline, outline.intersection(frame))]
         if all(map(_recognisable, attempt)):
             placed = attempt
-        if len(placed) == wanted:
+        if len(placed) == len(labels):
             break
     return tuple(placed)
 

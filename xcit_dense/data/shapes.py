@@ -43,7 +43,7 @@ def write_shapes(
     *,
     train: int = 400,
     val: int = 100,
-    size: int = 160,
+    size: int = 256,
     seed: int = 0,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Path:
