@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,3 +113,73 @@ def close():
         assert error < tolerance, f"differs by {error:.1e} standard deviations"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """A small data set of shapes: 8 training and 4 held-out pictures of 96 pixels."""
+    pytest.importorskip("pycocotools", reason="the shapes data set needs pycocotools")
+    pytest.importorskip("shapely", reason="the shapes data set needs shapely")
+    from xcit_dense.data import write_shapes
+
+    return write_shapes(tmp_path_factory.mktemp("data") / "shapes", train=8, val=4, size=96)
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """Runs Python as a user does, in a process of its own and in a directory other than the project's."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*arguments, status=0, cwd=elsewhere, **environment):
+        process = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == status, process.stdout + process.stderr
+        return process
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def refusal(python):
+    """Runs Python, expects it to fail with one sentence, without a traceback, and returns the sentence."""
+
+    def run(*arguments, **options):
+        process = python(*arguments, status=1, **options)
+        output = process.stdout + process.stderr
+        assert "Traceback" not in output
+        assert output.count("error: ") == 1
+        sentence = process.stderr.rstrip().splitlines()[-1]
+        assert sentence.startswith("error: ")
+        return sentence.removeprefix("error: ")
+
+    return run
+
+
+@pytest.fixture
+def without(tmp_path):
+    """Makes the environment of a process in which some libraries seem not to be installed."""
+
+    def hide(*libraries):
+        (tmp_path / "sitecustomize.py").write_text(
+            f"""
+import sys
+from importlib.machinery import PathFinder
+
+
+class Rest(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {libraries} else super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Rest
+"""
+        )
+        return {"PYTHONPATH": str(tmp_path)}
+
+    return hide

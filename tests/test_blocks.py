@@ -65,7 +65,8 @@ def test_tokens_equal_timms_block_for_block(pair, images, close, training):
 
 
 def test_gradients_equal_timms(pair, images, close):
-    batch = images(1, 3, 64, 80)
+    # For a single image PyTorch's batch norm on CPU gives timm's stem a wrong gradient.
+    batch = images(2, 3, 64, 80)
     gradients = []
     for model in pair:
         model.eval().zero_grad()
@@ -217,9 +218,9 @@ def test_a_block_without_gains_changes_nothing(block, images):
 
 
 def test_drop_path_skips_branches_of_whole_samples_in_training_alone(block, images):
-    certain, x = block(drop_path=1.0).train(), images(4, 20, 12)
-    torch.testing.assert_close(certain(x, 4, 5), x)
+    certain, x = block(drop_path=1.0), images(4, 20, 12)
     torch.testing.assert_close(certain.eval()(x, 4, 5), block().eval()(x, 4, 5))
+    torch.testing.assert_close(certain.train()(x, 4, 5), x)
     torch.manual_seed(0)
     half = block(drop_path=0.5).train()
     skipped = torch.stack([(half(x, 4, 5) == x).flatten(1).all(1) for _ in range(40)]).double().mean()
@@ -229,9 +230,9 @@ def test_drop_path_skips_branches_of_whole_samples_in_training_alone(block, imag
 @pytest.mark.parametrize("name", ["drop", "attn_drop"])
 def test_dropout_of_a_block_acts_in_training_alone(block, images, name):
     b, plain, x = block(**{name: 0.5}), block(), images(2, 20, 12)
+    torch.testing.assert_close(b.eval()(x, 4, 5), plain.eval()(x, 4, 5))
     torch.manual_seed(0)
     assert not torch.allclose(b.train()(x, 4, 5), plain.train()(x, 4, 5))
-    torch.testing.assert_close(b.eval()(x, 4, 5), block().eval()(x, 4, 5))
 
 
 def test_layer_norms_have_the_published_epsilon(block):
@@ -295,32 +296,51 @@ def test_sync_bn_on_cpu_is_batch_norm_in_a_distributed_run(process_group, images
     check_sync_bn_is_bn(images)
 
 
+def test_sync_bn_elsewhere_is_left_to_torch(process_group, images):
+    x = images(3, 4, 5, 6).to("meta")
+    norm = SyncBatchNorm(4).to("meta")
+    assert norm.eval()(x).shape == x.shape
+    with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on"):
+        norm.train()(x)
+
+
 TRAIN_ON_TWO = """
 import sys, torch
 from torch.nn.parallel import DistributedDataParallel
 from xcit_dense import XCiT
-rank = int(sys.argv[1])
-torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+rank, store, device = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+
+def on_both(value):
+    both = [torch.empty_like(value) for _ in range(2)]
+    torch.distributed.all_gather(both, value)
+    return both
+
 torch.manual_seed(0)
-model = XCiT(patch_size=8, embed_dim=16, depth=4, num_heads=2, out_indices=(0, 1, 2, 3))
-assert isinstance(model.blocks[0].local_mp.bn, torch.nn.SyncBatchNorm)
+model = XCiT(patch_size=8, embed_dim=16, depth=4, num_heads=2, out_indices=(0, 1, 2, 3)).to(device)
 parallel = DistributedDataParallel(model)
 torch.manual_seed(rank)
-sum(level.square().mean() for level in parallel(torch.randn(2, 3, 32, 40))).backward()
+images = torch.randn(2, 3, 32, 40).to(device)
+sum(level.square().mean() for level in parallel(images)).backward()
 gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
-both = [torch.empty_like(gradient) for _ in range(2)]
-torch.distributed.all_gather(both, gradient)
 assert gradient.isfinite().all() and gradient.abs().sum() > 0
-assert torch.equal(*both)
+assert torch.equal(*on_both(gradient))
+assert torch.equal(*on_both(model.patch_embed.proj[0][1].running_mean)) == (device == "cuda")
 """
 
 
 @pytest.mark.slow
-def test_two_processes_train_on_cpu_with_sync_bn(tmp_path):
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
+)
+def test_two_processes_train_with_sync_bn_which_synchronises_where_it_can(tmp_path, device):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TRAIN_ON_TWO]
     processes = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], env=environment, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store"), device], env=environment, stderr=subprocess.PIPE
+        )
         for rank in range(2)
     ]
     for process in processes:

@@ -1,7 +1,6 @@
 """Tests a detector or a segmentor: python tools/test.py CONFIG WEIGHTS."""
 
 import json
-import os
 from pathlib import Path
 
 from xcit_dense.cli import make_config, make_parser
@@ -59,7 +58,7 @@ def write_json(path: Path, metrics: dict[str, float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(metrics, indent=2) + "\n")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def sum_up(metrics: dict[str, float], out: Path | None, pictures: Path | None, curve: Path) -> None:
@@ -68,8 +67,8 @@ def sum_up(metrics: dict[str, float], out: Path | None, pictures: Path | None, c
     print()
     for name, value in metrics.items():
         print(f"{name:{width}}  {value:.3f}")
-    for what, where in (("Metrics", out), ("Pictures", pictures), ("Learning curve", curve if curve.exists() else None)):
-        if where:
+    for what, where in (("Metrics", out), ("Pictures", pictures), ("Learning curve", curve)):
+        if where and where.exists():
             print(f"{what + ':':15} {where}")
 
 

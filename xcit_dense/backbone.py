@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 
-from timm.layers import trunc_normal_
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -206,20 +205,24 @@ class XCiT(nn.Module):
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Lets batch norms use the batch's statistics without recording them: the forward pass already did."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Lets batch norms record the batch's statistics in copies, to throw away: the forward pass already did."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    buffers = [dict(norm.named_buffers(recurse=False)) for norm in norms]
+    for norm, own in zip(norms, buffers):
+        for name, value in own.items():
+            setattr(norm, name, value.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, own in zip(norms, buffers):
+            for name, value in own.items():
+                setattr(norm, name, value)
 
 
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
+        # Not trunc_normal_, with which the original draws a weight of -2 now and then: its bounds are +-2, not 2 std.
+        nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -252,8 +255,11 @@ def _resolve(
         raise UserError(f"XCiT needs {', '.join(missing)}; write them, or name a variant: XCiT('small_12_p16').")
     shape = {key: value for key, value in given.items() if value is not None}
     for key, value in shape.items():
-        if value < 1:
-            raise UserError(f"{key}={value} must be at least 1; write that of a published variant, say small_12_p16.")
+        least = len(STRIDES) if key == "depth" else 1
+        if value < least:
+            raise UserError(
+                f"{key}={value} must be at least {least}; write that of a published variant, say small_12_p16."
+            )
     return Variant(**shape)
 
 

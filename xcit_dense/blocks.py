@@ -7,10 +7,10 @@ Tokens are (B, N, C) with N = H W in row order, which is the memory of a (B, C, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from timm.layers import DropPath, Mlp
@@ -30,17 +30,21 @@ class NormLayer(Protocol):
         """Makes the layer."""
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
+class SyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over all processes, and over this one alone where it cannot be synchronised.
 
-    ``torch.nn.SyncBatchNorm`` raises on CPU tensors in distributed training; this one is plain batch norm there.
+    ``torch.nn.SyncBatchNorm`` raises on CPU tensors in distributed training; this one is plain batch norm there. It is
+    no subclass of that, because DistributedDataParallel refuses any such layer on CPU.
     """
+
+    process_group = None  # all processes
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises a (B, C, H, W) map over batch and positions; same shape."""
         if input.device.type == "cpu":
-            return super(nn.SyncBatchNorm, self).forward(input)
-        return super().forward(input)
+            return super().forward(input)
+        return nn.SyncBatchNorm.forward(cast(nn.SyncBatchNorm, self), input)
 
 
 def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
@@ -56,8 +60,8 @@ def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
     Raises:
         UserError: An unknown type.
     """
-    options = {"type": norm_cfg} if isinstance(norm_cfg, str) else dict(norm_cfg)
-    kinds = {"BN": nn.BatchNorm2d, "BN2d": nn.BatchNorm2d, "SyncBN": SyncBatchNorm}
+    options: dict[str, Any] = {"type": norm_cfg} if isinstance(norm_cfg, str) else dict(norm_cfg)
+    kinds: dict[str, Callable[..., nn.Module]] = {"BN": nn.BatchNorm2d, "BN2d": nn.BatchNorm2d, "SyncBN": SyncBatchNorm}
     name = options.pop("type", None)
     if name not in kinds:
         raise UserError(unknown_name("norm layer", str(name), kinds))

@@ -37,7 +37,7 @@ class Variant:
     @property
     def out_indices(self) -> tuple[int, int, int, int]:
         """Blocks that feed the pyramid: those after a third, a half, two thirds and all of the depth."""
-        return self.depth // 3 - 1, self.depth // 2 - 1, 2 * self.depth // 3 - 1, self.depth - 1
+        return self.depth // 3 - 1, self.depth // 2 - 1, (2 * self.depth + 2) // 3 - 1, self.depth - 1
 
 
 VARIANTS: dict[str, Variant] = {

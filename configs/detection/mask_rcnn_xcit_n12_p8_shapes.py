@@ -1,11 +1,11 @@
 # Mask R-CNN small enough to train from scratch on a laptop: the embedded data set, narrow neck and heads.
-_base_ = ['../_base_/models/mask_rcnn.py', '../_base_/datasets/shapes_instance.py', '../_base_/runtime_detection.py']
+_base_ = ["../_base_/models/mask_rcnn.py", "../_base_/datasets/shapes_instance.py", "../_base_/runtime_detection.py"]
 
 width, classes = 64, 4
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1),
-    backbone=dict(variant='nano_12_p8'),
-    neck=dict(in_channels=[128] * 4, out_channels=width, num_outs=4, norm_cfg=dict(type='BN')),
+    backbone=dict(variant="nano_12_p8"),
+    neck=dict(in_channels=[128] * 4, out_channels=width, num_outs=4, norm_cfg=dict(type="BN")),
     rpn_head=dict(
         in_channels=width,
         feat_channels=width,
@@ -21,7 +21,7 @@ model = dict(
             conv_out_channels=width,
             num_classes=classes,
             class_agnostic=True,
-            norm_cfg=dict(type='BN'),
+            norm_cfg=dict(type="BN"),
         ),
     ),
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=48, pos_fraction=0.5))),
@@ -30,19 +30,19 @@ model = dict(
 
 iterations = 400
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)}),
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={"norm": dict(decay_mult=0.0)}),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=iterations, eta_min=0),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=iterations, eta_min=0),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=200)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=200)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(by_epoch=False, interval=200))
 log_processor = dict(by_epoch=False)
-train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
+train_dataloader = dict(sampler=dict(type="InfiniteSampler"))

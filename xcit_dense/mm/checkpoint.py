@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,26 @@ from ..checkpoint import read_weights
 def allow_training_state() -> None:
     """Lets ``torch.load(weights_only=True)`` read what MMEngine keeps beside the weights.
 
-    MMEngine 0.10.7 cannot resume its own checkpoints under PyTorch 2.6 and later without this: the message hub holds
-    history buffers made of NumPy arrays and scalars. None of these types executes code.
+    MMEngine 0.10.7 cannot load its own checkpoints under PyTorch 2.6 and later without this: the message hub holds
+    history buffers made of NumPy arrays and scalars, and ``getattr(HistoryBuffer, 'mean')`` and its like. None of what
+    is allowed here executes a file's code.
     """
-    kinds = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.uint32, np.bool_)}
-    reconstruct = np.array(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    torch.serialization.add_safe_globals([HistoryBuffer, np.ndarray, np.dtype, reconstruct, scalar, *kinds])
+    numbers = (np.float64, np.float32, np.int64, np.int32, np.uint32, np.bool_)
+    kinds = (HistoryBuffer, np.ndarray, np.dtype, *(type(np.dtype(number)) for number in numbers))
+    allowed: list[Any] = [(kind, f"{kind.__module__}.{kind.__qualname__}") for kind in kinds]
+    makers = {"_reconstruct": np.array(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
+    for core in ("_core", "core"):  # NumPy 2, NumPy 1
+        allowed += [(maker, f"numpy.{core}.multiarray.{name}") for name, maker in makers.items()]
+    allowed.append((_get_statistic, "builtins.getattr"))
+    # Pairs: onedl-mmengine allows bare types for a load, and withdraws them after it.
+    torch.serialization.add_safe_globals(allowed)
+
+
+def _get_statistic(owner: Any, name: str) -> Any:
+    """Stands in for ``getattr``, which leads from any object to running code."""
+    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
+        raise UnpicklingError(f"getattr of {name!r} is not allowed in a checkpoint")
+    return getattr(owner, name)
 
 
 def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:

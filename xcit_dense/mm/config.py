@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from ..errors import UserError
-from ..variants import unknown_name
+from ..backbone import XCiT
+from ..errors import MissingLibraryError, UserError
+from ..variants import get_variant
 
+_KEY = b'"categories"'
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -61,15 +65,15 @@ def _set_data_root(config: Config, data_root: str) -> None:
     for loader in _LOADERS:
         for dataset in _datasets(config.get(loader)):
             if "data_root" in dataset:
-                old_roots.add(dataset.data_root)
+                old_roots.add(dataset.data_root or "")
                 dataset.data_root = data_root
     for name in ("val_evaluator", "test_evaluator"):
         evaluators = config.get(name) or []
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             path = evaluator.get("ann_file")
             for old in old_roots if path else ():
-                if path.startswith(old):
-                    evaluator.ann_file = str(Path(data_root, path.removeprefix(old).lstrip("/")))
+                if Path(path).is_relative_to(old):
+                    evaluator.ann_file = str(Path(data_root, Path(path).relative_to(old)))
 
 
 def _datasets(node: Any) -> Iterator[Any]:
@@ -85,17 +89,40 @@ def _datasets(node: Any) -> Iterator[Any]:
 
 
 def _check_backbone(config: Config) -> None:
-    scope = config.get("default_scope", "mmengine")
+    scope = config.get("default_scope")
     if scope not in ("mmdet", "mmseg"):
         raise UserError(f"default_scope is {scope!r}; write default_scope = 'mmdet' or 'mmseg' in the config.")
+    if find_spec(scope) is None:
+        raise MissingLibraryError(
+            f'The config has default_scope = {scope!r}, which is not installed; write: pip install "xcit_dense[mm]"'
+        )
+    if "model" not in config:
+        raise UserError("The config has no model; take one of configs/_base_/models into its _base_.")
+    backbone = config.model.get("backbone")
+    if backbone is None:  # inside another model, which knows where
+        return
     models = import_module(f"{scope}.registry").MODELS
-    backbone = config.model.backbone
     with DefaultScope.overwrite_default_scope(scope):
-        backbone_class = models.get(backbone.type)
+        backbone_class = models.get(backbone.type) if isinstance(backbone.type, str) else backbone.type
     if backbone_class is None:
         raise UserError(
             f"The backbone {backbone.type!r} is not registered; write 'XCiT', or add the module that registers it to "
             "custom_imports = dict(imports=[...]) in the config."
+        )
+    if isinstance(backbone_class, type) and issubclass(backbone_class, XCiT):
+        _check_widths(config.model)
+
+
+def _check_widths(model: Any) -> None:
+    """What reads the pyramid must be as wide as the backbone: MM's text configs cannot compute one from the other."""
+    variant = model.backbone.get("variant")
+    width = get_variant(variant).embed_dim if variant else model.backbone.get("embed_dim")
+    reader = "neck" if model.get("neck") else "decode_head"
+    widths = (model.get(reader) or {}).get("in_channels")
+    if width and isinstance(widths, list | tuple) and set(widths) != {width}:
+        raise UserError(
+            f"model.{reader}.in_channels is {list(widths)}, but each level of this XCiT has {width} channels; "
+            f"write model.{reader}.in_channels={[width] * len(widths)}."
         )
 
 
@@ -138,23 +165,22 @@ def read_categories(path: Path) -> list[dict[str, Any]]:
     if path.stat().st_size == 0:
         raise complaint
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content.rfind(b'"categories"')
-        opening = content.find(b"[", start)
-        if start < 0 or opening < 0:
+        # Last in COCO's own files. The word may be a value too, say a picture's name.
+        start = content.rfind(_KEY)
+        while start >= 0 and not re.match(_KEY + rb"\s*:\s*\[", content[start : start + 99]):
+            start = content.rfind(_KEY, 0, start)
+        if start < 0:
             raise complaint
-        closing = content.find(b"]", opening)
-        try:
-            # Categories of keypoint data hold lists themselves: grow the piece until it is whole.
-            while True:
-                try:
-                    categories: list[dict[str, Any]] = json.loads(content[opening : closing + 1])
-                    break
-                except json.JSONDecodeError:
-                    closing = content.find(b"]", closing + 1)
-                    if closing < 0:
-                        raise
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is not valid JSON: {error}.") from error
-    if not categories:
+        opening, size = content.find(b"[", start), 1 << 16
+        while True:  # with pieces large enough to hold the whole list
+            piece = content[opening : opening + size].decode(errors="replace")
+            try:
+                categories: list[dict[str, Any]] = json.JSONDecoder().raw_decode(piece)[0]
+                break
+            except json.JSONDecodeError as error:
+                if opening + size >= len(content):
+                    raise UserError(f"{path} is not valid JSON: {error}.") from error
+            size *= 2
+    if not categories or not all(isinstance(category, dict) and "name" in category for category in categories):
         raise complaint
     return categories

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +30,8 @@ def read_curves(work_dir: str | Path) -> Curves:
         work_dir: A run's directory; its parts are ``TIMESTAMP/vis_data/scalars.json``.
     """
     curves = Curves()
+    iteration = 0
     for path in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
-        iteration = 0
         for line in path.read_text().splitlines():
             record = json.loads(line)
             # Only training records carry a learning rate. A metric belongs to the iteration trained last: its own
@@ -82,7 +81,7 @@ def draw_learning_curve(work_dir: str | Path) -> Path | None:
     path = Path(work_dir) / "learning_curve.png"
     part = path.with_suffix(".part.png")
     figure.savefig(part, dpi=110)
-    os.replace(part, path)
+    part.replace(path)
     return path
 
 

@@ -1,0 +1,272 @@
+"""Configs for a run: read, pointed at data, and checked before anything is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmengine", reason="MMEngine is not installed")
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+
+from xcit_dense.errors import UserError
+from xcit_dense.mm.config import check_config, load_config, read_categories
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+S12 = CONFIGS / "detection/mask_rcnn_xcit_s12.py"
+SHAPES = CONFIGS / "detection/mask_rcnn_xcit_n12_p8_shapes.py"
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+EVALUATORS = ("val_evaluator", "test_evaluator")
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a config file made of assignments and returns its path."""
+
+    def write(**values):
+        path = tmp_path / "config.py"
+        path.write_text("".join(f"{name} = {value!r}\n" for name, value in values.items()))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def checked(shapes, tmp_path):
+    """Makes a data set of shapes whose files may be changed, and checks the config that uses it."""
+    root = tmp_path / "shapes"
+    for part in ("annotations", "train2017", "val2017"):
+        (root / part).mkdir(parents=True)
+    for split in ("train", "val"):
+        name = f"annotations/instances_{split}2017.json"
+        (root / name).write_text((shapes / name).read_text())
+
+    def check(change=lambda root: None, loaders=LOADERS, **options):
+        change(root)
+        config = load_config(SHAPES, options, str(root))
+        check_config(config, loaders)
+
+    return check
+
+
+def annotations(content):
+    """A change of the held-out pictures' annotation file."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    return lambda root: (root / "annotations/instances_val2017.json").write_text(text)
+
+
+# --data-root
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_every_data_set_and_evaluator_gets_the_new_root(shared, end):
+    root = shared / "data" / "coco128"
+    config = load_config(S12, data_root=f"{root}{end}")
+    for loader, split in zip(LOADERS, ("train", "val", "val")):
+        dataset = config[loader].dataset
+        assert Path(dataset.data_root) == root
+        assert (root / dataset.ann_file).samefile(root / f"annotations/instances_{split}2017.json")
+        assert any((root / dataset.data_prefix.img).iterdir())
+    for evaluator in EVALUATORS:
+        assert Path(config[evaluator].ann_file) == root / "annotations/instances_val2017.json"
+    check_config(config)
+
+
+def test_a_relative_root_stays_relative(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parent)
+    config = load_config(SHAPES, data_root="shapes")
+    assert config.val_dataloader.dataset.data_root == "shapes"
+    assert config.val_evaluator.ann_file == "shapes/annotations/instances_val2017.json"
+    check_config(config)
+
+
+def test_without_a_root_the_configs_own_stays():
+    config = load_config(S12)
+    assert config.train_dataloader.dataset.data_root == "data/coco/"
+    assert config.val_evaluator.ann_file == "data/coco/annotations/instances_val2017.json"
+
+
+def test_options_win_over_the_root():
+    options = {"val_dataloader.dataset.data_root": "mine/", "val_evaluator.ann_file": "mine/a.json"}
+    config = load_config(S12, options, "theirs")
+    assert config.train_dataloader.dataset.data_root == "theirs"
+    assert config.val_dataloader.dataset.data_root == "mine/"
+    assert config.val_evaluator.ann_file == "mine/a.json"
+    assert config.test_evaluator.ann_file == "theirs/annotations/instances_val2017.json"
+
+
+@pytest.mark.parametrize("old", ["data/coco", "data/coco/"])
+def test_wrapped_and_joined_data_sets_get_the_new_root(written, old):
+    leaf = {"type": "CocoDataset", "data_root": old, "ann_file": "a.json"}
+    other = {"type": "CocoDataset", "data_root": "data/other", "data_prefix": {"img": "train/"}}
+    joined = {"type": "ConcatDataset", "datasets": [leaf, {"type": "RepeatDataset", "times": 2, "dataset": other}]}
+    evaluators = [
+        {"type": "CocoMetric", "ann_file": "data/coco/a.json"},
+        {"type": "DumpDetResults", "out_file_path": "data/coco/out.pkl"},
+        {"type": "CocoMetric", "ann_file": "data/other/b.json"},
+        {"type": "CocoMetric", "ann_file": "data/coco_minival/a.json"},
+    ]
+    path = written(
+        train_dataloader={"dataset": {"type": "RepeatDataset", "times": 3, "dataset": joined}},
+        val_dataloader={"dataset": leaf},
+        test_dataloader=[{"dataset": leaf}, {"dataset": other}],
+        val_evaluator=evaluators,
+    )
+    config = load_config(path, data_root="/new")
+    first, second = config.train_dataloader.dataset.dataset.datasets
+    roots = [first, second.dataset, config.val_dataloader.dataset, *(each.dataset for each in config.test_dataloader)]
+    assert [dataset.data_root for dataset in roots] == ["/new"] * 5
+    assert [evaluator.get("ann_file") for evaluator in config.val_evaluator] == [
+        "/new/a.json",
+        None,
+        "/new/b.json",
+        "data/coco_minival/a.json",
+    ]
+    assert config.val_evaluator[1].out_file_path == "data/coco/out.pkl"
+
+
+def test_a_config_without_data_loaders_takes_a_root(written):
+    assert load_config(written(default_scope="mmdet"), data_root="/new").default_scope == "mmdet"
+
+
+def test_options_reach_into_lists():
+    config = load_config(SHAPES, {"param_scheduler.0.end": 7, "model.backbone.drop_path_rate": 0.25})
+    assert config.param_scheduler[0].end == 7
+    assert config.model.backbone.drop_path_rate == 0.25
+    assert config.model.backbone.type == "XCiT"
+
+
+# Checks
+
+
+def test_the_shapes_config_passes(shapes):
+    check_config(load_config(SHAPES, data_root=str(shapes)))
+
+
+def test_only_the_loaders_in_use_are_checked(checked, user_error):
+    def remove(root):
+        (root / "annotations/instances_train2017.json").unlink()
+
+    checked(remove, loaders=("test_dataloader",))
+    with user_error("instances_train2017.json"):
+        checked()
+
+
+def test_an_absent_config_is_refused(user_error):
+    with user_error("No config at gone.py", "configs/detection"):
+        load_config("gone.py")
+
+
+def refused(words, check, *arguments, **options):
+    """The check fails with one sentence that contains the words and what to write."""
+    with pytest.raises(UserError) as caught:
+        check(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not [word for word in words if word not in message], message
+
+
+def test_an_absent_data_directory_is_refused(tmp_path):
+    config = load_config(SHAPES, data_root=str(tmp_path / "gone"))
+    refused([f"No data directory at {tmp_path / 'gone'}", "--data-root"], check_config, config)
+
+
+def test_an_absent_picture_directory_is_refused(checked, tmp_path):
+    words = [f"No directory at {tmp_path / 'shapes' / 'val2017'}", "'img'"]
+    refused(words, checked, lambda root: (root / "val2017").rmdir())
+
+
+def test_an_absent_annotation_file_is_refused(checked, tmp_path):
+    path = tmp_path / "shapes" / "annotations" / "instances_val2017.json"
+    refused([f"No annotation file at {path}", "--data-root"], checked, lambda root: path.unlink())
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", {"images": []}, {"categories": []}, {"categories": [{"id": 1}]}, {"categories": ["circle"]}],
+    ids=["empty file", "empty object", "no key", "empty list", "no names", "not entries"],
+)
+def test_an_annotation_file_without_categories_is_refused(checked, content):
+    refused(["instances_val2017.json has no categories", "'categories'"], checked, annotations(content))
+
+
+def test_categories_foreign_to_the_classes_are_refused_by_name(checked):
+    content = {"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+    refused(["instances_val2017.json", "cat, dog", "circle, square", "metainfo"], checked, annotations(content))
+
+
+def test_one_class_in_common_is_enough(checked):
+    checked(annotations({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "star"}]}))
+
+
+@pytest.mark.parametrize("rest", ['{"id": 1,, "name": "circle"}]}', '{"id": 1, "name": "cir'], ids=["wrong", "cut"])
+def test_broken_annotations_are_refused(checked, rest):
+    content = '{"images": [], "categories": [' + rest
+    refused(["instances_val2017.json is not valid JSON"], checked, annotations(content))
+
+
+def test_an_unregistered_backbone_is_refused(checked):
+    refused(["'XCit'", "'XCiT'", "custom_imports"], checked, **{"model.backbone.type": "XCit"})
+
+
+@pytest.mark.parametrize("scope", [None, "mmpretrain"])
+def test_an_unknown_default_scope_is_refused(checked, scope):
+    refused([repr(scope), "default_scope = 'mmdet'"], checked, default_scope=scope)
+
+
+def test_a_config_without_a_default_scope_is_refused(written):
+    refused(["default_scope", "'mmdet' or 'mmseg'"], check_config, load_config(written(model={})))
+
+
+def test_a_config_without_a_model_is_refused(written):
+    refused(["no model", "configs/_base_"], check_config, load_config(written(default_scope="mmdet")))
+
+
+def test_an_unknown_variant_is_refused_with_the_nearest(checked):
+    refused(["'nano_12_p9'", "nano_12_p8"], checked, **{"model.backbone.variant": "nano_12_p9"})
+
+
+def test_a_neck_of_another_width_is_refused(checked):
+    words = ["model.neck.in_channels is [128, 128, 128, 128]", "[192, 192, 192, 192]"]
+    refused(words, checked, **{"model.backbone.variant": "tiny_12_p8"})
+
+
+def test_a_backbone_of_the_libraries_passes(checked):
+    checked(**{"model.backbone": {"_delete_": True, "type": "ResNet", "depth": 50}})
+
+
+def test_a_backbone_inside_another_model_passes(checked):
+    checked(**{"model": {"_delete_": True, "type": "SoftTeacher", "detector": {"type": "MaskRCNN"}}})
+
+
+# Categories
+
+NAMES = [{"id": 1, "name": "person"}, {"id": 2, "name": "cat"}]
+KEYPOINTS = [{"id": 1, "name": "person", "keypoints": ["nose", "eye [left]"], "skeleton": [[16, 14], [14, 12]]}]
+PICTURES = [
+    {"id": 1, "file_name": "categories/1.jpg"},
+    {"id": 2, "file_name": "categories"},
+    {"id": 3, "file_name": '"categories": [1.jpg'},
+]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("categories", [NAMES, KEYPOINTS], ids=["names", "keypoints"])
+@pytest.mark.parametrize("pictures", [[], PICTURES[:1], PICTURES[:2], PICTURES], ids=range(4))
+def test_categories_are_read_wherever_they_stand(tmp_path, categories, first, indent, pictures):
+    rest = {"images": pictures, "annotations": [{"id": 1, "bbox": [0, 0, 1, 1], "segmentation": [[1, 2, 3, 4]]}]}
+    content = {"categories": categories, **rest} if first else {**rest, "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content, indent=indent))
+    assert read_categories(tmp_path / "a.json") == categories
+
+
+def test_long_lists_of_categories_are_read_whole(tmp_path):
+    categories = [{"id": number, "name": f"Größe {number}", "synonyms": ["a", "b"]} for number in range(5000)]
+    (tmp_path / "a.json").write_text(json.dumps({"categories": categories, "images": []}, ensure_ascii=False), "utf-8")
+    assert read_categories(tmp_path / "a.json") == categories
+
+
+def test_categories_agree_with_pycocotools_on_real_annotations(shared):
+    path = shared / "data/coco128/annotations/instances_train2017.json"
+    assert read_categories(path) == json.loads(path.read_text())["categories"]
+    assert len(read_categories(path)) == 80

@@ -1,0 +1,368 @@
+"""Every published dialect of weights loads; nothing else does, and nothing is executed."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from xcit_dense import VARIANTS, XCiT
+from xcit_dense.checkpoint import load_weights, read_weights
+
+NAME = "nano_12_p16"
+
+
+# Files in the published layouts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dense(fill):
+    """Weights of a dense backbone, each of its own random values."""
+    return dict(fill(XCiT(NAME), seed=1).state_dict())
+
+
+@pytest.fixture(scope="module")
+def classifier(dense):
+    """Weights of a classifier with the same trunk."""
+    vector, matrix = torch.randn(128), torch.randn(128, 128)
+    extra = {"cls_token": vector[None, None], "norm.weight": vector, "norm.bias": vector}
+    for layer in (0, 1):
+        for part in ("gamma1", "gamma2", "norm1.weight", "attn.proj.bias", "mlp.fc2.bias"):
+            extra[f"cls_attn_blocks.{layer}.{part}"] = vector
+        extra[f"cls_attn_blocks.{layer}.attn.proj.weight"] = matrix
+    head = {"head.weight": torch.randn(1000, 128), "head.bias": torch.randn(1000)}
+    return {**{k: v for k, v in dense.items() if not k.startswith("fpn")}, **extra, **head}
+
+
+def prefixed(prefix, weights):
+    return {prefix + name: value for name, value in weights.items()}
+
+
+def timms(weights):
+    """The same weights under timm's names."""
+    return {re.sub("^pos_embeder", "pos_embed", name): value for name, value in weights.items()}
+
+
+HEADS = {"decode_head.conv_seg.weight": torch.ones(3), "neck.lateral.bias": torch.ones(2)}
+
+DENSE_DIALECTS = {
+    "dense": lambda dense: dense,
+    "dense in state_dict": lambda dense: {"state_dict": dense, "meta": {"epoch": 3}},
+    "detector": lambda dense: {"state_dict": {**prefixed("backbone.", dense), **HEADS}, "meta": {"CLASSES": ["cat"]}},
+    "distributed detector": lambda dense: {"state_dict": {**HEADS, **prefixed("module.backbone.", dense)}},
+}
+CLASSIFIER_DIALECTS = {
+    "classifier": lambda weights: weights,
+    "classifier in model": lambda weights: {"model": weights, "epoch": 399},
+    "timm": timms,
+    "timm in state_dict": lambda weights: {"state_dict": timms(weights)},
+    "DINO": lambda weights: {k: v for k, v in weights.items() if not k.startswith("head.")},
+    "DINO training": lambda weights: {
+        "student": prefixed("module.backbone.", {k: torch.zeros_like(v) for k, v in weights.items()}),
+        "teacher": {**prefixed("backbone.", weights), "head.mlp.0.weight": torch.ones(2)},
+        "epoch": 3,
+    },
+}
+DIALECTS = {**DENSE_DIALECTS, **CLASSIFIER_DIALECTS}
+
+
+@pytest.fixture
+def model(fill):
+    """The model that loads, with values of its own."""
+    return fill(XCiT(NAME), seed=2)
+
+
+@pytest.fixture
+def state_of():
+    """Copies a model's state."""
+    return lambda model: {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture
+def check_loaded(state_of, dense):
+    """Checks that a model has the trunk of the checkpoint, and its pyramid or the one it had before."""
+
+    def check(model, before, from_classifier):
+        for name, value in state_of(model).items():
+            expected = before if from_classifier and name.startswith("fpn") else dense
+            assert torch.equal(value, expected[name]), name
+
+    return check
+
+
+@pytest.fixture
+def content(dense, classifier):
+    """What a file of a dialect holds."""
+    return lambda dialect: DIALECTS[dialect](dense if dialect in DENSE_DIALECTS else classifier)
+
+
+def test_a_made_classifier_has_no_name_that_the_published_ones_have_not(reference, dense, classifier):
+    published = reference("checkpoint_keys")[NAME]
+    assert {name: list(value.shape) for name, value in dense.items()} == published["dense"]
+    assert {name: list(value.shape) for name, value in classifier.items()}.items() <= published["classifier"].items()
+
+
+# Loading ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_load_weights_reads_every_dialect_from_pth(tmp_path, model, state_of, check_loaded, content, dialect):
+    torch.save(content(dialect), tmp_path / "weights.pth")
+    before = state_of(model)
+    load_weights(model, tmp_path / "weights.pth")
+    check_loaded(model, before, dialect in CLASSIFIER_DIALECTS)
+
+
+@pytest.mark.parametrize("dialect", ["dense", "detector", "classifier", "timm"])
+def test_load_weights_reads_safetensors(tmp_path, model, state_of, check_loaded, content, dialect):
+    weights = content(dialect)
+    save_file({k: v.clone() for k, v in weights.get("state_dict", weights).items()}, tmp_path / "weights.safetensors")
+    before = state_of(model)
+    load_weights(model, str(tmp_path / "weights.safetensors"))
+    check_loaded(model, before, dialect in CLASSIFIER_DIALECTS)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_load_state_dict_understands_every_dialect(model, state_of, check_loaded, content, dialect):
+    before = state_of(model)
+    result = model.load_state_dict(content(dialect))
+    assert not result.missing_keys
+    assert not result.unexpected_keys
+    check_loaded(model, before, dialect in CLASSIFIER_DIALECTS)
+
+
+@pytest.mark.parametrize("dialect", ["dense", "classifier", "timm"])
+def test_a_model_that_holds_the_backbone_understands_every_dialect(model, state_of, check_loaded, content, dialect):
+    detector = nn.Module()
+    detector.backbone, detector.head = model, nn.Linear(2, 3)
+    before = state_of(model)
+    head = nn.Linear(2, 3).state_dict()
+    result = detector.load_state_dict({**prefixed("backbone.", content(dialect)), **prefixed("head.", head)})
+    assert not result.missing_keys
+    assert not result.unexpected_keys
+    check_loaded(model, before, dialect in CLASSIFIER_DIALECTS)
+    assert torch.equal(detector.head.weight, head["weight"])
+
+
+def test_a_backbone_deep_in_a_model_understands_its_dialect(model, state_of, check_loaded, classifier):
+    outer = nn.ModuleDict({"student": nn.ModuleDict({"backbone": model})})
+    before = state_of(model)
+    outer.load_state_dict(prefixed("student.backbone.", timms(classifier)))
+    check_loaded(model, before, from_classifier=True)
+
+
+def test_loading_leaves_the_given_dictionary_as_it_was(model, classifier):
+    given = timms(classifier)
+    names = list(given)
+    model.load_state_dict(given)
+    assert list(given) == names
+
+
+@pytest.mark.parametrize("name", ["nano_12_p8", "small_12_p16"])
+def test_the_published_classifiers_load_whole(tmp_path, reference, name):
+    published = reference("checkpoint_keys")[name]["classifier"]
+    weights = {key: torch.full(shape, 2.0) for key, shape in published.items()}
+    torch.save({"model": weights}, tmp_path / "classifier.pth")
+    model = XCiT(name)
+    report = load_weights(model, tmp_path / "classifier.pth")
+    assert {*report.matched, *report.left_out} == {*published}
+    assert all((value == 2).all() for key, value in model.state_dict().items() if not key.startswith("fpn"))
+
+
+def test_half_precision_weights_are_widened(tmp_path, model, dense):
+    torch.save({k: v.half() if v.is_floating_point() else v for k, v in dense.items()}, tmp_path / "half.pth")
+    load_weights(model, tmp_path / "half.pth")
+    for name, value in model.state_dict().items():
+        assert value.dtype == dense[name].dtype
+        torch.testing.assert_close(value, dense[name], rtol=1e-3, atol=1e-4)
+
+
+def test_weights_without_counters_of_batches_load(tmp_path, model, dense):
+    torch.save({k: v for k, v in dense.items() if not k.endswith("num_batches_tracked")}, tmp_path / "old.pth")
+    load_weights(model, tmp_path / "old.pth")
+    assert torch.equal(model.blocks[3].attn.qkv.weight, dense["blocks.3.attn.qkv.weight"])
+
+
+# Report -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_of_a_classifier_names_what_matched_what_was_left_out_and_what_is_missing(
+    tmp_path, model, classifier
+):
+    torch.save({"model": classifier}, tmp_path / "classifier.pth")
+    report = load_weights(model, tmp_path / "classifier.pth")
+    own = set(model.state_dict())
+    assert set(report.matched) == own & set(classifier)
+    assert set(report.left_out) == set(classifier) - own
+    assert set(report.missing) == own - set(classifier)
+    assert {name.split(".")[0] for name in report.left_out} == {"cls_token", "cls_attn_blocks", "norm", "head"}
+    assert {name.split(".")[0] for name in report.missing} == {"fpn1", "fpn2"}
+    sentence = str(report)
+    for part in (report.matched, report.left_out, report.missing):
+        assert str(len(part)) in sentence
+
+
+def test_the_report_of_a_dense_checkpoint_is_of_matches_alone(tmp_path, model, dense):
+    torch.save({"state_dict": {**prefixed("backbone.", dense), **HEADS}}, tmp_path / "detector.pth")
+    report = load_weights(model, tmp_path / "detector.pth")
+    assert set(report.matched) == set(dense)
+    assert report.left_out == report.missing == []
+    assert str(report) == f"{len(dense)} entries loaded"
+
+
+# Files that cannot be loaded ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused(tmp_path, model, state_of, user_error):
+    """Expects that a file is refused, with an error that names it, and that the model is left as it was."""
+
+    def check(*words, file="weights.pth"):
+        before = state_of(model)
+        with user_error(tmp_path / file, *words):
+            load_weights(model, tmp_path / file)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    return check
+
+
+@pytest.mark.parametrize("other", ["small_12_p16", "tiny_24_p16", "nano_12_p8", "tiny_12_p8"])
+def test_weights_of_another_variant_are_refused_by_its_name(tmp_path, refused, other):
+    with torch.device("meta"):
+        shapes = XCiT(other).state_dict()
+    torch.save({"model": {name: torch.zeros(value.shape) for name, value in shapes.items()}}, tmp_path / "weights.pth")
+    refused(f"is of XCiT {other}, the model of XCiT {NAME}", f"build the model as {other}")
+
+
+def test_weights_of_another_variant_are_refused_by_load_state_dict_too(model, state_of, user_error):
+    before = state_of(model)
+    other = XCiT("nano_12_p8").state_dict()
+    with user_error("is of XCiT nano_12_p8, the model of XCiT nano_12_p16"):
+        model.load_state_dict(other)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_of_no_published_shape_are_refused_by_their_numbers(tmp_path, refused):
+    weights = XCiT(patch_size=8, embed_dim=16, depth=4, num_heads=2, out_indices=(0, 1, 2, 3)).state_dict()
+    torch.save(weights, tmp_path / "weights.pth")
+    refused("embed_dim=16, depth=4, patch_size=8", NAME)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"blocks.5.attn.temperature": torch.ones(8, 1, 1)}, ["temperature has shape (8, 1, 1), not (4, 1, 1)"]),
+        ({"patch_embed.proj.0.0.weight": torch.ones(16, 4, 3, 3)}, ["(16, 4, 3, 3), not (16, 3, 3, 3)", "in_channels"]),
+        ({"blocks.5.attn.qkv.bias": None}, ["blocks.5.attn.qkv.bias is missing"]),
+        ({"fpn1.0.weight": None}, ["fpn1.0.weight is missing"]),
+        ({"blocks.5.attn.extra": torch.ones(3)}, ["blocks.5.attn.extra is unknown"]),
+        ({"blocks.5.gamma1": None, "blocks.5.gamma2": None}, ["gamma1 is missing", "1 more"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_weights_that_fit_in_part_are_refused_whole(tmp_path, refused, dense, change, words):
+    weights = {name: value for name, value in {**dense, **change}.items() if value is not None}
+    torch.save(weights, tmp_path / "weights.pth")
+    refused(*words)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"state_dict": {}}, {"layer1.0.conv1.weight": torch.ones(3)}, {1: torch.ones(2)}, {"model": torch.ones(2)}],
+    ids=["empty", "empty state_dict", "ResNet", "numbered", "a tensor as model"],
+)
+def test_a_checkpoint_without_an_xcit_is_refused(tmp_path, refused, content):
+    torch.save(content, tmp_path / "weights.pth")
+    refused("no XCiT weights", "patch_embed.proj.0.0.weight", NAME)
+
+
+@pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), "text", None], ids=lambda c: type(c).__name__)
+def test_a_file_of_something_else_is_refused(tmp_path, refused, content):
+    torch.save(content, tmp_path / "weights.pth")
+    refused("a checkpoint is a dictionary of tensors", type(content).__name__)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("layout", ["zip", "legacy", "safetensors"])
+def test_a_file_cut_short_is_refused(tmp_path, refused, dense, layout, part):
+    file = tmp_path / ("weights.safetensors" if layout == "safetensors" else "weights.pth")
+    if layout == "safetensors":
+        save_file(dense, file)
+    else:
+        torch.save(dense, file, _use_new_zipfile_serialization=layout == "zip")
+    os.truncate(file, int(part * file.stat().st_size))
+    refused("was cut short", file=file.name)
+
+
+@pytest.mark.parametrize("file", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize(
+    "text",
+    ["hello world\n", "<!DOCTYPE html><title>404</title>", "version https://git-lfs.github.com/spec/v1\n", "\x80\x02."],
+)
+def test_a_file_of_text_is_refused(tmp_path, refused, text, file):
+    (tmp_path / file).write_text(text, encoding="latin-1")
+    refused("is not a ", file=file)
+
+
+def test_a_missing_file_is_refused(refused, user_error, tmp_path):
+    refused("No checkpoint at", "check the path")
+    with user_error("No checkpoint at", tmp_path):
+        read_weights(tmp_path)
+
+
+class Intruder:
+    """Makes a directory when it is unpickled."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy"])
+def test_a_pickle_that_would_execute_code_is_refused_unexecuted(tmp_path, refused, dense, layout):
+    marker, file = tmp_path / "executed", tmp_path / "weights.pth"
+    content = {"state_dict": dense, "hook": Intruder(marker)}
+    torch.save(content, file, _use_new_zipfile_serialization=layout == "zip")
+    refused("holds more than weights", "mkdir", "was not executed")
+    assert not marker.exists()
+    torch.load(file, weights_only=False)
+    assert marker.exists()  # it would have been executed
+
+
+def test_a_whole_pickled_model_is_refused(tmp_path, refused, model):
+    torch.save(model, tmp_path / "weights.pth")
+    refused("holds more than weights", "XCiT", "torch.save(model.state_dict(), path)")
+
+
+def test_the_command_line_beside_the_published_weights_does_no_harm(tmp_path, model, classifier):
+    args = argparse.Namespace(lr=5e-4, model="xcit_nano_12_p16", distillation=None, betas=[0.9, 0.999], cutmix=True)
+    torch.save({"model": classifier, "args": args, "epoch": 399, "scaler": {"scale": 1.0}}, tmp_path / "weights.pth")
+    report = load_weights(model, tmp_path / "weights.pth")
+    assert torch.equal(model.pos_embeder.token_projection.bias, classifier["pos_embeder.token_projection.bias"])
+    assert report.missing
+    # The permission to read a Namespace ends with the reading.
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+def test_read_weights_gives_tensors_alone(tmp_path):
+    torch.save({"model": {"a": torch.ones(2), "note": "text", 3: torch.ones(1)}, "epoch": 1}, tmp_path / "weights.pth")
+    weights = read_weights(tmp_path / "weights.pth")
+    assert list(weights) == ["a"]
+    assert torch.equal(weights["a"], torch.ones(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_recognises_its_own_weights_and_its_neighbours(name, user_error):
+    with torch.device("meta"):
+        models = {other: XCiT(other) for other in ("nano_12_p16", "tiny_24_p8", name)}
+    models[name].load_state_dict(models[name].state_dict())
+    for other in models.keys() - {name}:
+        with user_error(f"is of XCiT {other}, the model of XCiT {name}"):
+            models[name].load_state_dict(models[other].state_dict())

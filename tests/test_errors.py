@@ -1,0 +1,41 @@
+"""Errors for users, and how command lines show them."""
+
+import pytest
+
+from xcit_dense.errors import MissingLibraryError, UserError, exit_with_sentence
+
+
+@pytest.mark.parametrize("kind", [UserError, MissingLibraryError])
+def test_a_command_line_ends_with_the_sentence_of_a_user_error(kind):
+    @exit_with_sentence
+    def main():
+        raise kind("write 8 or 16.")
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == "error: write 8 or 16."  # printed to stderr, with status 1
+
+
+def test_a_command_line_shows_other_errors_whole():
+    @exit_with_sentence
+    def main():
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        main()
+
+
+def test_a_command_line_takes_arguments_and_gives_its_result():
+    @exit_with_sentence
+    def main(first: int, *, second: int) -> int:
+        """Adds."""
+        return first + second
+
+    assert main(1, second=2) == 3
+    assert main.__name__ == "main"
+    assert main.__doc__ == "Adds."
+
+
+def test_user_errors_can_be_caught_as_pythons_own():
+    assert issubclass(UserError, ValueError)
+    assert issubclass(MissingLibraryError, ImportError)

@@ -1,0 +1,312 @@
+"""tools/train.py and tools/test.py as their user runs them, from another directory."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("mmcv", reason="mmcv is not installed")
+import xcit_dense.mm  # noqa: F401  lets torch.load read MM checkpoints
+
+
+def read(checkpoint):
+    return torch.load(checkpoint, weights_only=True, map_location="cpu")
+
+
+def records(work_dir):
+    """What the training logged, one dictionary an iteration."""
+    lines = [line for path in sorted(work_dir.glob("*/vis_data/scalars.json")) for line in path.open()]
+    return [record for record in map(json.loads, lines) if "loss" in record]
+
+
+def steps(checkpoint):
+    """Steps that the optimizer has made, one number if all parameters agree."""
+    return {int(state["step"]) for state in read(checkpoint)["optimizer"]["state"].values()}
+
+
+# Runs
+
+
+@pytest.mark.slow
+def test_training_writes_checkpoint_log_and_curve(trained):
+    checkpoint = read(trained.checkpoint)
+    assert checkpoint["meta"]["iter"] == 4
+    assert any(name.startswith("backbone.blocks.11.") for name in checkpoint["state_dict"])
+    assert steps(trained.checkpoint) == {4}
+    assert [record["iter"] for record in records(trained.work_dir)] == [1, 2, 3, 4]
+    assert all(np.isfinite(record["loss"]) for record in records(trained.work_dir))
+    assert len(list(trained.work_dir.glob("*/*.log"))) == 1
+    with Image.open(trained.work_dir / "learning_curve.png") as picture:
+        assert min(picture.size) > 300
+    assert "coco/segm_mAP" in trained.output
+    assert str(trained.work_dir / "learning_curve.png") in trained.output
+    assert not list(trained.work_dir.glob("*.part*"))
+
+
+@pytest.mark.slow
+def test_training_learns(trained):
+    losses = [record["loss"] for record in records(trained.work_dir)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, short, shapes, tmp_path):
+    work_dir = tmp_path / "resumed"
+    work_dir.mkdir()
+    (work_dir / "iter_4.pth").symlink_to(trained.checkpoint)
+    (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_4.pth"))
+    command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", work_dir, "--device", "cpu"]
+    python(*command, "--resume", *short(6))
+    assert [record["iter"] for record in records(work_dir)] == [5, 6]
+    assert read(work_dir / "iter_6.pth")["meta"]["iter"] == 6
+    assert steps(work_dir / "iter_6.pth") == {6}
+    rates = [record["lr"] for record in records(trained.work_dir) + records(work_dir)]
+    assert rates == sorted(set(rates)), "the warm-up began anew"
+
+
+@pytest.mark.slow
+def test_resuming_from_a_named_checkpoint_in_mixed_precision_runs_in_float32_on_cpu(
+    trained, python, tools, short, shapes, tmp_path
+):
+    command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
+    process = python(*command, "--resume", trained.checkpoint, "--amp", *short(5))
+    assert [record["iter"] for record in records(tmp_path)] == [5]
+    assert steps(tmp_path / "iter_5.pth") == {5}
+    assert "training in float32" in process.stdout + process.stderr
+    floats = {
+        value.dtype for value in read(tmp_path / "iter_5.pth")["state_dict"].values() if value.is_floating_point()
+    }
+    assert floats == {torch.float32}
+
+
+@pytest.mark.slow
+def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, short, shapes, tmp_path):
+    """Two pictures a step, where the config means four."""
+    command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
+    python(*command, "--auto-scale-lr", *short(1))
+    assert records(tmp_path)[0]["lr"] == pytest.approx(records(trained.work_dir)[0]["lr"] / 2)
+
+
+@pytest.fixture(scope="module")
+def tested(trained, python, tools, shapes, tmp_path_factory):
+    """What tools/test.py wrote about the training's work directory."""
+    out = tmp_path_factory.mktemp("tested")
+    command = [tools.test, tools.shapes, trained.work_dir, "--data-root", shapes, "--work-dir", out / "work"]
+    # A detector of four steps is sure of nothing.
+    show = ["--show-dir", out / "pictures", "--cfg-options", "model.test_cfg.rcnn.score_thr=0.0"]
+    process = python(*command, "--device", "cpu", "--out", out / "new" / "metrics.json", *show)
+    return out, process.stdout
+
+
+@pytest.mark.slow
+def test_testing_writes_metrics_as_json(tested):
+    out, output = tested
+    assert [file.name for file in (out / "new").iterdir()] == ["metrics.json"]
+    metrics = json.loads((out / "new" / "metrics.json").read_text())
+    for name in ("coco/bbox_mAP", "coco/bbox_mAP_50", "coco/segm_mAP", "coco/segm_mAP_50"):
+        assert 0 <= metrics[name] <= 1
+        assert name in output
+    assert str(out / "new" / "metrics.json") in output
+
+
+@pytest.mark.slow
+def test_testing_draws_truth_beside_prediction(tested, shapes):
+    out, _ = tested
+    drawn = {path.name[:12]: path for path in (out / "pictures").rglob("*.*")}
+    pictures = {path.stem: path for path in (shapes / "val2017").iterdir()}
+    assert drawn.keys() == pictures.keys()
+    for name, path in drawn.items():
+        with Image.open(path) as both, Image.open(pictures[name]) as one:
+            width, height = one.size
+            assert both.size == (2 * width, height)
+            left, right = (np.asarray(both.crop((x, 0, x + width, height)).convert("RGB"), int) for x in (0, width))
+            original = np.asarray(one.convert("RGB"), int)
+        assert abs(left - original).max() > 30, "no truth drawn"
+        assert not np.array_equal(left, right)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested):
+    """The same pictures and weights, so what training printed last."""
+    metrics = json.loads((tested[0] / "new" / "metrics.json").read_text())
+    records = [json.loads(line) for path in trained.work_dir.glob("*/vis_data/scalars.json") for line in path.open()]
+    assert metrics.keys() == {name for name in records[-1] if name.startswith("coco/")}
+
+
+# Real pictures, the unmodified config
+
+
+@pytest.fixture(scope="module")
+def real(shared, python, tools, tmp_path_factory):
+    """Mask R-CNN with XCiT-S12 trained for a step on two real pictures, made small."""
+    work_dir = tmp_path_factory.mktemp("real")
+    small = "[(128,160)]"
+    options = {
+        "model.backbone.init_cfg": None,
+        "train_cfg.max_epochs": 1,
+        "train_dataloader.dataset.indices": 2,
+        "train_dataloader.num_workers": 0,
+        "train_dataloader.persistent_workers": False,
+        "train_dataloader.dataset.pipeline.3.transforms.0.0.scales": small,
+        "train_dataloader.dataset.pipeline.3.transforms.1.2.scales": small,
+        "default_hooks.checkpoint.save_optimizer": False,
+        "default_hooks.logger.interval": 1,
+        **{
+            f"{loader}.{name}": value
+            for loader in ("val_dataloader", "test_dataloader")
+            for name, value in (
+                ("dataset.indices", 1),
+                ("num_workers", 0),
+                ("persistent_workers", False),
+                ("dataset.pipeline.1.scale", "(160,128)"),
+            )
+        },
+    }
+    options = ["--cfg-options", *(f"{name}={value}" for name, value in options.items())]
+    root = shared / "data" / "coco128"
+    command = [tools.s12, "--data-root", root, "--work-dir", work_dir, "--device", "cpu"]
+    process = python(tools.train, *command, "--amp", *options)
+    return work_dir, command, options, process.stdout + process.stderr
+
+
+@pytest.mark.slow
+def test_the_s12_config_trains_and_evaluates_on_real_pictures(real):
+    work_dir, _, _, output = real
+    assert [record["epoch"] for record in records(work_dir)] == [1]
+    assert np.isfinite(records(work_dir)[0]["loss"])
+    assert "coco/segm_mAP" in output
+    assert (work_dir / "epoch_1.pth").is_file()
+    assert (work_dir / "learning_curve.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_s12_checkpoint_is_tested_on_real_pictures(real, python, tools, tmp_path):
+    work_dir, command, options, _ = real
+    config, *rest = command
+    python(tools.test, config, work_dir / "epoch_1.pth", *rest, "--out", tmp_path / "metrics.json", *options)
+    assert {"coco/bbox_mAP", "coco/segm_mAP"} <= json.loads((tmp_path / "metrics.json").read_text()).keys()
+
+
+@pytest.mark.slow
+def test_mmdetections_inferencer_takes_the_s12_config_and_checkpoint(real, python, tools, shared):
+    work_dir, *_ = real
+    picture = next((shared / "data/coco128/val2017").iterdir())
+    process = python(
+        "-c",
+        "import sys\n"
+        "from mmdet.apis import DetInferencer\n"
+        "config, weights, picture = sys.argv[1:]\n"
+        "inferencer = DetInferencer(model=config, weights=weights, device='cpu')\n"
+        "print(type(inferencer.model.backbone).__name__, sorted(inferencer(picture)['predictions'][0]))",
+        tools.s12,
+        work_dir / "epoch_1.pth",
+        picture,
+    )
+    assert process.stdout.splitlines()[-1].startswith("XCiT ['bboxes', 'labels', 'masks', 'scores']")
+
+
+# Mistakes: one sentence each
+
+
+def changed(**options):
+    return ["--cfg-options", *(f"{name}={value}" for name, value in options.items())]
+
+
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_an_absent_config_is_refused(refusal, tools, tool):
+    arguments = ["gone.py"] if tool == "train" else ["gone.py", "gone.pth"]
+    assert "No config at gone.py" in refusal(getattr(tools, tool), *arguments)
+
+
+@pytest.mark.slow
+def test_an_absent_data_directory_is_refused(refusal, tools):
+    assert "data/shapes" in refusal(tools.train, tools.shapes)
+    assert "No data directory at gone" in refusal(tools.train, tools.shapes, "--data-root", "gone")
+
+
+@pytest.mark.slow
+def test_an_unknown_backbone_is_refused(refusal, tools, shapes):
+    options = changed(**{"model.backbone.type": "XCat"})
+    assert "'XCat'" in refusal(tools.train, tools.shapes, "--data-root", shapes, *options)
+
+
+@pytest.mark.slow
+def test_an_unknown_published_weight_is_refused(refusal, tools, shapes, tmp_path):
+    init_cfg = {"type": "Pretrained", "checkpoint": "xcit://n"}
+    options = changed(**{f"model.backbone.init_cfg.{name}": value for name, value in init_cfg.items()})
+    sentence = refusal(
+        tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu", *options
+    )
+    assert "'n'" in sentence
+    assert "nano_12_p8_224" in sentence
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_an_absent_gpu_is_refused(refusal, tools, tool):
+    sentence = refusal(getattr(tools, tool), tools.shapes, "--device", "cuda")
+    assert "--device cuda" in sentence
+    assert "--device cpu" in sentence
+
+
+@pytest.mark.slow
+def test_a_resume_from_nowhere_is_refused(refusal, tools, shapes, tmp_path):
+    command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path / "work", "--device", "cpu"]
+    assert "gone.pth" in refusal(*command, "--resume", "gone.pth")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.slow
+def test_a_resume_without_a_training_is_refused(refusal, tools, shapes, tmp_path):
+    command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
+    sentence = refusal(*command, "--resume")
+    assert str(tmp_path) in sentence
+    assert "--resume" in sentence
+
+
+@pytest.mark.slow
+def test_scaling_the_rate_without_a_base_is_refused(refusal, tools, shapes, tmp_path):
+    leaf = tmp_path / "leaf.py"
+    leaf.write_text(f"_base_ = {str(tools.shapes)!r}\nauto_scale_lr = dict(_delete_=True, enable=False)\n")
+    sentence = refusal(tools.train, leaf, "--data-root", shapes, "--auto-scale-lr")
+    assert "base_batch_size" in sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["gone.pth", "."])
+def test_absent_weights_are_refused(refusal, tools, shapes, tmp_path, weights):
+    sentence = refusal(tools.test, tools.shapes, tmp_path / weights, "--data-root", shapes)
+    assert str(tmp_path / weights) in sentence
+
+
+@pytest.mark.slow
+def test_weights_of_another_variant_are_refused_and_no_metrics_written(refusal, trained, tools, shapes, tmp_path):
+    options = changed(**{"model.backbone.variant": "nano_12_p16"})
+    command = [tools.test, tools.shapes, trained.checkpoint, "--data-root", shapes, "--work-dir", tmp_path / "work"]
+    sentence = refusal(*command, "--device", "cpu", "--out", tmp_path / "metrics.json", *options)
+    assert "nano_12_p16" in sentence
+    assert "nano_12_p8" in sentence
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_metrics_under_another_ending_are_refused(refusal, tools):
+    sentence = refusal(tools.test, tools.shapes, "any.pth", "--out", "metrics.txt")
+    assert "metrics.txt" in sentence
+    assert ".json" in sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_help_names_every_option(python, tools, tool):
+    text = python(getattr(tools, tool), "--help").stdout
+    own = {"train": ["--resume", "--amp", "--auto-scale-lr"], "test": ["--out", "--show-dir"]}[tool]
+    for option in ["--device", "--data-root", "--work-dir", "--cfg-options", "--launcher", *own]:
+        assert option in text
+
+
+def test_without_mm_libraries_the_tool_says_what_to_install(refusal, without, tools):
+    sentence = refusal(tools.train, "x", **without("mmengine", "mmcv", "mmdet", "mmseg"))
+    assert 'pip install "xcit_dense[mm]"' in sentence
