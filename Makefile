@@ -9,6 +9,9 @@ STACK ?= mm
 VENV ?= .venv-$(STACK)
 OUT ?= work_dirs/demo
 
+# Where cores are shared, a thread that waits must leave its core to one that works: else a step takes many times as long.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 python := $(VENV)/bin/python
 config := configs/detection/mask_rcnn_xcit_n12_p8_shapes.py
 

@@ -62,7 +62,7 @@ setup(
     packages=find_packages(include=["xcit_dense", "xcit_dense.*"]),
     cmdclass={"build_py": BuildWithStartup},
     package_data={"xcit_dense": ["py.typed"]},
-    install_requires=["torch>=2.5", "torchvision>=0.20", "timm>=1.0.3", "numpy>=1.24", "safetensors>=0.4"],
+    install_requires=["torch>=2.6", "torchvision>=0.21", "timm>=1.0.3", "numpy>=1.24", "safetensors>=0.4"],
     extras_require={"mm": mm, "openmmlab": openmmlab, "dev": dev},
     classifiers=[
         "Programming Language :: Python :: 3.10",

@@ -138,7 +138,7 @@ def python(tmp_path_factory):
             capture_output=True,
             text=True,
         )
-        assert process.returncode == status, process.stdout + process.stderr
+        assert process.returncode == status, (process.stdout + process.stderr)[-3000:]
         return process
 
     return run
@@ -180,6 +180,6 @@ class Rest(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = Rest
 """
         )
-        return {"PYTHONPATH": str(tmp_path)}
+        return {"PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))}
 
     return hide

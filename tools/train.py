@@ -1,5 +1,7 @@
 """Trains a detector or a segmentor: python tools/train.py configs/detection/mask_rcnn_xcit_s12.py."""
 
+from pathlib import Path
+
 from xcit_dense.cli import make_config, make_parser
 from xcit_dense.errors import UserError, exit_with_sentence
 
@@ -23,6 +25,10 @@ def main() -> None:
 
     config = make_config(args, ("train_dataloader", "val_dataloader"))
     if args.resume:
+        if args.resume != "auto" and "://" not in args.resume and not Path(args.resume).is_file():
+            raise UserError(
+                f"No checkpoint at {args.resume}; write --resume alone to go on from the last one in --work-dir."
+            )
         config.resume = True
         config.load_from = None if args.resume == "auto" else args.resume
     if args.amp:

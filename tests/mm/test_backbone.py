@@ -109,6 +109,7 @@ def test_a_wrong_name_is_refused_with_the_right_one(user_error):
         build(variant="nano_12_p15")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("present", "absent"), [LIBRARIES, LIBRARIES[::-1]])
 def test_one_library_is_enough(python, without, present, absent):
     models(present)

@@ -47,12 +47,6 @@ def test_training_writes_checkpoint_log_and_curve(trained):
 
 
 @pytest.mark.slow
-def test_training_learns(trained):
-    losses = [record["loss"] for record in records(trained.work_dir)]
-    assert losses[-1] < losses[0]
-
-
-@pytest.mark.slow
 def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, short, shapes, tmp_path):
     work_dir = tmp_path / "resumed"
     work_dir.mkdir()
@@ -95,7 +89,6 @@ def tested(trained, python, tools, shapes, tmp_path_factory):
     """What tools/test.py wrote about the training's work directory."""
     out = tmp_path_factory.mktemp("tested")
     command = [tools.test, tools.shapes, trained.work_dir, "--data-root", shapes, "--work-dir", out / "work"]
-    # A detector of four steps is sure of nothing.
     show = ["--show-dir", out / "pictures", "--cfg-options", "model.test_cfg.rcnn.score_thr=0.0"]
     process = python(*command, "--device", "cpu", "--out", out / "new" / "metrics.json", *show)
     return out, process.stdout
@@ -146,6 +139,7 @@ def real(shared, python, tools, tmp_path_factory):
     small = "[(128,160)]"
     options = {
         "model.backbone.init_cfg": None,
+        "model.test_cfg.rcnn.score_thr": 0.0,  # a detector of one step is sure of nothing
         "train_cfg.max_epochs": 1,
         "train_dataloader.dataset.indices": 2,
         "train_dataloader.num_workers": 0,
@@ -215,7 +209,7 @@ def changed(**options):
     return ["--cfg-options", *(f"{name}={value}" for name, value in options.items())]
 
 
-@pytest.mark.parametrize("tool", ["train", "test"])
+@pytest.mark.parametrize("tool", ["train", pytest.param("test", marks=pytest.mark.slow)])
 def test_an_absent_config_is_refused(refusal, tools, tool):
     arguments = ["gone.py"] if tool == "train" else ["gone.py", "gone.pth"]
     assert "No config at gone.py" in refusal(getattr(tools, tool), *arguments)
@@ -223,7 +217,6 @@ def test_an_absent_config_is_refused(refusal, tools, tool):
 
 @pytest.mark.slow
 def test_an_absent_data_directory_is_refused(refusal, tools):
-    assert "data/shapes" in refusal(tools.train, tools.shapes)
     assert "No data directory at gone" in refusal(tools.train, tools.shapes, "--data-root", "gone")
 
 
@@ -244,6 +237,7 @@ def test_an_unknown_published_weight_is_refused(refusal, tools, shapes, tmp_path
     assert "nano_12_p8_224" in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 @pytest.mark.parametrize("tool", ["train", "test"])
 def test_an_absent_gpu_is_refused(refusal, tools, tool):
@@ -257,14 +251,6 @@ def test_a_resume_from_nowhere_is_refused(refusal, tools, shapes, tmp_path):
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path / "work", "--device", "cpu"]
     assert "gone.pth" in refusal(*command, "--resume", "gone.pth")
     assert not (tmp_path / "work").exists()
-
-
-@pytest.mark.slow
-def test_a_resume_without_a_training_is_refused(refusal, tools, shapes, tmp_path):
-    command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
-    sentence = refusal(*command, "--resume")
-    assert str(tmp_path) in sentence
-    assert "--resume" in sentence
 
 
 @pytest.mark.slow
@@ -292,6 +278,7 @@ def test_weights_of_another_variant_are_refused_and_no_metrics_written(refusal, 
     assert not (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_metrics_under_another_ending_are_refused(refusal, tools):
     sentence = refusal(tools.test, tools.shapes, "any.pth", "--out", "metrics.txt")
     assert "metrics.txt" in sentence

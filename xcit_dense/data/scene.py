@@ -20,11 +20,11 @@ FloatArray = npt.NDArray[np.floating[Any]]
 CLASSES = ("circle", "square", "triangle", "star")
 MIN_SIZE = 64  # pixels; smaller pictures have no room for shapes that can be told apart
 MIN_SHAPES, MAX_SHAPES = 2, 4
-MIN_VISIBLE = 0.75  # of a shape's own area
+MIN_VISIBLE = 0.8  # of a shape's own area
 MIN_AREA = 60.0  # square pixels of a shape's visible part
 MIN_PART_AREA = 8.0  # square pixels of each piece, where others cut a shape into several
 
-_DIAMETER = (0.28, 0.6)  # of the circle around a shape, as a share of the picture
+_DIAMETER = (0.3, 0.6)  # of the circle around a shape, as a share of the picture
 _INSIDE = 0.6  # of the radius: how far inside the picture a centre stays; the rest may be cut off
 _ATTEMPTS = 100  # to place all shapes of a picture; a crowded one makes do with fewer shapes
 _SUPERSAMPLING = 3

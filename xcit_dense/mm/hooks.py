@@ -63,7 +63,9 @@ def draw_learning_curve(work_dir: str | Path) -> Path | None:
     curves = read_curves(work_dir)
     if not curves.train:
         return None
-    panels = [_named(curves.train, "loss"), _named(curves.train, "lr"), _headline(curves.val)]
+    losses = {name: points for name, points in curves.train.items() if "loss" in name}
+    panels = [losses, {"lr": curves.train["lr"]}, _headline(curves.val)]
+    last = curves.train["lr"][-1][0]
     titles = ["loss", "learning rate", "held-out metrics"]
     shown = [(title, series) for title, series in zip(titles, panels) if series]
     figure = Figure(figsize=(9, 3 * len(shown)), layout="constrained")
@@ -74,6 +76,7 @@ def draw_learning_curve(work_dir: str | Path) -> Path | None:
             axes.plot(*zip(*points), label=name, marker="." if len(points) < 60 else None, linewidth=1.2)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration")
+        axes.set_xlim(0, last)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         if len(series) > 1:
@@ -102,10 +105,6 @@ class LearningCurveHook(Hook):
         path = draw_learning_curve(runner.work_dir)
         if path:
             runner.logger.info(f"Learning curve: {path}")
-
-
-def _named(series: Series, word: str) -> Series:
-    return {name: points for name, points in series.items() if word in name}
 
 
 def _headline(series: Series) -> Series:
