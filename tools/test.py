@@ -11,7 +11,7 @@ from xcit_dense.errors import UserError, exit_with_sentence
 def main() -> None:
     """Reads the command line, evaluates, writes metrics and pictures where asked, and sums up."""
     parser = make_parser("Evaluate a detector or a segmentor on its config's test set.")
-    parser.add_argument("weights", help="a checkpoint, a training's work directory, an address or xcit://NAME")
+    parser.add_argument("weights", help="a checkpoint, a training's work directory or an address")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the metrics there")
     parser.add_argument(
         "--show-dir", type=Path, metavar="DIR", help="draw each picture there, truth left and prediction right"

@@ -40,19 +40,20 @@ def _get_statistic(owner: Any, name: str) -> Any:
 
 
 def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """MMEngine's loader for ``xcit://NAME``.
+    """MMEngine's loader for ``xcit://NAME``, for ``load_from`` and ``load_checkpoint`` alike.
 
     Args:
         filename: The name, scheme included.
         map_location: Not needed: tensors come on the CPU.
 
     Returns:
-        The weights under ``'state_dict'``.
+        The weights under ``'state_dict'``, named as in a detector or segmentor; a bare backbone understands that too.
 
     Raises:
         UserError: An unknown name, or a download that fails.
     """
-    return {"state_dict": read_weights(zoo.locate(filename))}
+    weights = read_weights(zoo.locate(filename))
+    return {"state_dict": {f"backbone.{name}": value for name, value in weights.items()}}
 
 
 allow_training_state()
