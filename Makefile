@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements/$(STACK).lock setup.py startup/xcit_dense.pth s
 	    { echo "error: $(PYTHON) is not Python 3.10 to 3.12; write make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(python) -m pip install --quiet --upgrade pip
-	$(python) -m pip install --quiet --requirement requirements/$(STACK).lock
+	$(python) -m pip install --quiet --no-deps --requirement requirements/$(STACK).lock
 	$(python) -m pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -48,7 +48,8 @@ demo: setup
 lock:
 	for stack in mm openmmlab; do \
 	    uv pip compile --quiet --universal --python-version 3.10 --extra $$stack --extra dev --no-emit-index-url \
-	        --no-header --no-annotate -c requirements/constraints.txt setup.py -o requirements/$$stack.lock || exit 1; \
+	        --no-header --no-annotate -c requirements/constraints.txt --override requirements/overrides.txt setup.py requirements/headless.in \
+	        -o requirements/$$stack.lock || exit 1; \
 	done
 
 clean:

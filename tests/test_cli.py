@@ -10,7 +10,6 @@ import torch
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 from xcit_dense.cli import choose_device, make_config, make_parser
-from xcit_dense.errors import UserError, exit_with_sentence
 
 SHAPES = Path(__file__).parents[1] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
 
@@ -101,36 +100,17 @@ def test_the_work_directory_is_named_after_the_config(configured):
 
 
 def test_the_launcher_reaches_the_runner(configured):
-    assert configured("--launcher", "pytorch").launcher == "pytorch"
+    gloo = ("--cfg-options", "env_cfg.dist_cfg.backend=gloo")
+    assert configured("--launcher", "pytorch", *gloo).launcher == "pytorch"
     assert configured().launcher == "none"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_launcher_that_needs_an_absent_gpu_is_refused(configured, user_error):
+    with user_error("--launcher pytorch", "nccl", "gloo"):
+        configured("--launcher", "pytorch")
 
 
 def test_the_config_is_checked(parse, tmp_path, user_error):
     with user_error("No data directory", tmp_path / "gone"):
         make_config(parse(SHAPES, "--data-root", tmp_path / "gone"), ("train_dataloader",))
-
-
-def test_a_mistake_ends_a_command_line_with_one_sentence():
-    @exit_with_sentence
-    def main():
-        raise UserError("wrong; write right.")
-
-    with pytest.raises(SystemExit, match=r"^error: wrong; write right\.$"):
-        main()
-
-
-def test_a_fault_of_the_program_keeps_its_traceback():
-    @exit_with_sentence
-    def main():
-        raise ValueError("a bug")
-
-    with pytest.raises(ValueError, match="a bug"):
-        main()
-
-
-def test_a_command_line_returns_what_it_makes():
-    @exit_with_sentence
-    def main(number, *, factor):
-        return number * factor
-
-    assert main(2, factor=3) == 6

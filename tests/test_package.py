@@ -87,7 +87,7 @@ def test_nothing_outside_mm_imports_an_mm_library_when_imported(trees, name):
         ("errors", set()),
         ("variants", {"errors"}),
         ("xca", {"errors"}),
-        ("checkpoint", {"errors", "variants"}),
+        ("checkpoint", {"errors", "variants", "zoo"}),
         ("zoo", {"errors", "variants"}),
         ("blocks", {"errors", "variants", "xca"}),
         ("pyramid", {"errors", "blocks"}),

@@ -5,11 +5,10 @@ import functools
 import logging
 from pathlib import Path
 
-from tqdm import tqdm
-
-from xcit_dense.data import write_shapes
+from xcit_dense.errors import exit_with_sentence
 
 
+@exit_with_sentence
 def main() -> None:
     """Reads the command line and writes the data set it describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -20,12 +19,13 @@ def main() -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="picks the pictures")
     arguments = parser.parse_args()
 
+    from tqdm import tqdm
+
+    from xcit_dense.data import write_shapes
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     bar = functools.partial(tqdm, unit="picture", leave=False, disable=None)  # None: if a terminal
-    try:
-        write_shapes(**vars(arguments), progress=bar)
-    except (FileExistsError, ValueError) as error:
-        parser.error(str(error))
+    write_shapes(**vars(arguments), progress=bar)
 
 
 if __name__ == "__main__":

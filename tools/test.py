@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from xcit_dense.cli import make_config, make_parser
 from xcit_dense.errors import UserError, exit_with_sentence
@@ -23,8 +24,7 @@ def main() -> None:
     config = make_config(args, ("test_dataloader",))
     config.load_from = find_checkpoint(args.weights)
     if args.show_dir:
-        hook = {"draw": True, "interval": 1, "test_out_dir": str(args.show_dir.resolve())}
-        config.default_hooks.visualization.update(hook)
+        draw_into(config, str(args.show_dir.resolve()))
 
     from mmengine.dist import is_main_process
     from mmengine.runner import Runner
@@ -34,6 +34,18 @@ def main() -> None:
         if args.out:
             write_json(args.out, metrics)
         sum_up(metrics, args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
+
+
+def draw_into(config: Any, directory: str) -> None:
+    """Makes the test draw each picture into ``directory``."""
+    hook = config.get("default_hooks", {}).get("visualization")
+    if not hook:
+        raise UserError("--show-dir needs a visualization hook; write default_hooks = dict(visualization=...).")
+    hook.update(draw=True, interval=1)
+    if config.default_scope == "mmdet":
+        hook.test_out_dir = directory
+    else:  # MMSegmentation's hook leaves the place to the visualizer
+        config.visualizer.save_dir = directory
 
 
 def find_checkpoint(weights: str) -> str:

@@ -5,8 +5,9 @@ MMSegmentation.
 """
 
 from .backbone import XCiT
+from .checkpoint import load_weights
 from .variants import VARIANTS
 
-__all__ = ["VARIANTS", "XCiT", "__version__"]
+__all__ = ["VARIANTS", "XCiT", "__version__", "load_weights"]
 
 __version__ = "0.1.0"

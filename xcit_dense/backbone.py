@@ -31,7 +31,8 @@ class XCiT(nn.Module):
     Built by the name of a published variant, ``XCiT('small_12_p16')``, or by the hyper-parameters of the original
     configs, ``XCiT(patch_size=16, embed_dim=384, depth=12, num_heads=8)``. Parameter names are those of the published
     detection and segmentation checkpoints; other published dialects are translated by ``load_state_dict`` (see
-    :mod:`xcit_dense.checkpoint`).
+    :mod:`xcit_dense.checkpoint`). Weights are random until ``xcit_dense.load_weights(backbone,
+    'xcit://small_12_p16_384_dist')`` or a file of your own replaces them.
 
     Source: El-Nouby et al. 2021; the backbone ``xcit.py`` of the original detection and segmentation code.
 
@@ -98,6 +99,11 @@ class XCiT(nn.Module):
                 f"frozen_stages={frozen_stages} is out of range; write -1 (train all), 0 (freeze the stem) "
                 f"or up to {shape.depth} (freeze that many blocks too)."
             )
+        for name, rate in (("drop", drop_rate), ("attn_drop", attn_drop_rate), ("drop_path", drop_path_rate)):
+            if not 0 <= rate <= 1:
+                raise UserError(f"{name}_rate={rate} is a probability; write a number from 0 to 1.")
+        if mlp_ratio <= 0:
+            raise UserError(f"mlp_ratio={mlp_ratio} must be positive; write 4, as in the published variants.")
         if in_channels < 1:
             raise UserError(f"in_channels={in_channels} must be at least 1; write 3 for RGB.")
         self.embed_dim = dim
@@ -141,7 +147,7 @@ class XCiT(nn.Module):
 
         Args:
             images: (B, in_channels, H, W), normalised, of any height and width. The published weights expect RGB
-                scaled to [0, 1], less ImageNet's mean and over its standard deviation.
+                in [0, 1], less the mean (0.485, 0.456, 0.406), over the deviation (0.229, 0.224, 0.225).
 
         Returns:
             Four maps (B, C, ., .) at strides 4, 8, 16 and 32, finest first. With h = ceil(H / p), w = ceil(W / p)

@@ -95,10 +95,17 @@ class ConvPatchEmbed(nn.Module):
         dim: Channels of a token.
         patch_size: 8 or 16.
         norm_layer: Makes the batch norms.
+
+    Raises:
+        UserError: ``dim`` is no multiple of half the patch size.
     """
 
     def __init__(self, in_channels: int, dim: int, patch_size: int, norm_layer: NormLayer) -> None:
         super().__init__()
+        if dim % (patch_size // 2):
+            raise UserError(
+                f"embed_dim={dim} must be a multiple of {patch_size // 2} for a stem of stride {patch_size}."
+            )
         steps = int(math.log2(patch_size))
         widths = [in_channels, *(dim >> step for step in reversed(range(steps)))]
         layers: list[nn.Module] = []
@@ -120,8 +127,8 @@ class PositionalEncodingFourier(nn.Module):
 
     Args:
         dim: Channels C of a token.
-        hidden_dim: Waves an axis, sines and cosines together.
-        temperature: Ratio of the longest to the shortest wavelength.
+        hidden_dim: Waves an axis, sines and cosines together; even.
+        temperature: Base T of the frequencies T ** (-2 i / hidden_dim), i = 0 .. hidden_dim / 2 - 1.
     """
 
     def __init__(self, dim: int, hidden_dim: int = 32, temperature: float = 10_000.0) -> None:

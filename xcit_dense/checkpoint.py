@@ -8,6 +8,7 @@ classifiers (wrapped in ``'model'``, with class-attention layers and a head), an
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import zoo
 from .errors import UserError
 from .variants import variant_name
 
@@ -91,12 +93,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def load_weights(backbone: nn.Module, path: str | Path) -> Report:
-    """Loads a checkpoint of any published dialect into an :class:`xcit_dense.XCiT`.
+def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
+    """Loads weights of any published dialect into an :class:`xcit_dense.XCiT`.
 
     Args:
         backbone: Where to.
-        path: A ``.pth`` or ``.safetensors`` file.
+        checkpoint: A ``.pth`` or ``.safetensors`` file, an http(s) address, or ``xcit://NAME`` with a name of
+            :data:`xcit_dense.zoo.CLASSIFIERS`.
 
     Returns:
         What was loaded, left out and missing.
@@ -105,6 +108,7 @@ def load_weights(backbone: nn.Module, path: str | Path) -> Report:
         UserError: No such file, not an XCiT checkpoint, or another variant's; the message names the likely one. The
             backbone is left as it was.
     """
+    path = zoo.locate(checkpoint)
     weights = read_weights(path)
     own = backbone.state_dict()
     try:
@@ -116,18 +120,26 @@ def load_weights(backbone: nn.Module, path: str | Path) -> Report:
     return report
 
 
-def adapt_state_dict(backbone: nn.Module, state_dict: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
+def adapt_state_dict(
+    backbone: nn.Module, state_dict: MutableMapping[str, Any], prefix: str, metadata: Any, strict: bool, *_: Any
+) -> None:
     """Pre-hook of ``load_state_dict``: turns any published dialect into the backbone's names, in place.
 
     Args:
         backbone: The :class:`xcit_dense.XCiT` that loads.
         state_dict: Entries to load.
         prefix: Where the backbone sits in the model that loads.
+        metadata: Not used.
+        strict: Whether whole weights are expected. Where not, entries without a whole XCiT are left as they are:
+            a head's alone, for example. MMEngine's loader always expects whole weights of a backbone.
 
     Raises:
         UserError: The entries hold no XCiT, or another variant.
     """
-    _translate(state_dict, prefix, backbone.state_dict())
+    if not strict and not any(name.startswith(prefix) and name.endswith(_STEM) for name in _flat(state_dict)):
+        return
+    report = _translate(state_dict, prefix, backbone.state_dict())
+    logging.getLogger(__name__).info("XCiT: %s.", report)
 
 
 def _translate(state: MutableMapping[str, Any], prefix: str, own: Mapping[str, Tensor]) -> Report:
@@ -136,9 +148,10 @@ def _translate(state: MutableMapping[str, Any], prefix: str, own: Mapping[str, T
     inner = _unwrap({name.removeprefix(prefix): value for name, value in found.items()})
     root = next((name.removesuffix(_STEM) for name in inner if name.endswith(_STEM)), None)
     if root is None:
+        some = f" ({', '.join(list(inner)[:3])} ...)" if inner else ""
         raise UserError(
-            f"no XCiT weights among the {len(inner)} entries ({', '.join(list(inner)[:3])} ...): none is called "
-            f"{_STEM!r}; give a checkpoint of XCiT {_name(own)}."
+            f"no XCiT weights among the {len(inner)} entries{some}: none is called {_STEM!r}; give a checkpoint of "
+            f"XCiT {_name(own)}."
         )
     names = {name.removeprefix(root): value for name, value in inner.items() if name.startswith(root)}
     names = {_dense_name(name): value for name, value in names.items()}
@@ -174,6 +187,11 @@ def _check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None
             f"{faults[0]}{more}; build the model with the num_heads, mlp_ratio, qkv_bias and in_channels of the "
             "checkpoint, or give a whole one."
         )
+
+
+def _flat(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The mapping that holds the tensors, or the one given where none does."""
+    return _unwrap(state) if any(key in state for key in _WRAPPERS) else state
 
 
 def _unwrap(content: Any) -> Mapping[str, Any]:

@@ -23,6 +23,9 @@ def make_parser(description: str, argv: Sequence[str] | None = None) -> argparse
         description: What the tool does, one line.
         argv: The command line; by default that of the process. Its ``--device`` takes effect at once.
 
+    Returns:
+        The parser, for a tool to add its own options to.
+
     Raises:
         UserError: ``--device cuda`` on a machine without CUDA.
         MissingLibraryError: No MM library is installed.
@@ -38,6 +41,10 @@ def make_parser(description: str, argv: Sequence[str] | None = None) -> argparse
 
     from . import mm  # noqa: F401  # isort: skip
     from mmengine.config import DictAction
+    from mmengine.device import utils
+
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        utils.DEVICE = "cpu"  # not another accelerator that MMEngine has found
 
     parser = argparse.ArgumentParser(description=description, parents=[device])
     parser.add_argument("config", help="config file, for detection or segmentation")
@@ -85,6 +92,9 @@ def make_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     Args:
         args: From :func:`make_parser`.
         loaders: The data loaders that the run will use, whose data is checked.
+
+    Returns:
+        The config of the run. As launchers expect, ``LOCAL_RANK`` is set too.
 
     Raises:
         UserError: Something in the config, the data or the options does not fit.

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+INSTALL_MM = 'pip install ".[mm]" (or ".[openmmlab]") in a clone of xcit_dense'
+"""The remedy where MM libraries are missing."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

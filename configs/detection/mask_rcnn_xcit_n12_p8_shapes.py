@@ -12,9 +12,9 @@ model = dict(
         anchor_generator=dict(scales=[5], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=width, finest_scale=28),
+        bbox_roi_extractor=dict(out_channels=width, finest_scale=28, roi_layer=dict(sampling_ratio=2)),
         bbox_head=dict(in_channels=width, fc_out_channels=256, num_classes=classes, reg_class_agnostic=True),
-        mask_roi_extractor=dict(out_channels=width, finest_scale=28),
+        mask_roi_extractor=dict(out_channels=width, finest_scale=28, roi_layer=dict(sampling_ratio=2)),
         mask_head=dict(
             num_convs=2,
             in_channels=width,
@@ -24,11 +24,11 @@ model = dict(
             norm_cfg=dict(type="BN"),
         ),
     ),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=48, pos_fraction=0.5))),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
 
-iterations = 500
+iterations = 450
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
@@ -39,10 +39,14 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=iterations, eta_min=0),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=250)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=225)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(enable=False, base_batch_size=4)
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(by_epoch=False, interval=250))
+default_hooks = dict(
+    logger=dict(interval=25),
+    checkpoint=dict(by_epoch=False, interval=225),
+    visualization=dict(score_thr=0.5),
+)
 log_processor = dict(by_epoch=False)
 train_dataloader = dict(sampler=dict(type="InfiniteSampler"))

@@ -19,7 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope
 
 from xcit_dense import VARIANTS
-from xcit_dense.data import CLASSES
+from xcit_dense.data import CLASSES, PALETTE
 from xcit_dense.mm.config import load_config
 from xcit_dense.zoo import CLASSIFIERS, SCHEME
 
@@ -336,5 +336,5 @@ def test_the_shapes_configs_classes_are_those_of_the_shapes(shapes):
         sample = dataset[0]
         assert sample["inputs"].dtype is torch.uint8
         assert set(sample["data_samples"].gt_instances.labels.tolist()) <= set(range(len(CLASSES)))
-    assert len(config.train_dataloader.dataset.metainfo.palette) == len(CLASSES)
+    assert tuple(config.train_dataloader.dataset.metainfo.palette) == PALETTE[1:]
     assert config.model.roi_head.bbox_head.num_classes == config.model.roi_head.mask_head.num_classes == len(CLASSES)

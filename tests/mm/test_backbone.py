@@ -133,7 +133,7 @@ def test_without_mm_libraries_the_package_works_and_its_mm_part_says_what_to_ins
         **without("mmengine", "mmcv", *LIBRARIES),
     )
     assert process.stdout.startswith(MissingLibraryError.__name__)
-    assert 'pip install "xcit_dense[mm]"' in process.stdout
+    assert 'pip install ".[mm]"' in process.stdout
 
 
 # Initialisation

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
@@ -60,7 +61,7 @@ def annotations(content):
 @pytest.mark.parametrize("end", ["", "/"])
 def test_every_data_set_and_evaluator_gets_the_new_root(shared, end):
     root = shared / "data" / "coco128"
-    config = load_config(S12, data_root=f"{root}{end}")
+    config = load_config(S12, {"model.backbone.init_cfg": None}, data_root=f"{root}{end}")
     for loader, split in zip(LOADERS, ("train", "val", "val")):
         dataset = config[loader].dataset
         assert Path(dataset.data_root) == root
@@ -152,7 +153,7 @@ def test_only_the_loaders_in_use_are_checked(checked, user_error):
 
 
 def test_an_absent_config_is_refused(user_error):
-    with user_error("No config at gone.py", "configs/detection"):
+    with user_error("No config at gone.py", "configs/"):
         load_config("gone.py")
 
 
@@ -194,8 +195,33 @@ def test_categories_foreign_to_the_classes_are_refused_by_name(checked):
     refused(["instances_val2017.json", "cat, dog", "circle, square", "metainfo"], checked, annotations(content))
 
 
-def test_one_class_in_common_is_enough(checked):
-    checked(annotations({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "star"}]}))
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2, 3]], ids=["one missing", "another order"])
+def test_categories_that_mmdetection_would_number_otherwise_are_refused(checked, order):
+    names = [("circle", "square", "triangle", "star")[index] for index in order]
+    content = {"categories": [{"id": number, "name": name} for number, name in enumerate(names)]}
+    refused(
+        [", ".join(names), "circle, square, triangle, star", "in the order of the file"], checked, annotations(content)
+    )
+
+
+def test_categories_beyond_the_classes_do_no_harm(checked):
+    names = ("cat", "circle", "square", "dog", "triangle", "star")
+    checked(annotations({"categories": [{"id": number, "name": name} for number, name in enumerate(names)]}))
+
+
+@pytest.mark.parametrize("neck", [[{"type": "FPN", "in_channels": [64] * 4}, {"type": "BFP"}]], ids=["FPN and BFP"])
+def test_the_first_of_several_necks_is_held_to_the_width(checked, neck):
+    refused(["neck.in_channels is [64, 64, 64, 64]", "[128, 128, 128, 128]"], checked, **{"model.neck": neck})
+
+
+def test_a_fault_in_the_backbone_is_found_before_the_run(checked):
+    refused(["out_indices=(1, 2)"], checked, **{"model.backbone.out_indices": [1, 2]})
+
+
+def test_weights_that_do_not_fit_are_found_before_the_run(checked, tmp_path):
+    torch.save({"cls_token": torch.zeros(1)}, tmp_path / "weights.pth")
+    start = {"type": "Pretrained", "checkpoint": str(tmp_path / "weights.pth")}
+    refused(["no XCiT weights among the 1 entries"], checked, **{"model.backbone.init_cfg": start})
 
 
 @pytest.mark.parametrize("rest", ['{"id": 1,, "name": "circle"}]}', '{"id": 1, "name": "cir'], ids=["wrong", "cut"])

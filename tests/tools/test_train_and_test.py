@@ -296,4 +296,4 @@ def test_help_names_every_option(python, tools, tool):
 
 def test_without_mm_libraries_the_tool_says_what_to_install(refusal, without, tools):
     sentence = refusal(tools.train, "x", **without("mmengine", "mmcv", "mmdet", "mmseg"))
-    assert 'pip install "xcit_dense[mm]"' in sentence
+    assert 'pip install ".[mm]"' in sentence

@@ -1,12 +1,13 @@
 """The embedded data set: "shapes", small generated pictures to train on without a download."""
 
+from xcit_dense.errors import INSTALL_MM, MissingLibraryError
+
 try:
     import pycocotools  # noqa: F401
     import shapely  # noqa: F401
 except ImportError as error:
-    raise ImportError(
-        f"xcit_dense.data needs shapely and pycocotools, and {error.name} is missing: "
-        'run `pip install "xcit_dense[mm]"`.'
+    raise MissingLibraryError(
+        f"xcit_dense.data needs shapely and pycocotools, and {error.name} is missing; write {INSTALL_MM}."
     ) from error
 
 from xcit_dense.data.scene import CLASSES, Instance, Scene, draw_scene

@@ -15,6 +15,8 @@ import shapely
 from PIL import Image, ImageDraw, ImageFilter
 from shapely.geometry import MultiPolygon, Polygon
 
+from xcit_dense.errors import UserError
+
 FloatArray = npt.NDArray[np.floating[Any]]
 
 CLASSES = ("circle", "square", "triangle", "star")
@@ -65,11 +67,14 @@ def draw_scene(rng: np.random.Generator, size: int = 256) -> Scene:
         rng: Source of all chance: equal generators give equal scenes.
         size: Width and height in pixels, 64 or more; shapes scale with it.
 
+    Returns:
+        The picture and its shapes, back to front.
+
     Raises:
-        ValueError: If ``size`` is below 64.
+        UserError: ``size`` is below 64.
     """
     if size < MIN_SIZE:
-        raise ValueError(f"size is {size}, too small for shapes: give {MIN_SIZE} pixels or more.")
+        raise UserError(f"size is {size}, too small for shapes; write {MIN_SIZE} pixels or more.")
     instances = _place(rng, size)
     return Scene(_paint(rng, size, [instance.outline for instance in instances]), instances)
 

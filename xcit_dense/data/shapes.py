@@ -24,9 +24,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from xcit_dense.data.scene import CLASSES, MIN_SIZE, Instance, draw_scene, parts
+from xcit_dense.errors import UserError
 
 SEGMENTATION_CLASSES = ("background", *CLASSES)
-PALETTE = ((90, 90, 90), (230, 80, 60), (60, 130, 230), (70, 180, 90), (245, 195, 50))
+PALETTE = ((90, 90, 90), (230, 85, 70), (70, 150, 230), (80, 190, 100), (245, 190, 50))
 """RGB colours, 0 to 255, of `SEGMENTATION_CLASSES`."""
 
 FORMAT = 1  # to be raised whenever the same parameters give other files
@@ -65,20 +66,19 @@ def write_shapes(
         The absolute path of ``root``.
 
     Raises:
-        ValueError: If a number is below its least value.
-        FileExistsError: If ``root`` holds anything else.
+        UserError: A number is below its least value, or ``root`` holds anything else.
     """
     manifest = {"format": FORMAT, "train": train, "val": val, "size": size, "seed": seed}
     for name, least in {"train": 1, "val": 0, "size": MIN_SIZE, "seed": 0}.items():
         if manifest[name] < least:
-            raise ValueError(f"{name} is {manifest[name]}: give {least} or more.")
+            raise UserError(f"{name} is {manifest[name]}; write {least} or more.")
     root = Path(root).expanduser().resolve()
     if _holds(root, manifest):
         _log.info("%s already holds this data set; nothing to do.", root)
         return root
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise FileExistsError(
-            f"{root} exists and holds something else than these shapes: remove it or name another directory."
+        raise UserError(
+            f"{root} exists and holds something else than these shapes; remove it or name another directory."
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:

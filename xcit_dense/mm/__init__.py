@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from ..errors import MissingLibraryError
+from ..errors import INSTALL_MM, MissingLibraryError
 from . import operators
 
 if find_spec("mmengine") is None or find_spec("mmcv") is None:
     raise MissingLibraryError(
         "xcit_dense.mm needs MMEngine, MMCV and MMDetection or MMSegmentation, which are not installed; "
-        'write: pip install "xcit_dense[mm]"'
+        f"write {INSTALL_MM}."
     )
 # Before anything imports mmcv's operators.
 operators.install()

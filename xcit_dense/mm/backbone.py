@@ -48,7 +48,7 @@ class XCiT(backbone.XCiT, BaseModule):
         if dist.get_local_rank() == 0:
             zoo.locate(address)
         dist.barrier()
-        report = load_weights(self, zoo.locate(address))
+        report = load_weights(self, address)
         print_log(f"XCiT starts from {address}: {report}.", logger="current", level=logging.INFO)
         if hasattr(self, "_params_init_info"):
             update_init_info(self, init_info=f"loaded from {address}, or unchanged if not in it")

@@ -13,9 +13,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from torch import cuda, device
 
 from ..backbone import XCiT
-from ..errors import MissingLibraryError, UserError
+from ..checkpoint import load_weights
+from ..errors import INSTALL_MM, MissingLibraryError, UserError
 from ..variants import get_variant
 
 _KEY = b'"categories"'
@@ -30,12 +32,18 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None, data_ro
         options: Values by dotted key, which win over the file's.
         data_root: Directory that every data set and evaluator is to use instead of the file's.
 
+    Returns:
+        The whole config.
+
     Raises:
-        UserError: No such file.
+        UserError: No such file, a file that cannot be read, or no data set with a root to replace.
     """
     if not Path(path).is_file():
-        raise UserError(f"No config at {path}; those of xcit_dense are in configs/detection and configs/segmentation.")
-    config = Config.fromfile(path)
+        raise UserError(f"No config at {path}; those of xcit_dense are in its directory configs/.")
+    try:
+        config = Config.fromfile(path)
+    except (ImportError, SyntaxError) as error:
+        raise UserError(f"The config {path} cannot be read: {error}; mend it, or install what it imports.") from error
     if data_root is not None:
         _set_data_root(config, data_root)
     if options:
@@ -44,16 +52,17 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None, data_ro
 
 
 def check_config(config: Config, loaders: tuple[str, ...] = _LOADERS) -> None:
-    """Checks what can be checked before a run: the backbone's name, the widths that must agree, and the data.
+    """Checks what can be checked before a run writes anything: backbone, widths that must agree, weights, data.
 
     Args:
         config: A whole config.
-        loaders: The data loaders that the run will use.
+        loaders: The data loaders that the run will use; with that of training, the weights to start from are checked.
 
     Raises:
         UserError: Something is wrong; the message says what to write instead.
     """
-    _check_backbone(config)
+    _check_launcher(config)
+    _check_backbone(config, pretrained="train_dataloader" in loaders)
     for loader in loaders:
         for dataset in _datasets(config.get(loader)):
             _check_dataset(dataset)
@@ -61,12 +70,14 @@ def check_config(config: Config, loaders: tuple[str, ...] = _LOADERS) -> None:
 
 def _set_data_root(config: Config, data_root: str) -> None:
     """Replaces each data set's root by ``data_root``, and the old root at the start of evaluators' paths."""
-    old_roots: set[str] = set()
-    for loader in _LOADERS:
-        for dataset in _datasets(config.get(loader)):
-            if "data_root" in dataset:
-                old_roots.add(dataset.data_root or "")
-                dataset.data_root = data_root
+    datasets = [dataset for loader in _LOADERS for dataset in _datasets(config.get(loader))]
+    if not all("data_root" in dataset for dataset in datasets):
+        raise UserError(
+            "--data-root replaces each data set's data_root, but one has none; write data_root = '...' there."
+        )
+    old_roots = {dataset.data_root or "" for dataset in datasets}
+    for dataset in datasets:
+        dataset.data_root = data_root
     for name in ("val_evaluator", "test_evaluator"):
         evaluators = config.get(name) or []
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
@@ -88,13 +99,22 @@ def _datasets(node: Any) -> Iterator[Any]:
             yield from _datasets(node.get("dataset") or node.get("datasets"))
 
 
-def _check_backbone(config: Config) -> None:
+def _check_launcher(config: Config) -> None:
+    backend = config.get("env_cfg", {}).get("dist_cfg", {}).get("backend", "nccl")
+    if config.get("launcher", "none") != "none" and backend == "nccl" and not cuda.is_available():
+        raise UserError(
+            f"--launcher {config.launcher} with the backend 'nccl' needs CUDA, which this machine has not; write "
+            "--launcher none, or --cfg-options env_cfg.dist_cfg.backend=gloo."
+        )
+
+
+def _check_backbone(config: Config, pretrained: bool) -> None:
     scope = config.get("default_scope")
     if scope not in ("mmdet", "mmseg"):
         raise UserError(f"default_scope is {scope!r}; write default_scope = 'mmdet' or 'mmseg' in the config.")
     if find_spec(scope) is None:
         raise MissingLibraryError(
-            f'The config has default_scope = {scope!r}, which is not installed; write: pip install "xcit_dense[mm]"'
+            f"The config has default_scope = {scope!r}, which is not installed; write {INSTALL_MM}."
         )
     if "model" not in config:
         raise UserError("The config has no model; take one of configs/_base_/models into its _base_.")
@@ -102,15 +122,21 @@ def _check_backbone(config: Config) -> None:
     if backbone is None:  # inside another model, which knows where
         return
     models = import_module(f"{scope}.registry").MODELS
+    kind = backbone.get("type")
     with DefaultScope.overwrite_default_scope(scope):
-        backbone_class = models.get(backbone.type) if isinstance(backbone.type, str) else backbone.type
+        backbone_class = models.get(kind) if isinstance(kind, str) else kind
     if backbone_class is None:
         raise UserError(
-            f"The backbone {backbone.type!r} is not registered; write 'XCiT', or add the module that registers it to "
+            f"The backbone {kind!r} is not registered; write 'XCiT', or add the module that registers it to "
             "custom_imports = dict(imports=[...]) in the config."
         )
     if isinstance(backbone_class, type) and issubclass(backbone_class, XCiT):
         _check_widths(config.model)
+        with device("meta"):  # no memory, no time: for the errors alone
+            built = XCiT(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
+        start = backbone.get("init_cfg")
+        if pretrained and isinstance(start, dict) and start.get("type") == "Pretrained":
+            load_weights(built, start["checkpoint"])
 
 
 def _check_widths(model: Any) -> None:
@@ -118,7 +144,10 @@ def _check_widths(model: Any) -> None:
     variant = model.backbone.get("variant")
     width = get_variant(variant).embed_dim if variant else model.backbone.get("embed_dim")
     reader = "neck" if model.get("neck") else "decode_head"
-    widths = (model.get(reader) or {}).get("in_channels")
+    first = model.get(reader)
+    if reader == "neck" and isinstance(first, list):  # one neck behind another
+        first = first[0]
+    widths = first.get("in_channels") if isinstance(first, dict) else None
     if width and isinstance(widths, list | tuple) and set(widths) != {width}:
         raise UserError(
             f"model.{reader}.in_channels is {list(widths)}, but each level of this XCiT has {width} channels; "
@@ -146,15 +175,22 @@ def _check_categories(path: Path, dataset: Any) -> None:
 
     classes = (dataset.get("metainfo") or {}).get("classes") or CocoDataset.METAINFO["classes"]
     present = [category["name"] for category in read_categories(path)]
-    if not set(classes) & set(present):
+    # MMDetection numbers the classes in the order of the file, whatever the config's order is.
+    if [name for name in present if name in classes] != list(classes):
         raise UserError(
-            f"{path} has the categories {', '.join(present)}, none of which is among the config's classes "
-            f"({', '.join(classes[:3])} ...); write metainfo = dict(classes=...) in the config's data sets."
+            f"{path} has the categories {', '.join(present)}, but the config the classes {', '.join(classes)}; write "
+            "metainfo = dict(classes=...) in the config's data sets, with names of the file in the order of the file."
         )
 
 
 def read_categories(path: Path) -> list[dict[str, Any]]:
     """Reads the categories of a COCO annotation file without reading the annotations, which can be half a gigabyte.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        Its categories, in the file's order.
 
     Raises:
         UserError: The file has none.

@@ -90,7 +90,7 @@ def draw_learning_curve(work_dir: str | Path) -> Path | None:
 
 @HOOKS.register_module(force=True)
 class LearningCurveHook(Hook):
-    """Draws :func:`draw_learning_curve` after each validation and at the end of training."""
+    """Draws the learning curve after each validation and at the end of training (:func:`draw_learning_curve`)."""
 
     priority = "VERY_LOW"  # after the logger has written the metrics
 
