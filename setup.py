@@ -49,7 +49,7 @@ openmmlab = [
     "ftfy",  # imported by mmsegmentation, which does not declare them
     "regex",
 ]
-mm_common = ["matplotlib", "pillow", "pycocotools", "shapely"]
+mm_common = ["matplotlib", "pillow", "pycocotools", "shapely", "tqdm"]
 dev = ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "ruff>=0.6"]
 
 setup(
@@ -63,7 +63,7 @@ setup(
     packages=find_packages(include=["xcit_dense", "xcit_dense.*"]),
     cmdclass={"build_py": BuildWithStartup},
     package_data={"xcit_dense": ["py.typed"]},
-    install_requires=["torch>=2.6", "torchvision>=0.21", "timm>=1.0.3", "numpy>=1.24", "safetensors>=0.4", "tqdm"],
+    install_requires=["torch>=2.6", "torchvision>=0.21", "timm>=1.0.3", "numpy>=1.24", "safetensors>=0.4"],
     extras_require={"mm": mm + mm_common, "openmmlab": openmmlab + mm_common, "dev": dev},
     classifiers=[
         "Programming Language :: Python :: 3.10",

@@ -305,7 +305,7 @@ def test_sync_bn_elsewhere_is_left_to_torch(process_group, images):
 
 
 TRAIN_ON_TWO = """
-import sys, torch
+import os, sys, torch
 from torch.nn.parallel import DistributedDataParallel
 from xcit_dense import XCiT
 rank, store, device = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -326,6 +326,9 @@ gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
 assert gradient.isfinite().all() and gradient.abs().sum() > 0
 assert torch.equal(*on_both(gradient))
 assert torch.equal(*on_both(model.patch_embed.proj[0][1].running_mean)) == (device == "cuda")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+os._exit(0)  # gloo's threads may outlive the group, and abort an orderly exit
 """
 
 
