@@ -28,7 +28,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
 
-iterations = 400
+iterations = 480
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
@@ -39,13 +39,13 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=iterations, eta_min=0),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=200)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=240)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(
     logger=dict(interval=25),
-    checkpoint=dict(by_epoch=False, interval=200),
+    checkpoint=dict(by_epoch=False, interval=240),
     visualization=dict(score_thr=0.5),
 )
 log_processor = dict(by_epoch=False)

@@ -1,4 +1,4 @@
-# The embedded data set (tools/make_shapes.py) in COCO's layout; its pictures of 256 pixels are seen at 160.
+# The embedded data set (tools/make_shapes.py) in COCO's layout; its pictures of 256 pixels are seen at 144.
 _base_ = "./coco_instance.py"
 data_root = "data/shapes/"
 metainfo = dict(
@@ -8,13 +8,13 @@ metainfo = dict(
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="Resize", scale=(160, 160), keep_ratio=True),
+    dict(type="Resize", scale=(144, 144), keep_ratio=True),
     dict(type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(160, 160), keep_ratio=True),
+    dict(type="Resize", scale=(144, 144), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
