@@ -136,7 +136,7 @@ def adapt_state_dict(
     Raises:
         UserError: The entries hold no XCiT, or another variant.
     """
-    if not strict and not any(name.startswith(prefix) and name.endswith(_STEM) for name in _flat(state_dict)):
+    if not strict and not any(name.startswith(prefix) and name.endswith(_STEM) for name in _unwrap(state_dict)):
         return
     report = _translate(state_dict, prefix, backbone.state_dict())
     logging.getLogger(__name__).info("XCiT: %s.", report)
@@ -187,11 +187,6 @@ def _check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None
             f"{faults[0]}{more}; build the model with the num_heads, mlp_ratio, qkv_bias and in_channels of the "
             "checkpoint, or give a whole one."
         )
-
-
-def _flat(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The mapping that holds the tensors, or the one given where none does."""
-    return _unwrap(state) if any(key in state for key in _WRAPPERS) else state
 
 
 def _unwrap(content: Any) -> Mapping[str, Any]:

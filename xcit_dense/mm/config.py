@@ -18,7 +18,6 @@ from torch import cuda, device
 from ..backbone import XCiT
 from ..checkpoint import load_weights
 from ..errors import INSTALL_MM, MissingLibraryError, UserError
-from ..variants import get_variant
 
 _KEY = b'"categories"'
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -131,24 +130,22 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
             "custom_imports = dict(imports=[...]) in the config."
         )
     if isinstance(backbone_class, type) and issubclass(backbone_class, XCiT):
-        _check_widths(config.model)
         with device("meta"):  # no memory, no time: for the errors alone
             built = XCiT(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
+        _check_widths(config.model, built.embed_dim)
         start = backbone.get("init_cfg")
         if pretrained and isinstance(start, dict) and start.get("type") == "Pretrained":
             load_weights(built, start["checkpoint"])
 
 
-def _check_widths(model: Any) -> None:
+def _check_widths(model: Any, width: int) -> None:
     """What reads the pyramid must be as wide as the backbone: MM's text configs cannot compute one from the other."""
-    variant = model.backbone.get("variant")
-    width = get_variant(variant).embed_dim if variant else model.backbone.get("embed_dim")
     reader = "neck" if model.get("neck") else "decode_head"
     first = model.get(reader)
     if reader == "neck" and isinstance(first, list):  # one neck behind another
         first = first[0]
     widths = first.get("in_channels") if isinstance(first, dict) else None
-    if width and isinstance(widths, list | tuple) and set(widths) != {width}:
+    if isinstance(widths, list | tuple) and set(widths) != {width}:
         raise UserError(
             f"model.{reader}.in_channels is {list(widths)}, but each level of this XCiT has {width} channels; "
             f"write model.{reader}.in_channels={[width] * len(widths)}."
