@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -231,6 +232,78 @@ def test_copies_and_pickles_work_and_still_translate_weights(tiny, images, clone
     twin.load_state_dict(timms)
     assert all((value == 2).all() for value in twin.state_dict().values())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# From a checkpoint --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_from_pretrained_builds_the_variant_of_the_file(tmp_path, fill, images, suffix):
+    model, batch = fill(XCiT("nano_12_p16")), images(1, 3, 32, 48)
+    path = tmp_path / f"weights.{suffix}"
+    save_file(model.state_dict(), path) if suffix == "safetensors" else torch.save(model.state_dict(), path)
+    twin = XCiT.from_pretrained(path)
+    assert type(twin) is XCiT
+    assert twin.training
+    for got, expected in zip(twin.eval()(batch), model.eval()(batch), strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embed_dim": 48, "depth": 8, "num_heads": 3, "patch_size": 16, "mlp_ratio": 2.5, "in_channels": 1},
+        {"embed_dim": 32, "depth": 5, "num_heads": 8, "patch_size": 8, "qkv_bias": False},
+    ],
+)
+def test_from_pretrained_builds_other_shapes_from_the_weights_alone(tmp_path, fill, images, options):
+    model = fill(XCiT(**options)).eval()
+    torch.save({"state_dict": {f"backbone.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "weights.pth")
+    twin = XCiT.from_pretrained(str(tmp_path / "weights.pth")).eval()
+    assert twin.out_indices == model.out_indices
+    batch = images(1, model.in_channels, 32, 48)
+    for got, expected in zip(twin(batch), model(batch), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_from_pretrained_takes_further_options(tmp_path, tiny):
+    torch.save(tiny().state_dict(), tmp_path / "weights.pth")
+    model = XCiT.from_pretrained(
+        tmp_path / "weights.pth", frozen_stages=2, drop_path_rate=0.25, norm_eval=True, norm_cfg="BN"
+    )
+    assert (model.frozen_stages, model.norm_eval, model.blocks[3].drop_path.drop_prob) == (2, True, 0.25)
+    assert not model.blocks[1].attn.qkv.weight.requires_grad
+    assert type(model.blocks[3].local_mp.bn) is nn.BatchNorm2d
+
+
+def test_from_pretrained_refuses_options_that_the_weights_do_not_fit(tmp_path, user_error, fill):
+    torch.save(fill(XCiT("nano_12_p16")).state_dict(), tmp_path / "weights.pth")
+    with user_error("nano_12_p16", "patch_size=16, not 8"):
+        XCiT.from_pretrained(tmp_path / "weights.pth", patch_size=8)
+    with user_error(tmp_path / "weights.pth", "(16, 3, 3, 3), not (16, 4, 3, 3)"):
+        XCiT.from_pretrained(tmp_path / "weights.pth", in_channels=4)
+
+
+def test_from_pretrained_finds_published_weights_by_name(tmp_path, monkeypatch, user_error):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub/checkpoints/xcit_nano_12_p16_224.pth"
+    path.parent.mkdir(parents=True)
+    weights = {k: v + 1 for k, v in XCiT("nano_12_p16").state_dict().items() if not k.startswith("fpn")}
+    torch.save({"model": {**weights, "head.bias": torch.ones(1000)}}, path)
+    for name in ("nano_12_p16_224", "xcit://nano_12_p16_224"):
+        state = XCiT.from_pretrained(name).state_dict()
+        assert all(torch.equal(state[key], value) for key, value in weights.items())
+    with user_error("nano_12_p16_22", "nano_12_p16_224"):
+        XCiT.from_pretrained("nano_12_p16_22")
+
+
+@pytest.mark.parametrize("content", [{}, {"layer1.weight": torch.ones(2)}], ids=["empty", "ResNet"])
+def test_from_pretrained_refuses_what_is_no_xcit(tmp_path, user_error, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with user_error(tmp_path / "weights.pth", "no XCiT weights", "give a checkpoint of XCiT"):
+        XCiT.from_pretrained(tmp_path / "weights.pth")
+    with user_error("No checkpoint at", "gone.pth"):
+        XCiT.from_pretrained(tmp_path / "gone.pth")
 
 
 # Building -----------------------------------------------------------------------------------------------------------

@@ -5,13 +5,15 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from xcit_dense import VARIANTS, XCiT
-from xcit_dense.checkpoint import load_weights, read_weights
+from xcit_dense import VARIANTS, XCiT, zoo
+from xcit_dense.checkpoint import load_weights, read_options, read_weights
 
 NAME = "nano_12_p16"
 
@@ -60,6 +62,7 @@ CLASSIFIER_DIALECTS = {
     "classifier in model": lambda weights: {"model": weights, "epoch": 399},
     "timm": timms,
     "timm in state_dict": lambda weights: {"state_dict": timms(weights)},
+    "timm as features": lambda weights: prefixed("model.", timms(weights)),
     "DINO": lambda weights: {k: v for k, v in weights.items() if not k.startswith("head.")},
     "DINO training": lambda weights: {
         "student": prefixed("module.backbone.", {k: torch.zeros_like(v) for k, v in weights.items()}),
@@ -135,7 +138,14 @@ def test_load_state_dict_understands_every_dialect(model, state_of, check_loaded
     check_loaded(model, before, dialect in CLASSIFIER_DIALECTS)
 
 
-@pytest.mark.parametrize("dialect", ["dense", "classifier", "timm"])
+FLAT = [
+    name
+    for name in DIALECTS
+    if " in " not in name and name not in ("detector", "distributed detector", "DINO training")
+]
+
+
+@pytest.mark.parametrize("dialect", FLAT)
 def test_a_model_that_holds_the_backbone_understands_every_dialect(model, state_of, check_loaded, content, dialect):
     detector = nn.Module()
     detector.backbone, detector.head = model, nn.Linear(2, 3)
@@ -162,6 +172,18 @@ def test_loading_leaves_the_given_dictionary_as_it_was(model, classifier):
     assert list(given) == names
 
 
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("dialect", FLAT)
+def test_a_file_of_every_dialect_makes_the_round_trip_through_plain_pytorch(tmp_path, dense, content, suffix, dialect):
+    weights = {name: value.clone() for name, value in content(dialect).items()}
+    file = tmp_path / f"weights.{suffix}"
+    save_file(weights, file) if suffix == "safetensors" else torch.save(weights, file)
+    model = XCiT.from_pretrained(file)
+    for name, value in model.state_dict().items():
+        if dialect not in CLASSIFIER_DIALECTS or not name.startswith("fpn"):
+            assert torch.equal(value, dense[name]), name
+
+
 @pytest.mark.parametrize("name", ["nano_12_p8", "small_12_p16"])
 def test_the_published_classifiers_load_whole(tmp_path, reference, name):
     published = reference("checkpoint_keys")[name]["classifier"]
@@ -171,6 +193,49 @@ def test_the_published_classifiers_load_whole(tmp_path, reference, name):
     report = load_weights(model, tmp_path / "classifier.pth")
     assert {*report.matched, *report.left_out} == {*published}
     assert all((value == 2).all() for key, value in model.state_dict().items() if not key.startswith("fpn"))
+
+
+def block_features(model, image):
+    """What each block makes of an image, in our XCiT or timm's."""
+    features = []
+    hooks = [block.register_forward_hook(lambda *call: features.append(call[2])) for block in model.blocks]
+    with torch.no_grad():
+        model.eval()(image)
+    for hook in hooks:
+        hook.remove()
+    return features
+
+
+LARGE = ("small_24", "medium_24", "large_24")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith(LARGE) else []) for name in VARIANTS]
+)
+def test_timms_classifier_of_every_variant_loads_by_timms_names_and_gives_timms_features(name, fill, images, close):
+    theirs = fill(timm.create_model(f"xcit_{name}_224"))
+    weights = theirs.state_dict()
+    assert "cls_attn_blocks.0.attn.q.weight" in weights
+    image = images(1, 3, 32, 48)
+    expected = block_features(theirs, image)
+    ours = XCiT(name)
+    result = ours.load_state_dict(weights)
+    assert not result.missing_keys
+    assert not result.unexpected_keys
+    features = block_features(ours, image)
+    assert len(features) == VARIANTS[name].depth
+    for got, wanted in zip(features, expected, strict=True):
+        close(got, wanted)
+
+
+@pytest.mark.parametrize("name", ["nano_12_p16", "nano_12_p8", "small_12_p16", "small_24_p8"])
+def test_every_name_and_shape_that_was_published_is_understood(reference, name):
+    with torch.device("meta"):
+        model = XCiT(name)
+        for kind, published in reference("checkpoint_keys")[name].items():
+            result = model.load_state_dict({key: torch.empty(shape) for key, shape in published.items()})
+            assert not result.missing_keys, kind
+            assert not result.unexpected_keys, kind
 
 
 def test_half_precision_weights_are_widened(tmp_path, model, dense):
@@ -185,6 +250,77 @@ def test_weights_without_counters_of_batches_load(tmp_path, model, dense):
     torch.save({k: v for k, v in dense.items() if not k.endswith("num_batches_tracked")}, tmp_path / "old.pth")
     load_weights(model, tmp_path / "old.pth")
     assert torch.equal(model.blocks[3].attn.qkv.weight, dense["blocks.3.attn.qkv.weight"])
+
+
+def test_weights_without_counters_load_with_the_version_that_promises_them(model, dense):
+    state = XCiT(NAME).state_dict()  # carries the version
+    for name in list(state):
+        state[name] = dense[name]
+        if name.endswith("num_batches_tracked"):
+            del state[name]
+    assert state._metadata["blocks.0.local_mp.bn"]["version"] >= 2
+    model.load_state_dict(state)
+    assert torch.equal(model.blocks[3].attn.qkv.weight, dense["blocks.3.attn.qkv.weight"])
+
+
+def test_a_name_alone_is_that_of_published_weights(
+    tmp_path, monkeypatch, user_error, model, check_loaded, state_of, dense
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "hub/checkpoints" / zoo.ZOO["coco/tiny_12_p16"].url.rsplit("/", 1)[-1]
+    path.parent.mkdir(parents=True)
+    torch.save({"state_dict": {**prefixed("backbone.", dense), **HEADS}}, path)
+    before = state_of(model)
+    load_weights(model, "coco/tiny_12_p16")
+    check_loaded(model, before, from_classifier=False)
+    with user_error("coco/tiny_12_p17", "coco/tiny_12_p16"):
+        load_weights(model, "coco/tiny_12_p17")
+    torch.save(dense, tmp_path / "mine")
+    load_weights(model, "mine")
+
+
+# What the weights say of the model ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_options_of_every_variant_are_its_name(tmp_path, name):
+    with torch.device("meta"):
+        shapes = XCiT(name).state_dict()
+    # One value each, however large the tensor.
+    torch.save({key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}, tmp_path / "weights.pth")
+    options = read_options(tmp_path / "weights.pth")
+    assert options["variant"] == name
+    with torch.device("meta"):
+        built = XCiT(**options).state_dict()
+    assert {key: value.shape for key, value in built.items()} == {key: value.shape for key, value in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embed_dim": 48, "depth": 5, "num_heads": 3, "patch_size": 16},
+        {"embed_dim": 128, "depth": 12, "num_heads": 8, "patch_size": 16},
+        {"variant": NAME, "mlp_ratio": 2.5, "qkv_bias": False, "in_channels": 4},
+        *(
+            {"embed_dim": 56, "depth": 4, "num_heads": 2, "patch_size": 8, "mlp_ratio": n / 56}
+            for n in (1, 61, 99, 223)
+        ),
+    ],
+)
+def test_the_options_of_other_shapes_are_found_from_the_weights(tmp_path, options):
+    model = XCiT(**options)
+    torch.save({"state_dict": prefixed("backbone.", model.state_dict())}, tmp_path / "weights.pth")
+    twin = XCiT(**read_options(tmp_path / "weights.pth"))
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    assert {name: value.shape for name, value in twin.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize("part", ["patch_embed.", "patch_embed.proj.0", "blocks.1."])
+def test_options_of_part_of_an_xcit_are_refused(tmp_path, dense, user_error, part):
+    torch.save({key: value for key, value in dense.items() if key.startswith(part)}, tmp_path / "weights.pth")
+    with user_error(tmp_path / "weights.pth", "XCiT", "give a "):
+        read_options(tmp_path / "weights.pth")
 
 
 # Report -------------------------------------------------------------------------------------------------------------
@@ -210,7 +346,7 @@ def test_the_report_of_a_dense_checkpoint_is_of_matches_alone(tmp_path, model, d
     torch.save({"state_dict": {**prefixed("backbone.", dense), **HEADS}}, tmp_path / "detector.pth")
     report = load_weights(model, tmp_path / "detector.pth")
     assert set(report.matched) == set(dense)
-    assert report.left_out == report.missing == []
+    assert report.left_out == report.missing == report.unexpected == []
     assert str(report) == f"{len(dense)} entries loaded"
 
 
@@ -268,6 +404,69 @@ def test_weights_that_fit_in_part_are_refused_whole(tmp_path, refused, dense, ch
     weights = {name: value for name, value in {**dense, **change}.items() if value is not None}
     torch.save(weights, tmp_path / "weights.pth")
     refused(*words)
+
+
+PARTIAL = {
+    "without a block's gains": lambda dense: {k: v for k, v in dense.items() if "5.gamma" not in k},
+    "without a block": lambda dense: {k: v for k, v in dense.items() if "blocks.5." not in k},
+    "without the last block": lambda dense: {k: v for k, v in dense.items() if "blocks.11." not in k},
+    "without half the pyramid": lambda dense: {k: v for k, v in dense.items() if "fpn2" not in k},
+    "with an unknown name": lambda dense: {**dense, "blocks.5.attn.extra": torch.ones(3)},
+    "of other heads": lambda dense: {**dense, "blocks.5.attn.temperature": torch.ones(8, 1, 1)},
+    "stem alone": lambda dense: {k: v for k, v in dense.items() if k.startswith("patch_embed.")},
+    "without the stem": lambda dense: {k: v for k, v in dense.items() if not k.startswith("patch_embed.")},
+    "nothing": lambda dense: {},
+}
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
+@pytest.mark.parametrize("part", PARTIAL)
+def test_load_state_dict_refuses_what_fits_in_part_and_leaves_the_backbone_as_it_was(
+    model, state_of, user_error, dense, part, whole
+):
+    weights = PARTIAL[part](dense)
+    loads = model
+    if whole:
+        loads = nn.ModuleDict({"backbone": model, "head": nn.Linear(2, 2)})
+        weights = {**prefixed("backbone.", weights), **prefixed("head.", loads["head"].state_dict())}
+    before = state_of(model)
+    with user_error("XCiT", NAME, "give "):
+        loads.load_state_dict(weights)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("part", ["without a block's gains", "with an unknown name", "without half the pyramid"])
+def test_load_state_dict_that_is_not_strict_says_what_fits(model, dense, part):
+    weights = PARTIAL[part](dense)
+    result = model.load_state_dict(weights, strict=False)
+    assert set(result.missing_keys) == set(dense) - set(weights)
+    assert set(result.unexpected_keys) == set(weights) - set(dense)
+    for name in set(weights) & set(dense):
+        assert torch.equal(model.state_dict()[name], dense[name])
+
+
+def test_load_state_dict_that_is_not_strict_leaves_other_entries_to_pytorch(model, state_of):
+    before = state_of(model)
+    result = model.load_state_dict({"decode_head.bias": torch.ones(2)}, strict=False)
+    assert result.unexpected_keys == ["decode_head.bias"]
+    assert len(result.missing_keys) > 300
+    with pytest.raises(ValueError, match="no XCiT weights"):  # the next call is strict again
+        model.load_state_dict({"decode_head.bias": torch.ones(2)})
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_load_state_dict_refuses_wrong_shapes_and_another_variant_in_any_case(model, user_error, dense, strict):
+    with user_error("temperature has shape (8, 1, 1), not (4, 1, 1)"):
+        model.load_state_dict(PARTIAL["of other heads"](dense), strict=strict)
+    with user_error("is of XCiT nano_12_p8, the model of XCiT nano_12_p16"):
+        model.load_state_dict(XCiT("nano_12_p8").state_dict(), strict=strict)
+
+
+def test_a_checkpoint_of_two_xcits_is_refused(tmp_path, refused, dense):
+    weights = {**prefixed("student.backbone.", dense), **prefixed("teacher.backbone.", dense)}
+    torch.save({"state_dict": weights}, tmp_path / "weights.pth")
+    refused("2 XCiTs", "'student.backbone.' and 'teacher.backbone.'", "give a checkpoint of one")
 
 
 @pytest.mark.parametrize(
@@ -340,14 +539,30 @@ def test_a_whole_pickled_model_is_refused(tmp_path, refused, model):
     refused("holds more than weights", "XCiT", "torch.save(model.state_dict(), path)")
 
 
+def permissions():
+    """What the safe loader allows by now, whoever asked; PyTorch itself adds its own."""
+    return {kind for kind in torch.serialization.get_safe_globals() if "torch" not in str(kind)}
+
+
 def test_the_command_line_beside_the_published_weights_does_no_harm(tmp_path, model, classifier):
     args = argparse.Namespace(lr=5e-4, model="xcit_nano_12_p16", distillation=None, betas=[0.9, 0.999], cutmix=True)
     torch.save({"model": classifier, "args": args, "epoch": 399, "scaler": {"scale": 1.0}}, tmp_path / "weights.pth")
+    before = permissions()
     report = load_weights(model, tmp_path / "weights.pth")
     assert torch.equal(model.pos_embeder.token_projection.bias, classifier["pos_embeder.token_projection.bias"])
     assert report.missing
     # The permission to read a Namespace ends with the reading.
-    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+    assert permissions() == before
+
+
+def test_what_the_old_libraries_keep_beside_the_weights_does_no_harm(tmp_path, model, dense):
+    meta = {"PALETTE": np.zeros((2, 3), np.uint8), "best": np.float32(0.5), "CLASSES": ("cat", "dog"), "seed": None}
+    amp = {"loss_scaler0": {"loss_scale": 65536.0, "unskipped": 3}}
+    content = {"state_dict": prefixed("backbone.", dense), "meta": meta, "amp": amp}
+    torch.save(content, tmp_path / "weights.pth")
+    before = permissions()
+    assert len(load_weights(model, tmp_path / "weights.pth").matched) == len(dense)
+    assert permissions() == before
 
 
 def test_read_weights_gives_tensors_alone(tmp_path):

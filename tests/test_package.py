@@ -70,7 +70,7 @@ def test_the_version_is_that_of_the_installed_package():
 
 
 def test_the_package_exports_what_it_says():
-    assert {"XCiT", "VARIANTS", "__version__"} <= set(xcit_dense.__all__)
+    assert {"XCiT", "VARIANTS", "__version__", "list_weights", "load_weights"} <= set(xcit_dense.__all__)
     assert all(hasattr(xcit_dense, name) for name in xcit_dense.__all__)
 
 
@@ -87,8 +87,10 @@ def test_nothing_outside_mm_imports_an_mm_library_when_imported(trees, name):
         ("errors", set()),
         ("variants", {"errors"}),
         ("xca", {"errors"}),
-        ("checkpoint", {"errors", "variants", "zoo"}),
-        ("zoo", {"errors", "variants"}),
+        ("download", {"errors"}),
+        ("safe_load", {"errors"}),
+        ("checkpoint", {"errors", "variants", "zoo", "safe_load"}),
+        ("zoo", {"errors", "variants", "download"}),
         ("blocks", {"errors", "variants", "xca"}),
         ("pyramid", {"errors", "blocks"}),
         ("backbone", {"errors", "variants", "blocks", "pyramid", "checkpoint"}),

@@ -17,6 +17,9 @@ def main() -> None:
     parser.add_argument(
         "--show-dir", type=Path, metavar="DIR", help="draw each picture there, truth left and prediction right"
     )
+    parser.add_argument(
+        "--tta", action="store_true", help="average over the sizes and flips of the config's tta_pipeline"
+    )
     args = parser.parse_args()
 
     if args.out and args.out.suffix != ".json":
@@ -25,6 +28,8 @@ def main() -> None:
     config.load_from = find_checkpoint(args.weights)
     if args.show_dir:
         draw_into(config, str(args.show_dir.resolve()))
+    if args.tta:
+        augment(config)
 
     from mmengine.dist import is_main_process
     from mmengine.runner import Runner
@@ -36,16 +41,25 @@ def main() -> None:
         sum_up(metrics, args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
 
 
+def augment(config: Any) -> None:
+    """Makes the test average its predictions over several sizes and flips of each picture."""
+    if "tta_model" not in config or "tta_pipeline" not in config:
+        raise UserError(
+            "--tta needs tta_model and tta_pipeline in the config; configs/_base_/datasets/ade20k.py has them."
+        )
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    config.model = {**config.tta_model, "module": config.model}
+
+
 def draw_into(config: Any, directory: str) -> None:
     """Makes the test draw each picture into ``directory``."""
+    if config.default_scope == "mmseg":
+        config.custom_hooks = [*config.get("custom_hooks", []), {"type": "SegPicturesHook", "directory": directory}]
+        return
     hook = config.get("default_hooks", {}).get("visualization")
     if not hook:
         raise UserError("--show-dir needs a visualization hook; write default_hooks = dict(visualization=...).")
-    hook.update(draw=True, interval=1)
-    if config.default_scope == "mmdet":
-        hook.test_out_dir = directory
-    else:  # MMSegmentation's hook leaves the place to the visualizer
-        config.visualizer.save_dir = directory
+    hook.update(draw=True, interval=1, test_out_dir=directory)
 
 
 def find_checkpoint(weights: str) -> str:
@@ -69,7 +83,8 @@ def write_json(path: Path, metrics: dict[str, float]) -> None:
     """Writes the metrics whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(metrics, indent=2) + "\n")
+    # MMSegmentation's are NumPy's numbers.
+    part.write_text(json.dumps({name: float(value) for name, value in metrics.items()}, indent=2) + "\n")
     part.replace(path)
 
 

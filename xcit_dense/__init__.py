@@ -7,7 +7,8 @@ MMSegmentation.
 from .backbone import XCiT
 from .checkpoint import load_weights
 from .variants import VARIANTS
+from .zoo import list_weights
 
-__all__ = ["VARIANTS", "XCiT", "__version__", "load_weights"]
+__all__ = ["VARIANTS", "XCiT", "__version__", "list_weights", "load_weights"]
 
 __version__ = "0.1.0"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,10 +21,13 @@ from .blocks import (
     map_to_tokens,
     tokens_to_map,
 )
-from .checkpoint import adapt_state_dict
+from .checkpoint import adapt_state_dict, load_weights, read_options
 from .errors import UserError
 from .pyramid import STRIDES, make_levels
 from .variants import Variant, get_variant
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class XCiT(nn.Module):
@@ -141,6 +146,46 @@ class XCiT(nn.Module):
         self.apply(_init_linear)
         self.register_load_state_dict_pre_hook(adapt_state_dict)
         self._freeze()
+
+    @classmethod
+    def from_pretrained(cls, checkpoint: str | Path, **options: Any) -> Self:
+        """Builds the XCiT that a checkpoint is of, and loads it.
+
+        Args:
+            checkpoint: As for :func:`xcit_dense.load_weights`: ``'small_12_p16_384_dist'``, ``'coco/small_12_p16'``,
+                an address, a file. In any published dialect; a classifier leaves the pyramid as initialised.
+            **options: Further arguments of the class. They go before what the checkpoint tells, which is all but
+                ``out_indices`` (by default the variant's) and how the model trains.
+
+        Returns:
+            The backbone, in training mode like any new module.
+
+        Raises:
+            UserError: The checkpoint cannot be had, or holds no whole XCiT, or ``options`` do not fit it.
+        """
+        model = cls(**{**read_options(checkpoint), **options})
+        load_weights(model, checkpoint)
+        return model
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As that of PyTorch, for any published dialect (see :mod:`xcit_dense.checkpoint`).
+
+        Args:
+            state_dict: Entries of a checkpoint.
+            strict: Refuse what does not fill the backbone. A classifier does, without a pyramid.
+            assign: As in PyTorch.
+
+        Returns:
+            As in PyTorch, the names missing and unexpected; none if ``strict``.
+
+        Raises:
+            UserError: The entries are of another variant or shape, or, if ``strict``, of none or only part of one.
+        """
+        self.lenient = not strict  # PyTorch does not tell its hooks
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        finally:
+            del self.lenient
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Makes pyramid features.

@@ -1,31 +1,35 @@
-"""Published weights in any of their dialects, read safely and translated to the names of :class:`xcit_dense.XCiT`.
+"""Published weights in any of their dialects, translated to the names of :class:`xcit_dense.XCiT`.
 
 The dialects: the dense backbone (inside a detector or segmentor, under ``backbone.``, or alone), the ImageNet and DINO
-classifiers (wrapped in ``'model'``, with class-attention layers and a head), and timm's classifier (``pos_embed`` for
-``pos_embeder``). A classifier has no pyramid: its levels keep the values they have.
+classifiers (wrapped in ``'model'`` or ``'teacher'``, with class-attention layers and a head), and timm's classifier
+(``pos_embed`` for ``pos_embeder``). A classifier has no pyramid: its levels keep the values they have.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
+import math
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from . import zoo
 from .errors import UserError
-from .variants import variant_name
+from .safe_load import read_file
+from .variants import VARIANTS, variant_name
+
+STEM = "patch_embed.proj.0.0.weight"
+"""The name by which an XCiT is recognised among the entries of a checkpoint."""
 
 _WRAPPERS = ("state_dict", "model", "teacher")
-_STEM = "patch_embed.proj.0.0.weight"
 _CLASSIFIER = ("cls_token", "cls_attn_blocks.", "norm.", "head.")
 _PYRAMID = ("fpn1.", "fpn2.", "fpn3.", "fpn4.")
+_COUNTER = "num_batches_tracked"  # absent from the oldest checkpoints, and without effect here
 
 
 @dataclass(frozen=True)
@@ -35,20 +39,67 @@ class Report:
     Attributes:
         matched: Loaded.
         left_out: In the checkpoint, without use in dense prediction: class attention, final norm and head.
-        missing: The pyramid, where the checkpoint is a classifier's.
+        missing: Not in the checkpoint: the pyramid, where that is a classifier's.
+        unexpected: In the checkpoint, but unknown to the model: none, unless loading is not strict.
     """
 
     matched: list[str]
     left_out: list[str]
     missing: list[str]
+    unexpected: list[str]
 
     def __str__(self) -> str:
         text = f"{len(self.matched)} entries loaded"
         if self.left_out:
             text += f", {len(self.left_out)} of the classifier left out"
         if self.missing:
-            text += f", {len(self.missing)} of the pyramid not in the file and left as initialised"
+            pyramid = "of the pyramid " if all(name.startswith(_PYRAMID) for name in self.missing) else ""
+            text += f", {len(self.missing)} {pyramid}not in the file and left as initialised"
+        if self.unexpected:
+            text += f", {len(self.unexpected)} unknown to the model"
         return text
+
+
+def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
+    """Loads weights of any published dialect into an :class:`xcit_dense.XCiT`.
+
+    Args:
+        backbone: Where to.
+        checkpoint: A ``.pth`` or ``.safetensors`` file, an http(s) address, ``xcit://NAME`` or NAME alone with a name
+            of :data:`xcit_dense.zoo.ZOO`, or ``timm://NAME``. Of a detector or segmentor, the backbone is taken.
+
+    Returns:
+        What was loaded, left out and missing.
+
+    Raises:
+        UserError: No such file, not an XCiT checkpoint, or another variant's; the message names the likely one. The
+            backbone is left as it was.
+    """
+    path = find(checkpoint)
+    weights = read_weights(path)
+    with about(path):
+        weights, report = translate(weights, "", backbone.state_dict())
+        backbone.load_state_dict(weights)
+    return report
+
+
+def find(checkpoint: str | Path) -> Path:
+    """:func:`xcit_dense.zoo.locate`, to which the name of published weights is enough.
+
+    Args:
+        checkpoint: As for :func:`load_weights`.
+
+    Returns:
+        The path of the file, which may not exist where a path was given.
+
+    Raises:
+        UserError: As :func:`xcit_dense.zoo.locate`.
+    """
+    text = str(checkpoint)
+    path = Path(text)
+    if "://" in text or path.suffix or text.startswith(("/", ".", "~")) or path.exists():
+        return zoo.locate(checkpoint if "://" in text else path.expanduser())
+    return zoo.locate(zoo.SCHEME + text)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -61,63 +112,62 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         Tensors by name, taken out of the ``'state_dict'``, ``'model'`` or ``'teacher'`` they are wrapped in.
 
     Raises:
-        UserError: No such file, not a checkpoint, or one that would execute code.
+        UserError: As :func:`xcit_dense.safe_load.read_file`, or the file holds no dictionary.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"No checkpoint at {path}; check the path.")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path} is not a safetensors file, or was cut short: {error}.") from error
-    try:
-        # The published classifiers keep their command line, a Namespace of plain values, beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch raises on a file that is no checkpoint depends on its bytes
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if code:
-            raise UserError(
-                f"{path} holds more than weights, {code[1]}, and was not executed; give a file of weights alone, as "
-                "torch.save(model.state_dict(), path) writes."
-            ) from error
-        raise UserError(f"{path} is not a checkpoint, or was cut short ({type(error).__name__}).") from error
-    try:
-        weights = _unwrap(content)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    content = read_file(path)
+    with about(path):
+        weights = unwrap(content)
     return {name: value for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
-    """Loads weights of any published dialect into an :class:`xcit_dense.XCiT`.
+def read_options(checkpoint: str | Path) -> dict[str, Any]:
+    """Finds the arguments that build the :class:`xcit_dense.XCiT` of a checkpoint, see :func:`infer_options`.
 
     Args:
-        backbone: Where to.
-        checkpoint: A ``.pth`` or ``.safetensors`` file, an http(s) address, or ``xcit://NAME`` with a name of
-            :data:`xcit_dense.zoo.CLASSIFIERS`.
+        checkpoint: As for :func:`load_weights`.
 
     Returns:
-        What was loaded, left out and missing.
+        The arguments.
 
     Raises:
-        UserError: No such file, not an XCiT checkpoint, or another variant's; the message names the likely one. The
-            backbone is left as it was.
+        UserError: No such file, or no XCiT in it.
     """
-    path = zoo.locate(checkpoint)
+    path = find(checkpoint)
     weights = read_weights(path)
-    own = backbone.state_dict()
+    with about(path):
+        return infer_options(weights)
+
+
+def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Finds the arguments that build the :class:`xcit_dense.XCiT` of some weights, from their names and shapes.
+
+    Args:
+        weights: Entries of a checkpoint in any dialect.
+
+    Returns:
+        The variant's name, or for other shapes its numbers, with ``mlp_ratio``, ``qkv_bias`` and ``in_channels``. Not
+        among them is what leaves no trace in weights, such as ``out_indices``.
+
+    Raises:
+        UserError: The entries hold no XCiT, or not even its first block.
+    """
+    own, _ = extract(weights)
+    width, depth, patch_size = _shape(own)
     try:
-        report = _translate(weights, "", own)
-        _check_fit(weights, own)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    backbone.load_state_dict(weights)
-    return report
+        num_heads = own["blocks.0.attn.temperature"].shape[0]
+        hidden = own["blocks.0.mlp.fc1.weight"].shape[0]
+    except (KeyError, IndexError) as error:
+        raise UserError(f"only part of an XCiT: {error} is missing; give a whole one.") from None
+    options: dict[str, Any] = {
+        # Upwards, so that the product with the width does not fall short of the integer.
+        "mlp_ratio": math.nextafter(hidden / width, math.inf),
+        "qkv_bias": "blocks.0.attn.qkv.bias" in own,
+        "in_channels": own[STEM].shape[1],
+    }
+    name = variant_name(width, depth, patch_size)
+    if name and VARIANTS[name].num_heads == num_heads:
+        return {"variant": name, **options}
+    return {"embed_dim": width, "depth": depth, "patch_size": patch_size, "num_heads": num_heads, **options}
 
 
 def adapt_state_dict(
@@ -130,67 +180,124 @@ def adapt_state_dict(
         state_dict: Entries to load.
         prefix: Where the backbone sits in the model that loads.
         metadata: Not used.
-        strict: Whether whole weights are expected. Where not, entries without a whole XCiT are left as they are:
-            a head's alone, for example. MMEngine's loader always expects whole weights of a backbone.
+        strict: Whether whole weights are expected. Where not, entries without an XCiT are left as they are: a head's
+            alone, for example. PyTorch and MMEngine pass True whatever their user asks for; only
+            :meth:`xcit_dense.XCiT.load_state_dict` knows, and what is inside a larger model is whole or refused.
 
     Raises:
-        UserError: The entries hold no XCiT, or another variant.
+        UserError: The entries hold no XCiT, another variant, or one that fits in part. Nothing has been loaded into
+            the backbone.
     """
-    if not strict and not any(name.startswith(prefix) and name.endswith(_STEM) for name in _unwrap(state_dict)):
+    strict = strict and not getattr(backbone, "lenient", False)
+    if not strict and not any(name.startswith(prefix) and name.endswith(STEM) for name in unwrap(state_dict)):
         return
-    report = _translate(state_dict, prefix, backbone.state_dict())
+    weights, report = translate(state_dict, prefix, backbone.state_dict(), strict)
+    for name in [name for name in state_dict if name.startswith(prefix)]:
+        del state_dict[name]
+    state_dict.update({prefix + name: value for name, value in weights.items()})
     logging.getLogger(__name__).info("XCiT: %s.", report)
 
 
-def _translate(state: MutableMapping[str, Any], prefix: str, own: Mapping[str, Tensor]) -> Report:
-    """Renames the entries of ``state`` to those of ``own``, under ``prefix``."""
-    found = {name: state.pop(name) for name in list(state) if name.startswith(prefix)}
-    inner = _unwrap({name.removeprefix(prefix): value for name, value in found.items()})
-    root = next((name.removesuffix(_STEM) for name in inner if name.endswith(_STEM)), None)
-    if root is None:
-        some = f" ({', '.join(list(inner)[:3])} ...)" if inner else ""
-        raise UserError(
-            f"no XCiT weights among the {len(inner)} entries{some}: none is called {_STEM!r}; give a checkpoint of "
-            f"XCiT {_name(own)}."
-        )
-    names = {name.removeprefix(root): value for name, value in inner.items() if name.startswith(root)}
-    names = {_dense_name(name): value for name, value in names.items()}
-    if _shape(names) != _shape(own):
-        raise UserError(
-            f"the checkpoint is of XCiT {_name(names)}, the model of XCiT {_name(own)}; give a checkpoint of "
-            f"{_name(own)}, or build the model as {_name(names)}."
-        )
-    left_out = [name for name in names if name.startswith(_CLASSIFIER)]
-    missing = []
-    if not any(name.startswith(_PYRAMID) for name in names):
-        missing = [name for name in own if name.startswith(_PYRAMID)]
-    for name in left_out:
-        del names[name]
-    state.update({prefix + name: own[name] for name in missing})
-    state.update({prefix + name: value for name, value in names.items()})
-    return Report([name for name in names if name in own], left_out, missing)
+def translate(
+    state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor], strict: bool = True
+) -> tuple[dict[str, Tensor], Report]:
+    """Finds what an XCiT would load.
 
+    Args:
+        state: Entries of a checkpoint in any dialect.
+        prefix: Where the XCiT sits in the model that the entries are for.
+        own: The XCiT's own state.
+        strict: Whether each name of ``own`` must be among the entries, and no other. Shapes must agree in any case.
 
-def _check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raises a UserError where ``load_state_dict`` would stop half-way."""
-    counters = "num_batches_tracked"  # absent from the oldest checkpoints, which PyTorch knows how to load
-    faults = [f"{name} is missing" for name in own if name not in weights and not name.endswith(counters)]
-    faults += [f"{name} is unknown" for name in weights if name not in own]
-    faults += [
-        f"{name} has shape {tuple(value.shape)}, not {tuple(own[name].shape)}"
-        for name, value in weights.items()
-        if name in own and value.shape != own[name].shape
+    Returns:
+        Weights by the names of ``own``, with the XCiT's own values where a classifier has none, and a report.
+
+    Raises:
+        UserError: The entries hold no XCiT, another variant, or one that fits in part.
+    """
+    wanted = f"XCiT {_name(own)}"
+    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not found and prefix:
+        raise UserError(
+            f"no XCiT weights: nothing begins with {prefix!r}, where this model has its {wanted}; give weights of the "
+            "whole model. Those of a backbone alone go into model.backbone.init_cfg = dict(type='Pretrained', "
+            "checkpoint=...) of the config, or into load_weights(model.backbone, ...)."
+        )
+    weights, left_out = extract(found, wanted)
+    if _shape(weights) != _shape(own):
+        raise UserError(
+            f"the checkpoint is of XCiT {_name(weights)}, the model of {wanted}; give a checkpoint of {_name(own)}, or "
+            f"build the model as {_name(weights)}."
+        )
+    matched = [name for name in weights if name in own]
+    unexpected = [name for name in weights if name not in own]
+    absent = [name for name in own if name not in weights]
+    is_classifier = not any(name.startswith(_PYRAMID) for name in weights)
+    missing = [name for name in absent if is_classifier and name.startswith(_PYRAMID)]
+    kept = [*missing, *(name for name in absent if name.endswith(_COUNTER))]
+    faults = [
+        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+        for name in matched
+        if weights[name].shape != own[name].shape
     ]
+    if strict:
+        faults += [f"{name} is missing" for name in absent if name not in kept]
+        faults += [f"{name} is unknown" for name in unexpected]
     if faults:
         more = f", and {len(faults) - 1} more such faults" if len(faults) > 1 else ""
         raise UserError(
-            f"{faults[0]}{more}; build the model with the num_heads, mlp_ratio, qkv_bias and in_channels of the "
-            "checkpoint, or give a whole one."
+            f"the checkpoint of {wanted} fits in part: {faults[0]}{more}; build the model with the num_heads, "
+            "mlp_ratio, qkv_bias and in_channels of the checkpoint, or give a whole one."
         )
+    weights.update({name: own[name] for name in kept})
+    return weights, Report(matched, left_out, missing, unexpected)
 
 
-def _unwrap(content: Any) -> Mapping[str, Any]:
-    """The mapping from names to tensors inside what a file holds."""
+def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, Tensor], list[str]]:
+    """Takes the one XCiT out of a checkpoint.
+
+    Args:
+        state: Entries of a checkpoint in any dialect.
+        wanted: What to ask for where there is none.
+
+    Returns:
+        Its weights by the names of :class:`xcit_dense.XCiT`, and the names of the classifier's that were left out.
+
+    Raises:
+        UserError: There is no XCiT, or more than one.
+    """
+    inner = unwrap(state)
+    names = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    stems = [name for name, value in names.items() if f".{name}".endswith(f".{STEM}") and value.ndim == 4]
+    roots = [name.removesuffix(STEM) for name in stems]
+    if not roots:
+        some = f" ({', '.join(map(str, list(inner)[:3]))} ...)" if inner else ""
+        raise UserError(
+            f"no XCiT weights among the {len(inner)} entries{some}: none is called {STEM!r}; give a checkpoint of "
+            f"{wanted}."
+        )
+    if len(roots) > 1:
+        raise UserError(
+            f"the weights of {len(roots)} XCiTs, under {' and '.join(map(repr, roots))}; give a checkpoint of one."
+        )
+    root = roots[0]
+    names = {name.removeprefix(root): value for name, value in names.items() if name.startswith(root)}
+    left_out = [name for name in names if name.startswith(_CLASSIFIER)]
+    for name in left_out:
+        del names[name]
+    # timm's name first.
+    return {name.replace("pos_embed.", "pos_embeder.", 1): value for name, value in names.items()}, left_out
+
+
+def unwrap(content: Any) -> Mapping[str, Any]:
+    """The mapping from names to tensors inside what a file holds.
+
+    Args:
+        content: What was saved.
+
+    Raises:
+        UserError: It is no dictionary.
+    """
     while isinstance(content, Mapping):
         wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if wrapper is None:
@@ -199,17 +306,24 @@ def _unwrap(content: Any) -> Mapping[str, Any]:
     raise UserError(f"a checkpoint is a dictionary of tensors, this is a {type(content).__name__}.")
 
 
-def _dense_name(name: str) -> str:
-    """The dense backbone's name for timm's."""
-    return name.replace("pos_embed.", "pos_embeder.", 1)
+@contextmanager
+def about(checkpoint: str | Path) -> Iterator[None]:
+    """Puts the name of a checkpoint before the message of a UserError.
+
+    Args:
+        checkpoint: The name.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{checkpoint}: {error}") from None
 
 
 def _shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int]:
     """Width, depth and patch size that the names and shapes of an XCiT's weights tell."""
-    blocks = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
-    stem = [name for name in weights if name.startswith("patch_embed.proj.") and name.endswith(".0.weight")]
-    width = max(weights[name].shape[0] for name in stem)
-    return width, len(blocks), 2 ** len(stem)
+    blocks = [int(number[1]) for name in weights if (number := re.match(r"blocks\.(\d+)\.", name))]
+    stem = [value for name, value in weights.items() if re.fullmatch(r"patch_embed\.proj\.\d+\.0\.weight", name)]
+    return max(value.shape[0] for value in stem if value.ndim == 4), max(blocks, default=-1) + 1, 2 ** len(stem)
 
 
 def _name(weights: Mapping[str, Tensor]) -> str:

@@ -1,80 +1,233 @@
-"""Published weights by name: ``xcit://small_12_p16_384_dist`` is an address, and a file once downloaded.
+"""Published weights by name: ``xcit://coco/small_12_p16`` is an address, and a file once downloaded.
 
-Source: the model table of the original repository. ``224`` and ``384`` are training resolutions; ``dist`` marks models
-distilled from a convolutional teacher.
+Source: the model tables of the original repository. ``224`` and ``384`` are training resolutions; ``dist`` marks models
+distilled from a convolutional teacher. ``timm://xcit_small_12_p16_384.fb_dist_in1k`` names timm's copy of a classifier.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
 
 import torch
 
+from .download import download
 from .errors import UserError
-from .variants import VARIANTS, unknown_name
+from .variants import get_variant, unknown_name
 
 SCHEME = "xcit://"
+TIMM = "timm://"
 
-CLASSIFIERS: dict[str, str] = {
-    f"{variant}_{training}": f"https://dl.fbaipublicfiles.com/xcit/xcit_{variant}_{training}.pth"
-    for variant in VARIANTS
-    for training in ("224", "224_dist", "384_dist")
-}
-"""Addresses of the ImageNet-1k classifiers, by variant and training."""
+
+@dataclass(frozen=True)
+class Weights:
+    """One published file of weights.
+
+    Attributes:
+        name: What to write after ``xcit://``.
+        url: Its address.
+        variant: A name of :data:`xcit_dense.VARIANTS`.
+        task: ``'classification'`` (ImageNet-1k), ``'self-supervision'`` (DINO on ImageNet-1k), ``'detection'`` (Mask
+            R-CNN on COCO) or ``'segmentation'`` (Semantic FPN or UperNet on ADE20K).
+        metrics: The authors' figures, in percent, by name.
+        config: This project's config for the whole model, relative to its root; None for a backbone alone.
+        schedule: Length of the training of that whole model: ``'3x'`` is 36 epochs, ``'80k'`` 80 000 iterations.
+    """
+
+    name: str
+    url: str
+    variant: str
+    task: str
+    metrics: Mapping[str, float]
+    config: str | None = None
+    schedule: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """Weights of several variants, trained alike; :func:`expand` makes one variant's name, address and config.
+
+    Attributes:
+        name: Pattern of names.
+        file: Pattern of addresses, relative to where all are.
+        task: As in :class:`Weights`.
+        metrics: Names of the figures.
+        config: Pattern of configs, as in :class:`Weights`. Configs exist for every variant, weights for some.
+        schedule: As in :class:`Weights`.
+    """
+
+    name: str
+    file: str
+    task: str
+    metrics: tuple[str, ...]
+    config: str | None = None
+    schedule: str | None = None
+
+
+_ROOT = "https://dl.fbaipublicfiles.com/xcit/"
+
+FAMILIES = (
+    Family("{variant}_224", "xcit_{variant}_224.pth", "classification", ("top-1",)),
+    Family("{variant}_224_dist", "xcit_{variant}_224_dist.pth", "classification", ("top-1",)),
+    Family("{variant}_384_dist", "xcit_{variant}_384_dist.pth", "classification", ("top-1",)),
+    Family("dino/{variant}", "xcit_{size}_{depth}_c{patch}_dino.pth", "self-supervision", ("linear top-1",)),
+    Family(
+        name="coco/{variant}",
+        file="coco/maskrcnn_xcit_{variant}.pth",
+        task="detection",
+        metrics=("box AP", "mask AP"),
+        config="configs/detection/mask_rcnn_xcit_{short}.py",
+        schedule="3x",
+    ),
+    Family(
+        name="ade20k/sem_fpn/{variant}",
+        file="ade/sem_fpn_xcit_{variant}.pth",
+        task="segmentation",
+        metrics=("mIoU",),
+        config="configs/segmentation/sem_fpn_xcit_{short}.py",
+        schedule="80k",
+    ),
+    Family(
+        name="ade20k/upernet/{variant}",
+        file="ade/upernet_xcit_{variant}.pth",
+        task="segmentation",
+        metrics=("mIoU",),
+        config="configs/segmentation/upernet_xcit_{short}.py",
+        schedule="160k",
+    ),
+)
+"""What was published, in the order of the columns of the figures."""
+
+# Figures of the families above, in their order; "-": not published.
+#               224  224d 384d  DINO  box mask   FPN  UPer
+_FIGURES = """
+nano_12_p16    69.9 72.2 75.4     -    -    -     -    -
+nano_12_p8     73.8 76.3 77.8     -    -    -     -    -
+tiny_12_p16    77.1 78.6 80.9     - 42.7 38.5  38.1 41.5
+tiny_12_p8     79.7 81.2 82.4     - 44.5 40.3  39.9 43.5
+tiny_24_p16    79.4 80.4 82.6     -    -    -     -    -
+tiny_24_p8     81.9 82.6 83.7     -    -    -     -    -
+small_12_p16   82.0 83.3 84.7  77.8 45.3 40.8  43.9 45.9
+small_12_p8    83.4 84.2 85.1  79.2 47.0 42.3  44.2 46.6
+small_24_p16   82.6 83.9 85.1     - 46.5 41.8  44.6 46.9
+small_24_p8    83.9 84.9 85.6     - 48.1 43.0  47.1 48.1
+medium_24_p16  82.7 84.3 85.4  78.8 46.7 42.0  45.9 47.6
+medium_24_p8   83.7 85.1 85.8  80.3 48.5 43.7  46.9 48.4
+large_24_p16   82.9 84.9 85.8     -    -    -     -    -
+large_24_p8    84.4 85.4 86.0     -    -    -     -    -
+"""
+
+
+def expand(pattern: str, variant: str) -> str:
+    """Puts a variant into a pattern of a :class:`Family`.
+
+    Args:
+        pattern: With any of ``{variant}`` (``small_12_p8``), its parts ``{size}_{depth}_{patch}``, and ``{short}``, its
+            name in configs (``s12_p8``; ``s12`` for patches of 16 pixels).
+        variant: A name of :data:`xcit_dense.VARIANTS`.
+    """
+    size, depth, patch = variant.split("_")
+    short = f"{size[0]}{depth}" + ("" if patch == "p16" else f"_{patch}")
+    return pattern.format(variant=variant, size=size, depth=depth, patch=patch, short=short)
+
+
+def _zoo() -> dict[str, Weights]:
+    rows = [row.split() for row in _FIGURES.split("\n") if row]
+    found = []
+    column = 1
+    for family in FAMILIES:
+        following = column + len(family.metrics)
+        for variant, figures in ((row[0], row[column:following]) for row in rows):
+            if "-" not in figures:
+                config = family.config and expand(family.config, variant)
+                name, url = expand(family.name, variant), _ROOT + expand(family.file, variant)
+                metrics = dict(zip(family.metrics, map(float, figures)))
+                found.append(Weights(name, url, variant, family.task, metrics, config, family.schedule))
+        column = following
+    return {weights.name: weights for weights in found}
+
+
+ZOO: dict[str, Weights] = _zoo()
+"""The 70 published weights by name."""
+
+
+def list_weights(pattern: str = "*", *, variant: str | None = None, task: str | None = None) -> list[str]:
+    """Names of published weights, each to be written after ``xcit://``.
+
+    Args:
+        pattern: Shell pattern that the whole name matches: ``'*_384_dist'``, ``'coco/*'``.
+        variant: Only those of this variant, a name of :data:`xcit_dense.VARIANTS`.
+        task: Only those for this task: ``'classification'``, ``'self-supervision'``, ``'detection'`` or
+            ``'segmentation'``.
+
+    Returns:
+        The names, in the order of :data:`ZOO`; none if none fits.
+
+    Raises:
+        UserError: No such variant or task; the message lists those there are.
+    """
+    tasks = list(dict.fromkeys(family.task for family in FAMILIES))
+    if task is not None and task not in tasks:
+        raise UserError(unknown_name("task", task, tasks))
+    if variant is not None:
+        get_variant(variant)
+        variant = variant.removeprefix("xcit_")
+    return [
+        name
+        for name, weights in ZOO.items()
+        if fnmatchcase(name, pattern) and variant in (None, weights.variant) and task in (None, weights.task)
+    ]
 
 
 def locate(checkpoint: str | Path) -> Path:
     """Finds a checkpoint on this machine, downloading it first where need be.
 
-    Downloads are kept in torch.hub's directory (``TORCH_HOME``), written whole or not at all.
+    Downloads are kept in torch.hub's directory (``TORCH_HOME``), written whole or not at all, and only if they are
+    checkpoints.
 
     Args:
-        checkpoint: ``xcit://NAME`` with a name of :data:`CLASSIFIERS`, an http(s) address, or a path.
+        checkpoint: ``xcit://NAME`` with a name of :data:`ZOO`; ``timm://NAME`` with a name of
+            ``timm.list_pretrained('xcit*')``, from the Hugging Face hub or its mirror ``HF_ENDPOINT``; an http(s)
+            address; or a path.
 
     Returns:
         The path of the file.
 
     Raises:
-        UserError: An unknown name, no such file, or a download that fails; the message has the address and the place
-            where the file can be put by hand.
+        UserError: An unknown name, or a download that fails; the message has the address and the place where the file
+            can be put by hand.
     """
-    address = str(checkpoint)
-    if address.startswith(SCHEME):
-        name = address.removeprefix(SCHEME)
-        if name not in CLASSIFIERS:
-            raise UserError(unknown_name("published weight", name, CLASSIFIERS))
-        address = CLASSIFIERS[name]
-    if not address.startswith(("http://", "https://")):
-        return Path(address)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / address.rsplit("/", 1)[-1]
+    text = str(checkpoint)
+    if text.startswith(SCHEME):
+        name = text.removeprefix(SCHEME)
+        if name not in ZOO:
+            raise UserError(unknown_name("published weight", name, ZOO))
+        address = ZOO[name].url
+        file = address.rsplit("/", 1)[-1]
+    elif text.startswith(TIMM):
+        import timm
+
+        name = text.removeprefix(TIMM)
+        valid = timm.list_pretrained("xcit*")
+        if name not in valid:
+            raise UserError(unknown_name("weight of timm's XCiT", name, valid))
+        hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        address = f"{hub.rstrip('/')}/timm/{name}/resolve/main/model.safetensors"
+        file = f"{name}.safetensors"
+    elif text.startswith(("http://", "https://")):
+        address = text
+        # Files called model.safetensors or epoch_36.pth are many: the address tells them apart.
+        served = Path(urlsplit(address).path)
+        file = f"{served.stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{served.suffix}"
+    else:
+        return Path(text)
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file
     if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _download(address, path)
-        except OSError as error:
-            raise UserError(
-                f"Could not download {address} ({error}); download it elsewhere and put it at {path}."
-            ) from error
+        download(address, path)
     return path
-
-
-def _download(address: str, path: Path) -> None:
-    from tqdm import tqdm  # comes with timm
-
-    # Some servers refuse the name that Python gives itself.
-    request = Request(address, headers={"User-Agent": "xcit_dense"})
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with urlopen(request) as response, partial.open("wb") as file:
-            size = int(response.headers.get("Content-Length", 0))
-            with tqdm.wrapattr(response, "read", total=size, desc=path.name) as source:
-                shutil.copyfileobj(source, file)
-        # A connection that breaks off looks like the end of the file.
-        if size and partial.stat().st_size < size:
-            raise OSError(f"the connection broke off after {partial.stat().st_size} of {size} bytes")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

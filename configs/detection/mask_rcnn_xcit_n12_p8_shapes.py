@@ -1,5 +1,10 @@
 # Mask R-CNN small enough to train from scratch on a laptop: the embedded data set, narrow neck and heads.
-_base_ = ["../_base_/models/mask_rcnn.py", "../_base_/datasets/shapes_instance.py", "../_base_/runtime_detection.py"]
+_base_ = [
+    "../_base_/models/mask_rcnn.py",
+    "../_base_/datasets/shapes_instance.py",
+    "../_base_/schedules/shapes.py",
+    "../_base_/runtime_detection.py",
+]
 
 width, classes = 64, 4
 model = dict(
@@ -27,22 +32,6 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
-
-iterations = 480
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys={"norm": dict(decay_mult=0.0)}),
-    clip_grad=dict(max_norm=5.0),
-)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=iterations, eta_min=0),
-]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=iterations, val_interval=240)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(
     logger=dict(interval=25),
     checkpoint=dict(by_epoch=False, interval=240),

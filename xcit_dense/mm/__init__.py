@@ -1,7 +1,9 @@
 """XCiT in MMDetection and MMSegmentation.
 
-Importing this module registers what configs name: the backbone ``XCiT``, the optimizer wrapper ``AutoAmpOptimWrapper``
-and the hook ``LearningCurveHook``. Configs do so themselves, by ``custom_imports = dict(imports=['xcit_dense.mm'])``.
+Importing this module registers what configs name: the backbone ``XCiT``, the optimizer wrapper
+``AutoAmpOptimWrapper``, its constructor ``XCiTLayerDecay``, and the hooks ``LearningCurveHook``, ``CheckWeightsHook``
+and ``SegPicturesHook``. It also makes MMEngine read checkpoints without executing what a pickle can hold. Configs
+import it themselves, by ``custom_imports = dict(imports=['xcit_dense.mm'])``.
 """
 
 from __future__ import annotations

@@ -7,14 +7,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from mmengine import dist
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import update_init_info
 from mmengine.registry import MODELS
 
-from .. import backbone, zoo
+from .. import backbone
 from ..checkpoint import load_weights
+from .checkpoint import locate_once
 
 
 class XCiT(backbone.XCiT, BaseModule):
@@ -45,10 +45,7 @@ class XCiT(backbone.XCiT, BaseModule):
             super().init_weights()
             return
         address = self.init_cfg["checkpoint"]
-        if dist.get_local_rank() == 0:
-            zoo.locate(address)
-        dist.barrier()
-        report = load_weights(self, address)
+        report = load_weights(self, locate_once(address))
         print_log(f"XCiT starts from {address}: {report}.", logger="current", level=logging.INFO)
         if hasattr(self, "_params_init_info"):
             update_init_info(self, init_info=f"loaded from {address}, or unchanged if not in it")

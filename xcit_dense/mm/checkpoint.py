@@ -1,60 +1,106 @@
-"""MM checkpoints under PyTorch's safe loader, and published weights by name in ``load_from``."""
+"""MMEngine's checkpoint loader made safe, and published weights by name.
+
+MMEngine reads what a training saved with ``torch.load``: onedl-mmengine falls back to executing pickled code, and
+MMEngine 0.10.7 cannot read its own checkpoints under PyTorch 2.6 and later. Here every file goes through
+:mod:`xcit_dense.safe_load`.
+"""
 
 from __future__ import annotations
 
-from pickle import UnpicklingError
-from typing import Any
+import os
+from pathlib import Path
+from typing import IO, Any
 
-import numpy as np
-import torch
-from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine import dist
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from .. import zoo
-from ..checkpoint import read_weights
+from ..checkpoint import STEM, about, unwrap
+from ..safe_load import load_allowed, read_file
 
 
-def allow_training_state() -> None:
-    """Lets ``torch.load(weights_only=True)`` read what MMEngine keeps beside the weights.
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """MMEngine's loader for files, ``.safetensors`` too.
 
-    MMEngine 0.10.7 cannot load its own checkpoints under PyTorch 2.6 and later without this: the message hub holds
-    history buffers made of NumPy arrays and scalars, and ``getattr(HistoryBuffer, 'mean')`` and its like. None of what
-    is allowed here executes a file's code.
+    Args:
+        filename: The file.
+        map_location: As for ``torch.load``.
+
+    Returns:
+        All that the file holds.
+
+    Raises:
+        UserError: As :func:`xcit_dense.safe_load.read_file`.
     """
-    numbers = (np.float64, np.float32, np.int64, np.int32, np.uint32, np.bool_)
-    kinds = (HistoryBuffer, np.ndarray, np.dtype, *(type(np.dtype(number)) for number in numbers))
-    allowed: list[Any] = [(kind, f"{kind.__module__}.{kind.__qualname__}") for kind in kinds]
-    makers = {"_reconstruct": np.array(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
-    for core in ("_core", "core"):  # NumPy 2, NumPy 1
-        allowed += [(maker, f"numpy.{core}.multiarray.{name}") for name, maker in makers.items()]
-    allowed.append((_get_statistic, "builtins.getattr"))
-    # Pairs: onedl-mmengine allows bare types for a load, and withdraws them after it.
-    torch.serialization.add_safe_globals(allowed)
+    return read_file(Path(filename).expanduser(), map_location)
 
 
-def _get_statistic(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr``, which leads from any object to running code."""
-    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
-        raise UnpicklingError(f"getattr of {name!r} is not allowed in a checkpoint")
-    return getattr(owner, name)
+def load_from_http(filename: str, map_location: Any = None, *_: Any, **__: Any) -> Any:
+    """MMEngine's loader for http(s) addresses; a file is downloaded once, see :func:`xcit_dense.zoo.locate`.
+
+    Args:
+        filename: The address.
+        map_location: As for ``torch.load``.
+
+    Returns:
+        All that the file holds.
+
+    Raises:
+        UserError: The download fails, or as :func:`xcit_dense.safe_load.read_file`.
+    """
+    return read_file(locate_once(filename), map_location)
 
 
-def load_by_name(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """MMEngine's loader for ``xcit://NAME``, for ``load_from`` and ``load_checkpoint`` alike.
+def load_from_zoo(filename: str, map_location: Any = None) -> Any:
+    """MMEngine's loader for ``xcit://NAME`` and ``timm://NAME``, for ``load_from`` and ``load_checkpoint`` alike.
 
     Args:
         filename: The name, scheme included.
-        map_location: Not needed: tensors come on the CPU.
+        map_location: As for ``torch.load``.
 
     Returns:
-        The weights under ``'state_dict'``, named as in a detector or segmentor; a bare backbone understands that too.
+        A detector's or segmentor's file as it is; of a backbone alone its weights under ``'state_dict'``, named as in
+        a detector or segmentor, which a bare backbone understands too.
 
     Raises:
         UserError: An unknown name, or a download that fails.
     """
-    weights = read_weights(zoo.locate(filename))
+    content = load_from_http(filename, map_location)
+    with about(filename):
+        weights = unwrap(content)
+    if STEM not in weights:
+        return content
     return {"state_dict": {f"backbone.{name}": value for name, value in weights.items()}}
 
 
-allow_training_state()
-CheckpointLoader.register_scheme(prefixes=zoo.SCHEME, loader=load_by_name, force=True)
+def locate_once(checkpoint: str) -> Path:
+    """:func:`xcit_dense.zoo.locate` for a run of several processes: one of each machine downloads, the others wait.
+
+    Args:
+        checkpoint: As for :func:`xcit_dense.zoo.locate`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: As :func:`xcit_dense.zoo.locate`.
+    """
+    # Not dist.get_local_rank(), which wants a process group that MMEngine's runner does not make.
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        zoo.locate(checkpoint)
+    dist.barrier()
+    return zoo.locate(checkpoint)
+
+
+def _load_safely(file: str | IO[bytes], map_location: Any = None, weights_only: bool | None = None) -> Any:
+    return load_allowed(file, map_location)
+
+
+# MMEngine logs what comes after "load_from_" in their names.
+CheckpointLoader.register_scheme("", load_from_local, force=True)
+CheckpointLoader.register_scheme(["http://", "https://"], load_from_http, force=True)
+CheckpointLoader.register_scheme([zoo.SCHEME, zoo.TIMM], load_from_zoo, force=True)
+# The loaders of MMEngine's other schemes call these two by name; MMEngine 0.10.7 has the first alone.
+mmengine_checkpoint.load_from_http = load_from_http
+mmengine_checkpoint._safe_torch_load = _load_safely

@@ -140,16 +140,22 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
 
 def _check_widths(model: Any, width: int) -> None:
     """What reads the pyramid must be as wide as the backbone: MM's text configs cannot compute one from the other."""
-    reader = "neck" if model.get("neck") else "decode_head"
-    first = model.get(reader)
-    if reader == "neck" and isinstance(first, list):  # one neck behind another
-        first = first[0]
-    widths = first.get("in_channels") if isinstance(first, dict) else None
-    if isinstance(widths, list | tuple) and set(widths) != {width}:
-        raise UserError(
-            f"model.{reader}.in_channels is {list(widths)}, but each level of this XCiT has {width} channels; "
-            f"write model.{reader}.in_channels={[width] * len(widths)}."
-        )
+    # A neck hides the backbone's levels from the heads behind it.
+    readers = ("neck",) if model.get("neck") else ("decode_head", "auxiliary_head")
+    for reader in readers:
+        part = model.get(reader)
+        if isinstance(part, list):  # one neck behind another; several auxiliary heads
+            part = part[0]
+        given = part.get("in_channels") if isinstance(part, dict) else None
+        if given is None:
+            continue
+        given = given if isinstance(given, int) else list(given)
+        needed = width if isinstance(given, int) else [width] * len(given)
+        if given != needed:
+            raise UserError(
+                f"model.{reader}.in_channels is {given}, but each level of this XCiT has {width} channels; write "
+                f"model.{reader}.in_channels={needed}."
+            )
 
 
 def _check_dataset(dataset: Any) -> None:

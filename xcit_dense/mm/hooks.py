@@ -1,16 +1,25 @@
-"""The learning curve: losses, learning rate and metrics of a run, in one picture."""
+"""Hooks: a run's learning curve, a check that weights fill the model, and pictures of what a segmentor found."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mmcv
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import Tensor, nn
+
+from ..backbone import XCiT
+from ..checkpoint import about, translate
+from ..errors import UserError
 
 Series = dict[str, list[tuple[int, float]]]
 
@@ -105,6 +114,98 @@ class LearningCurveHook(Hook):
         path = draw_learning_curve(runner.work_dir)
         if path:
             runner.logger.info(f"Learning curve: {path}")
+
+
+@HOOKS.register_module(force=True)
+class CheckWeightsHook(Hook):
+    """Refuses to test a model that its checkpoint does not fill; before a training, says what starts from scratch."""
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Compares the checkpoint with the model, by loading it once more than MMEngine does.
+
+        Args:
+            runner: The run. One that resumes is not checked.
+            checkpoint: What MMEngine has read.
+
+        Raises:
+            UserError: The checkpoint is of an XCiT that does not fit; or the run only tests, and entries are missing,
+                unknown or of another shape.
+        """
+        if runner._resume:
+            return
+        source = runner._load_from or "the checkpoint"
+        with about(source):
+            missing, unknown, reshaped = _compare(runner.model, checkpoint)
+            tests = isinstance(runner._test_loop, BaseLoop) or isinstance(runner._val_loop, BaseLoop)
+            if tests and not isinstance(runner._train_loop, BaseLoop):
+                faults = [_some(missing, "missing"), _some(unknown, "unknown"), _some(reshaped, "of another shape")]
+                if any(faults):
+                    raise UserError(
+                        f"these weights do not fill the model of the config: {'; '.join(filter(None, faults))}. Give a "
+                        "checkpoint of this config's model, or the config of the checkpoint's."
+                    )
+            else:
+                kept = _some([*missing, *reshaped], f"not in {source} and stay as initialised")
+                unused = _some(unknown, "of its entries have no place")
+                if kept or unused:
+                    runner.logger.info(f"Weights: {'; '.join(filter(None, [kept, unused]))}.")
+
+
+def _compare(model: nn.Module, checkpoint: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """Names missing from a checkpoint, unknown to the model, and of another shape.
+
+    What modules rename while they load is known only by loading.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.get_submodule("module")
+    found: list[Any] = []
+    handle = model.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))
+    try:
+        _load_checkpoint_to_model(model, checkpoint, logger="silent")
+    finally:
+        handle.remove()
+    missing, unknown = ([name for name in names if not name.endswith("num_batches_tracked")] for names in found[-1])
+    own = model.state_dict()
+    state = {name.removeprefix("module."): value for name, value in checkpoint.get("state_dict", checkpoint).items()}
+    reshaped = [
+        name
+        for name, value in state.items()
+        if isinstance(value, Tensor) and name in own and value.shape != own[name].shape
+    ]
+    for prefix, module in model.named_modules():
+        if isinstance(module, XCiT):
+            prefix = f"{prefix}." if prefix else ""
+            missing += [prefix + name for name in translate(state, prefix, module.state_dict())[1].missing]
+    return missing, unknown, reshaped
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    """How many names there are, and the first few; nothing of none."""
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what} ({listed})" if names else ""
+
+
+@HOOKS.register_module(force=True)
+class SegPicturesHook(Hook):
+    """Draws each test picture of a segmentation, truth left and prediction right, under the picture's own name.
+
+    MMSegmentation's own hook numbers the pictures and hides them among the logs.
+
+    Args:
+        directory: Where to write; made if need be.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = Path(directory)
+
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Draws the pictures of a batch."""
+        for sample in outputs:
+            path = Path(sample.img_path)
+            image = mmcv.imread(path, channel_order="rgb")
+            runner.visualizer.add_datasample(
+                path.name, image, sample, out_file=str(self.directory / path.with_suffix(".png").name)
+            )
 
 
 def _headline(series: Series) -> Series:

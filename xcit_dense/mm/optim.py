@@ -1,4 +1,4 @@
-"""Mixed precision where the machine has it."""
+"""Mixed precision where the machine has it, and learning rates that fall with depth."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import logging
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
-from torch import cuda
+from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from torch import cuda, nn
+
+from ..backbone import XCiT
+from ..errors import UserError
 
 
 @OPTIM_WRAPPERS.register_module(name="AutoAmpOptimWrapper", force=True)
@@ -29,3 +32,51 @@ def auto_amp_optim_wrapper(
         return AmpOptimWrapper(loss_scale=loss_scale, dtype=dtype, use_fsdp=use_fsdp, **kwargs)
     print_log("Mixed precision needs a GPU; training in float32.", logger="current", level=logging.WARNING)
     return OptimWrapper(**kwargs)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(name="XCiTLayerDecay", force=True)
+class LayerDecayConstructor(DefaultOptimWrapperConstructor):
+    """MMEngine's constructor, with a learning rate that shrinks from an XCiT's last block to its stem.
+
+    ``optim_wrapper = dict(constructor='XCiTLayerDecay', paramwise_cfg=dict(layer_decay=0.8, ...), ...)`` multiplies
+    the rate of each parameter by 0.8 ** n, where n is 0 for the pyramid and all that is not XCiT, 1 for the last
+    block, one more for each block before it, and depth + 1 for stem and positional encoding. Other entries of
+    ``paramwise_cfg`` keep their meaning. Wherever the backbone sits in the model, it is found by its class.
+
+    Source: Bao et al. 2022 (BEiT), for isotropic transformers in general; XCiT's published recipe does without.
+
+    Raises:
+        UserError: ``layer_decay`` is absent or not in (0, 1], or the model has no XCiT.
+    """
+
+    def add_params(self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **kwargs: Any) -> None:
+        """Adds a group for each parameter of ``module``, as MMEngine does, and scales their rates."""
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        if prefix:  # MMEngine descends through this method; the rates are scaled once, for the whole model
+            return
+        decay = self.paramwise_cfg.get("layer_decay")
+        if not isinstance(decay, int | float) or not 0 < decay <= 1:
+            raise UserError(
+                f"layer_decay={decay!r} must be above 0 and at most 1; write paramwise_cfg=dict(layer_decay=0.8)."
+            )
+        backbones = [part for part in module.modules() if isinstance(part, XCiT)]
+        if not backbones:
+            raise UserError("The constructor 'XCiTLayerDecay' found no XCiT in the model; leave the constructor out.")
+        scales = {
+            id(parameter): decay ** _layers_above(name, len(backbone.blocks))
+            for backbone in backbones
+            for name, parameter in backbone.named_parameters()
+        }
+        for group in params:
+            scale = scales.get(id(group["params"][0]), 1.0)
+            rate = group.get("lr", self.base_lr)
+            if rate is not None and scale != 1:
+                group["lr"] = rate * scale
+
+
+def _layers_above(name: str, depth: int) -> int:
+    """How many layers lie between a parameter of an XCiT and the pyramid, its own included."""
+    part, _, rest = name.partition(".")
+    if part == "blocks":
+        return depth - int(rest.partition(".")[0])
+    return depth + 1 if part in ("patch_embed", "pos_embeder") else 0

@@ -1,0 +1,34 @@
+# The embedded data set (tools/make_shapes.py) in ADE20K's layout; its pictures of 256 pixels are seen at 144.
+_base_ = "./ade20k.py"
+data_root = "data/shapes/"
+metainfo = dict(
+    classes=("background", "circle", "square", "triangle", "star"),
+    palette=[(90, 90, 90), (230, 85, 70), (70, 150, 230), (80, 190, 100), (245, 190, 50)],
+)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", reduce_zero_label=True),
+    dict(type="Resize", scale=(144, 144), keep_ratio=True),
+    dict(type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(144, 144), keep_ratio=True),
+    dict(type="LoadAnnotations", reduce_zero_label=True),
+    dict(type="PackSegInputs"),
+]
+# ADE20KDataset would insist on its own classes.
+dataset = dict(
+    type="BaseSegDataset",
+    data_root=data_root,
+    metainfo=metainfo,
+    img_suffix=".jpg",
+    seg_map_suffix=".png",
+    reduce_zero_label=True,
+)
+train_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(**dataset, pipeline=train_pipeline)
+)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(**dataset, pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,17 @@
+# What both segmentors share: preprocessing, backbone, and a test on whole pictures.
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(512, 512),
+    ),
+    backbone=dict(type="XCiT", norm_cfg=dict(type="SyncBN")),
+    train_cfg=dict(),
+    # model.test_cfg.mode=slide tests in overlapping windows instead; crop_size and stride are for that alone.
+    test_cfg=dict(mode="whole", crop_size=(512, 512), stride=(341, 341)),
+)

@@ -1,0 +1,6 @@
+_base_ = [
+    "./models/upernet.py",
+    "./datasets/ade20k.py",
+    "./schedules/segmentation_160k.py",
+    "./runtime_segmentation.py",
+]

@@ -1,0 +1,9 @@
+_base_ = "../_base_/mask_rcnn_3x_coco.py"
+model = dict(
+    backbone=dict(
+        variant="medium_24_p8",
+        drop_path_rate=0.15,
+        init_cfg=dict(type="Pretrained", checkpoint="xcit://medium_24_p8_384_dist"),
+    ),
+    neck=dict(in_channels=[512] * 4),
+)

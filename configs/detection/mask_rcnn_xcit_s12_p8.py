@@ -1,0 +1,9 @@
+_base_ = "../_base_/mask_rcnn_3x_coco.py"
+model = dict(
+    backbone=dict(
+        variant="small_12_p8",
+        drop_path_rate=0.05,
+        init_cfg=dict(type="Pretrained", checkpoint="xcit://small_12_p8_384_dist"),
+    ),
+    neck=dict(in_channels=[384] * 4),
+)

@@ -1,0 +1,9 @@
+_base_ = "../_base_/mask_rcnn_3x_coco.py"
+model = dict(
+    backbone=dict(
+        variant="small_24_p16",
+        drop_path_rate=0.1,
+        init_cfg=dict(type="Pretrained", checkpoint="xcit://small_24_p16_384_dist"),
+    ),
+    neck=dict(in_channels=[384] * 4),
+)

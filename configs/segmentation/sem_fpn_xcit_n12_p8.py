@@ -1,0 +1,10 @@
+# Nobody published this one; the recipe is that of t12_p8.
+_base_ = "../_base_/sem_fpn_80k_ade20k.py"
+model = dict(
+    backbone=dict(
+        variant="nano_12_p8",
+        init_cfg=dict(type="Pretrained", checkpoint="xcit://nano_12_p8_384_dist"),
+    ),
+    neck=dict(in_channels=[128] * 4, out_channels=128),
+    decode_head=dict(in_channels=[128] * 4),
+)

@@ -1,0 +1,14 @@
+# Semantic FPN small enough to train from scratch on a laptop: the embedded data set, narrow neck and head.
+_base_ = [
+    "../_base_/models/sem_fpn.py",
+    "../_base_/datasets/shapes_semantic.py",
+    "../_base_/schedules/shapes.py",
+    "../_base_/runtime_segmentation.py",
+]
+model = dict(
+    data_preprocessor=dict(size=(144, 144)),
+    backbone=dict(variant="nano_12_p8"),
+    neck=dict(in_channels=[128] * 4, out_channels=64, norm_cfg=dict(type="BN")),
+    decode_head=dict(in_channels=[64] * 4, channels=64, num_classes=5),
+)
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=240))

@@ -1,0 +1,9 @@
+_base_ = "../_base_/sem_fpn_80k_ade20k.py"
+model = dict(
+    backbone=dict(
+        variant="tiny_12_p8",
+        init_cfg=dict(type="Pretrained", checkpoint="xcit://tiny_12_p8_384_dist"),
+    ),
+    neck=dict(in_channels=[192] * 4, out_channels=192),
+    decode_head=dict(in_channels=[192] * 4),
+)

@@ -1,0 +1,134 @@
+"""tools/make_model_index.py: what it writes, and that what is written says what the zoo says."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from xcit_dense import VARIANTS
+from xcit_dense.zoo import ZOO
+
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+
+ROOT = Path(__file__).parents[2]
+TOOL = "tools/make_model_index.py"
+FILES = [
+    "model-index.yml",
+    "configs/detection/metafile.yml",
+    "configs/segmentation/metafile.yml",
+    "docs/model_zoo.md",
+    "README.md",
+]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the tool and of the files it writes."""
+    for name in [TOOL, *FILES]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def state(root):
+    return {name: (root / name).read_text() for name in FILES if (root / name).exists()}
+
+
+@pytest.fixture(scope="module")
+def index():
+    """The model index, with the metafiles it imports: collections and models."""
+    metafiles = [
+        yaml.safe_load((ROOT / name).read_text())
+        for name in yaml.safe_load((ROOT / "model-index.yml").read_text())["Import"]
+    ]
+    return {part: [entry for file in metafiles for entry in file[part]] for part in ("Collections", "Models")}
+
+
+def test_the_generated_files_are_up_to_date(python):
+    python(ROOT / TOOL, "--check")
+
+
+def test_check_names_the_files_out_of_step_and_writes_nothing(copy, refusal):
+    changed = ["configs/detection/metafile.yml", "README.md"]
+    for name in changed:
+        (copy / name).write_text((copy / name).read_text().replace("45.3", "45.4"))
+    (copy / "model-index.yml").unlink()
+    before = state(copy)
+    sentence = refusal(copy / TOOL, "--check")
+    assert [name for name in FILES if name in sentence] == ["model-index.yml", *changed]
+    assert state(copy) == before
+
+
+def test_without_check_the_files_are_put_in_step(copy, python):
+    for name in FILES[:-1]:
+        (copy / name).write_text("nothing")
+    readme = copy / "README.md"
+    readme.write_text(re.sub("(?s)(<!-- model table -->\n).*(<!-- end)", r"\1\2", readme.read_text()))
+    assert state(copy) != state(ROOT)
+    python(copy / TOOL)
+    assert state(copy) == state(ROOT)
+
+
+def test_a_readme_without_a_place_for_the_table_is_refused(copy, refusal):
+    (copy / "README.md").write_text("# xcit_dense\n")
+    before = state(copy)
+    assert "<!-- model table -->" in refusal(copy / TOOL)
+    assert state(copy) == before
+
+
+def test_the_model_index_holds_every_whole_model_once(index):
+    models = {model["Weights"]: model for model in index["Models"]}
+    whole = [weights for weights in ZOO.values() if weights.config]
+    assert len(index["Models"]) == len(whole) == 24
+    assert len({model["Name"] for model in index["Models"]}) == 24
+    for weights in whole:
+        model = models[weights.url]
+        assert model["Config"] == weights.config
+        assert model["Name"] == Path(weights.config).stem
+        metrics = {name: value for result in model["Results"] for name, value in result["Metrics"].items()}
+        assert metrics == weights.metrics
+
+
+def test_the_model_index_says_how_long_the_training_is(index):
+    lengths = {
+        (model["In Collection"], model["Metadata"].get("Epochs"), model["Metadata"].get("Iterations"))
+        for model in index["Models"]
+    }
+    assert lengths == {
+        ("Mask R-CNN with XCiT", 36, None),
+        ("Semantic FPN with XCiT", None, 80000),
+        ("UperNet with XCiT", None, 160000),
+    }
+
+
+def test_every_collection_of_the_model_index_is_there_and_used(index):
+    names = [collection["Name"] for collection in index["Collections"]]
+    assert len(names) == len(set(names))
+    assert {model["In Collection"] for model in index["Models"]} == set(names)
+
+
+def test_the_model_zoo_has_a_row_for_every_weight():
+    rows = [line for line in (ROOT / "docs/model_zoo.md").read_text().splitlines() if line.startswith("| `")]
+    assert len(rows) == len(ZOO) == 70
+    for name, weights in ZOO.items():
+        (row,) = (row for row in rows if f"`xcit://{name}`" in row)
+        assert f"<{weights.url}>" in row
+        assert " | ".join(str(value) for value in weights.metrics.values()) in row
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/model_zoo.md"])
+def test_links_lead_to_files(file):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", (ROOT / file).read_text()) if "://" not in link]
+    assert len(links) >= 24
+    assert not [link for link in links if not ((ROOT / file).parent / link.partition("#")[0]).is_file()]
+
+
+def test_the_readme_has_a_row_and_three_configs_for_every_variant():
+    text = (ROOT / "README.md").read_text()
+    table = text.partition("<!-- model table -->")[2].partition("<!-- end of model table -->")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == list(VARIANTS)
+    assert all(row.count("](configs/") == 3 for row in rows)
+    (row,) = (row for row in rows if "`small_12_p16`" in row)
+    assert re.findall(r"\d\d\.\d", row) == ["84.7", "45.3", "40.8", "43.9", "45.9"]

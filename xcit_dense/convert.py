@@ -1,0 +1,80 @@
+"""Checkpoints in any dialect, written anew as files of weights alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .backbone import XCiT
+from .checkpoint import Report, about, find, infer_options, read_weights, translate
+from .errors import UserError
+
+SUFFIXES = (".safetensors", ".pth")
+
+
+def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = False) -> Report:
+    """Writes the weights of a checkpoint under the names of :class:`xcit_dense.XCiT`.
+
+    Args:
+        checkpoint: As for :func:`xcit_dense.load_weights`.
+        out: The file to write, ``.safetensors`` or ``.pth``; an older one is replaced.
+        whole: Write all that the checkpoint's model has, under its own names; by default the backbone alone.
+
+    Returns:
+        What was written (``matched``), left out, and missing from a classifier. Of a whole model, nothing is.
+
+    Raises:
+        UserError: The checkpoint cannot be had or holds no whole XCiT, or ``out`` cannot be written.
+    """
+    source, out = find(checkpoint), Path(out)
+    if out.suffix not in SUFFIXES:
+        raise UserError(f"{out} must end in {' or '.join(SUFFIXES)}, which says how to write it.")
+    if not out.parent.is_dir():
+        raise UserError(f"No directory at {out.parent}; make it, or write elsewhere.")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UserError(f"{out} is the checkpoint to read; write to another file.")
+    weights = read_weights(source)
+    with about(source):
+        options = infer_options(weights)
+        with torch.device("meta"):  # no memory, no time: for names and shapes alone
+            model = XCiT(**options)
+        backbone, report = translate(weights, "", model.state_dict())
+    if whole:
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+        report = Report(list(weights), [], [], [])
+    else:
+        weights = {name: backbone[name] for name in report.matched}
+    described = ("variant", "embed_dim", "depth", "patch_size", "num_heads")
+    save_weights(weights, out, {name: str(options[name]) for name in described if name in options})
+    return report
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes tensors to a file, whole or not at all.
+
+    Args:
+        weights: Tensors by name, which may share memory or be views; the file holds each by itself.
+        path: ``.safetensors`` or ``.pth``.
+        metadata: What a ``.safetensors`` file says about itself; a ``.pth`` file cannot.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    own = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(own, part, {"format": "pt", **metadata})
+        else:
+            torch.save(own, part)
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"Could not write {path}: {error}; free the place, or write elsewhere.") from error
+    finally:
+        part.unlink(missing_ok=True)
