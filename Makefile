@@ -1,5 +1,6 @@
-# make demo   sets up, trains Mask R-CNN + XCiT on the embedded data set, evaluates it, draws what it found
-# make test   sets up if needed, runs every test
+# make demo       sets up, trains Mask R-CNN + XCiT on the embedded data set, evaluates it, draws what it found
+# make demo-seg   the same for segmentation: Semantic FPN + XCiT, or with HEAD=upernet UperNet + XCiT
+# make test       sets up if needed, runs every test
 #
 # PYTHON=python3.12  interpreter to set up with (3.10 to 3.12)
 # STACK=openmmlab    the original MM libraries instead of the maintained forks
@@ -7,15 +8,14 @@
 PYTHON ?= python3
 STACK ?= mm
 VENV ?= .venv-$(STACK)
-OUT ?= work_dirs/demo
+HEAD ?= sem_fpn
 
 # Where cores are shared, a thread that waits must leave its core to one that works: else a step takes many times as long.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 python := $(VENV)/bin/python
-config := configs/detection/mask_rcnn_xcit_n12_p8_shapes.py
 
-.PHONY: setup test test-fast lint demo lock clean
+.PHONY: setup test test-fast lint demo demo-seg lock clean
 
 setup: $(VENV)/.installed
 
@@ -39,7 +39,11 @@ lint: setup
 	$(python) -m ruff format --check .
 	$(python) -m mypy
 
-demo: setup
+demo: config := configs/detection/mask_rcnn_xcit_n12_p8_shapes.py
+demo: OUT ?= work_dirs/demo
+demo-seg: config := configs/segmentation/$(HEAD)_xcit_n12_p8_shapes.py
+demo-seg: OUT ?= work_dirs/demo-seg
+demo demo-seg: setup
 	$(python) tools/make_shapes.py data/shapes
 	$(python) tools/train.py $(config) --work-dir $(OUT) $(DEMO_OPTIONS)
 	$(python) tools/test.py $(config) $(OUT) --work-dir $(OUT)/test --out $(OUT)/metrics.json --show-dir $(OUT)/pictures

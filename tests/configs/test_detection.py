@@ -1,6 +1,7 @@
 """The detection configs against the published recipe, and that each of them builds."""
 
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,27 +13,28 @@ import torch
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 import xcit_dense.mm  # noqa: F401  isort: skip
-from mmengine.config import Config
-from mmengine.dataset import Compose
-from mmengine.hooks import ParamSchedulerHook
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from xcit_dense import VARIANTS
 from xcit_dense.data import CLASSES, PALETTE
 from xcit_dense.mm.config import load_config
-from xcit_dense.zoo import CLASSIFIERS, SCHEME
 
 DIRECTORY = Path(__file__).parents[2] / "configs" / "detection"
 LEAVES = sorted(DIRECTORY.glob("*.py"))
-PUBLISHED = [leaf for leaf in LEAVES if "_base_/mask_rcnn_3x_coco.py" in leaf.read_text()]
+OF_VARIANTS = [leaf for leaf in LEAVES if re.fullmatch(r"mask_rcnn_xcit_[a-z]\d+(_p8)?", leaf.stem)]
+NOTE = re.compile(r"# Nobody published this one; the recipe is that of (\w+)\.\n")
+PUBLISHED = [leaf for leaf in OF_VARIANTS if not NOTE.search(leaf.read_text())]
+UNPUBLISHED = [leaf for leaf in OF_VARIANTS if leaf not in PUBLISHED]
 S12 = DIRECTORY / "mask_rcnn_xcit_s12.py"
+S12_1X = DIRECTORY / "mask_rcnn_xcit_s12_1x.py"
 SHAPES = DIRECTORY / "mask_rcnn_xcit_n12_p8_shapes.py"
 SHORT_SIDES = list(range(480, 801, 32))
 LONG_SIDE = 1333
 
 of_each = pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
+of_each_variant = pytest.mark.parametrize("path", OF_VARIANTS, ids=lambda path: path.stem)
 of_each_published = pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+of_each_unpublished = pytest.mark.parametrize("path", UNPUBLISHED, ids=lambda path: path.stem)
 
 
 @pytest.fixture(autouse=True)
@@ -41,67 +43,46 @@ def _scope():
         yield
 
 
-def build_model(config):
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(config.model)
-
-
-@pytest.fixture(scope="module")
-def s12():
-    """The S12 config, the detector built from it, and its optimizer."""
-    config = Config.fromfile(S12)
-    model = build_model(config)
-    return SimpleNamespace(config=config, model=model, optim=build_optim_wrapper(model, config.optim_wrapper))
-
-
-@pytest.fixture
-def recipe(reference):
-    """The published recipe of a config, found by its backbone's variant."""
-    recipes = reference("recipes")
-
-    def find(config):
-        return recipes[f"mask_rcnn_xcit_{config.model.backbone.variant}_3x_coco"]
-
-    return find
-
-
 # Every config
 
 
 @of_each
-def test_model_optimizer_pipelines_and_hooks_build(path):
-    config = Config.fromfile(path)
-    model = build_model(config)
-    wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    assert sum(len(group["params"]) for group in wrapper.optimizer.param_groups) == len(list(model.parameters()))
-    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        Compose(config[loader].dataset.pipeline)
-    for hook in config.custom_hooks:
-        HOOKS.build(hook)
-    for scheduler in config.param_scheduler:
-        PARAM_SCHEDULERS.build({**scheduler, "optimizer": wrapper, "epoch_length": 100})
+def test_model_optimizer_pipelines_hooks_and_schedules_build(path, everything_builds):
+    everything_builds(path)
 
 
 @of_each
-def test_widths_strides_and_levels_agree(path):
-    config = Config.fromfile(path)
-    model = build_model(config)
-    neck, rpn, roi = config.model.neck, model.rpn_head, model.roi_head
+def test_every_parameter_learns_at_the_same_rate_unless_asked_otherwise(path, learning, read):
+    assert {rate for rate, _ in learning(path).values()} == {read(path).optim_wrapper.optimizer.lr}
+
+
+@of_each
+def test_the_rate_rises_to_that_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
+    rates, highest = learning_rates(read(path)), read(path).optim_wrapper.optimizer.lr
+    assert rates[0] < highest / 10
+    assert max(rates) == pytest.approx(highest)
+    assert rates[-1] <= highest / 100 * (1 + 1e-9)
+
+
+@of_each
+def test_widths_strides_and_levels_agree(path, built):
+    config, model = built(path).config, built(path).model
+    rpn, roi = model.rpn_head, model.roi_head
     width = VARIANTS[config.model.backbone.variant].embed_dim
-    assert tuple(neck.in_channels) == model.backbone.out_channels == (width,) * 4
+    assert tuple(model.neck.in_channels) == model.backbone.out_channels == (width,) * 4
     strides = model.backbone.out_strides
     assert rpn.in_channels == roi.bbox_head.in_channels == config.model.roi_head.mask_head.in_channels
-    assert rpn.in_channels == neck.out_channels
-    assert [stride[0] for stride in rpn.prior_generator.strides] == [4, 8, 16, 32, 64][: neck.num_outs]
+    assert rpn.in_channels == model.neck.out_channels
+    assert [stride[0] for stride in rpn.prior_generator.strides] == [4, 8, 16, 32, 64][: model.neck.num_outs]
     for extractor in (roi.bbox_roi_extractor, roi.mask_roi_extractor):
-        assert extractor.out_channels == neck.out_channels
+        assert extractor.out_channels == model.neck.out_channels
         assert tuple(extractor.featmap_strides) == strides
     assert roi.bbox_head.num_classes == roi.mask_head.num_classes
 
 
 @of_each
-def test_truth_is_evaluated_at_the_pictures_own_annotations(path):
-    config = Config.fromfile(path)
+def test_truth_is_evaluated_at_the_pictures_own_annotations(path, read):
+    config = read(path)
     for dataset, evaluator in (("val_dataloader", "val_evaluator"), ("test_dataloader", "test_evaluator")):
         dataset = config[dataset].dataset
         assert config[evaluator].ann_file == dataset.data_root + dataset.ann_file
@@ -110,122 +91,99 @@ def test_truth_is_evaluated_at_the_pictures_own_annotations(path):
     assert config.train_dataloader.dataset.ann_file != config.val_dataloader.dataset.ann_file
 
 
-@of_each
-def test_it_starts_from_published_weights_of_its_own_variant_or_from_none(path):
-    backbone = Config.fromfile(path).model.backbone
-    if backbone.get("init_cfg"):
-        name = backbone.init_cfg.checkpoint.removeprefix(SCHEME)
-        assert name in CLASSIFIERS
-        assert name.startswith(backbone.variant + "_")
+# Leaves
 
 
-@of_each_published
+def test_every_variant_has_its_leaf(named, read):
+    assert {path.stem: read(path).model.backbone.variant for path in OF_VARIANTS} == named("mask_rcnn")
+    assert set(named("mask_rcnn").values()) == set(VARIANTS)
+
+
+@pytest.mark.parametrize("path", [*OF_VARIANTS, S12_1X], ids=lambda path: path.stem)
 def test_a_leaf_says_only_what_makes_it_different(path):
     assert len(path.read_text().splitlines()) <= 14
+
+
+@pytest.mark.parametrize("path", [*OF_VARIANTS, S12_1X], ids=lambda path: path.stem)
+def test_a_leaf_starts_from_a_published_classifier_of_its_own_variant(path, starts_from, read):
+    weights = starts_from(path)
+    assert (weights.task, weights.variant) == ("classification", read(path).model.backbone.variant)
+
+
+def test_the_shapes_config_starts_from_random_weights(starts_from):
+    assert starts_from(SHAPES) is None
+
+
+@of_each_unpublished
+def test_an_unpublished_leaf_takes_the_recipe_of_the_published_neighbour_that_it_names(path, changes):
+    neighbour = path.with_stem(f"mask_rcnn_xcit_{NOTE.search(path.read_text())[1]}")
+    assert neighbour in PUBLISHED
+    assert neighbour.stem.endswith("_p8") == path.stem.endswith("_p8")
+    own = {"variant", "init_cfg.checkpoint"}
+    assert {f"model.backbone.{name}" for name in own} <= changes(path, neighbour)
+    assert changes(path, neighbour) <= {"model.neck.in_channels", *(f"model.backbone.{name}" for name in own)}
 
 
 # The published recipe
 
 
+def test_every_published_recipe_has_its_config(recipe_name, reference):
+    names = [name for name in reference("recipes") if name.startswith("mask_rcnn_")]
+    assert len(names) == 8
+    assert sorted(map(recipe_name, PUBLISHED)) == sorted(names)
+
+
 @of_each_published
-def test_the_backbone_is_the_published_one(path, recipe):
-    config = Config.fromfile(path)
-    published = recipe(config)["backbone"]
-    backbone = build_model(config).backbone
-    block = backbone.blocks[0]
-    built = {
-        "patch_size": backbone.patch_size,
-        "embed_dim": backbone.embed_dim,
-        "depth": len(backbone.blocks),
-        "num_heads": block.attn.num_heads,
-        "mlp_ratio": block.mlp.fc1.out_features / backbone.embed_dim,
-        "qkv_bias": block.attn.qkv.bias is not None,
-        "drop_path_rate": config.model.backbone.drop_path_rate,
-        "out_indices": list(backbone.out_indices),
+def test_every_field_is_the_published_one(path, built, fields, published_fields, describe):
+    model = built(path).model
+    heads = {
+        "anchor_strides": [stride[0] for stride in model.rpn_head.prior_generator.strides],
+        "bbox_strides": describe(model.roi_head.bbox_roi_extractor, "featmap_strides")["featmap_strides"],
+        "mask_strides": describe(model.roi_head.mask_roi_extractor, "featmap_strides")["featmap_strides"],
     }
-    if config.model.backbone.variant == "medium_24_p16":
-        published["patch_size"] = 16  # the published config's own error
-    eta = published.pop("eta", None)
-    assert built == published
-    assert eta is None or torch.allclose(block.gamma1, torch.tensor(eta))
+    assert {**fields(path), **heads} == published_fields(path)
 
 
 @of_each_published
-def test_neck_strides_batch_and_length_are_the_published_ones(path, recipe):
-    config = Config.fromfile(path)
-    published = recipe(config)
-    assert published["neck"] == {**config.model.neck, "in_channels": list(config.model.neck.in_channels)}
-    assert list(config.model.rpn_head.anchor_generator.strides) == published["anchor_strides"]
-    assert list(config.model.roi_head.bbox_roi_extractor.featmap_strides) == published["bbox_strides"]
-    assert list(config.model.roi_head.mask_roi_extractor.featmap_strides) == published["mask_strides"]
-    assert config.train_dataloader.batch_size == published["samples_per_gpu"]
-    assert config.auto_scale_lr.base_batch_size == 8 * published["samples_per_gpu"]
-    assert config.auto_scale_lr.enable is False
-    assert config.train_cfg.max_epochs == published["runner"]["max_epochs"]
-    assert config.train_cfg.by_epoch if "by_epoch" in config.train_cfg else "Epoch" in config.train_cfg.type
-    assert config.model.roi_head.bbox_head.num_classes == 80
-
-
-def test_mixed_precision_is_used_where_there_is_a_gpu(s12):
-    assert s12.config.optim_wrapper.type == "AutoAmpOptimWrapper"
-
-
-def published_decay(name, optimizer):
-    """Weight decay of a parameter by mmcv's rule: the longest key in its name decides, of equals the first."""
-    keys = optimizer["paramwise_cfg"]["custom_keys"]
-    for key in sorted(sorted(keys), key=len, reverse=True):
-        if key in name:
-            return optimizer["weight_decay"] * keys[key]["decay_mult"]
-    return optimizer["weight_decay"]
-
-
-def test_each_parameter_learns_and_decays_as_published(s12, recipe):
-    published = recipe(s12.config)["optimizer"]
-    optimizer = s12.optim.optimizer
-    assert type(optimizer).__name__ == published["type"]
-    names = {id(parameter): name for name, parameter in s12.model.named_parameters()}
-    got = {}
-    for group in optimizer.param_groups:
-        assert list(group["betas"]) == published["betas"]
-        for parameter in group["params"]:
-            got[names.pop(id(parameter))] = group["lr"], group["weight_decay"]
-    assert not names, "parameters that do not learn"
-    assert got == {name: (published["lr"], published_decay(name, published)) for name in got}
+def test_each_parameter_learns_and_decays_as_published(path, learning, published_learning):
+    got = learning(path)
+    assert got == published_learning(path)
     assert {name for name, (_, decay) in got.items() if decay == 0} == {name for name in got if "norm" in name}
-    assert set(dict(s12.model.backbone.named_parameters())) <= {name.removeprefix("backbone.") for name in got}
     assert Counter(decay for _, decay in got.values()).keys() == {0.0, 0.05}
 
 
-def learning_rates(config, wrapper, epoch_length):
-    """Rates of each iteration of a whole training, stepped as a Runner steps its schedulers."""
-    schedulers = [
-        PARAM_SCHEDULERS.build({**scheduler, "optimizer": wrapper, "epoch_length": epoch_length})
-        for scheduler in config.param_scheduler
-    ]
-    runner, hook = SimpleNamespace(param_schedulers=schedulers), ParamSchedulerHook()
-    for _ in range(config.train_cfg.max_epochs):
-        for batch in range(epoch_length):
-            rates = {group["lr"] for group in wrapper.optimizer.param_groups}
-            assert len(rates) == 1
-            yield rates.pop()
-            hook.after_train_iter(runner, batch)
-        hook.after_train_epoch(runner)
-
-
 @of_each_published
-def test_the_rate_warms_up_and_falls_as_published(path, recipe):
-    config = Config.fromfile(path)
-    published, rule = recipe(config)["optimizer"], recipe(config)["lr_config"]
-    wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), config.optim_wrapper)
+def test_the_rate_warms_up_and_falls_as_published(path, read, recipe, learning_rates):
+    rule, highest = recipe(path)["lr_config"], recipe(path)["optimizer"]["lr"]
+    assert (rule.pop("policy"), rule.pop("warmup")) == ("step", "linear")
+    length, ratio, falls = rule.pop("warmup_iters"), rule.pop("warmup_ratio"), rule.pop("step")
+    assert not rule
     epoch_length = 20
-    rates = list(learning_rates(config, wrapper, epoch_length))
-    assert len(rates) == 36 * epoch_length
-    for iteration in (0, 1, 100, 250, 499, 500, 501):
-        warm_up = 1 - (1 - min(iteration / rule["warmup_iters"], 1)) * (1 - rule["warmup_ratio"])
-        assert rates[iteration] == pytest.approx(published["lr"] * warm_up, rel=1e-9)
-    for iteration in range(rule["warmup_iters"], len(rates)):
-        falls = sum(iteration // epoch_length >= epoch for epoch in rule["step"])
-        assert rates[iteration] == pytest.approx(published["lr"] * 0.1**falls, rel=1e-9)
+    rates = learning_rates(read(path), epoch_length)
+    assert len(rates) == recipe(path)["runner"]["max_epochs"] * epoch_length == 36 * epoch_length
+    for iteration, rate in enumerate(rates):
+        warm_up = 1 - (1 - min(iteration / length, 1)) * (1 - ratio)
+        fallen = sum(iteration // epoch_length >= epoch for epoch in falls)
+        assert rate == pytest.approx(highest * warm_up * 0.1**fallen, rel=1e-9), iteration
+
+
+@of_each_variant
+def test_the_rate_is_meant_for_eight_processes_of_the_published_batch(path, read):
+    config = read(path)
+    assert (config.train_dataloader.batch_size, config.auto_scale_lr.base_batch_size) == (2, 16)
+    assert config.auto_scale_lr.enable is False
+    assert config.model.roi_head.bbox_head.num_classes == 80
+
+
+def test_the_short_schedule_is_the_long_one_in_twelve_epochs(read, changes, learning_rates):
+    assert changes(S12_1X, S12) == {"param_scheduler", "train_cfg.max_epochs"}
+    epoch_length = 100
+    short, long = (learning_rates(read(path), epoch_length) for path in (S12_1X, S12))
+    assert len(short) == 12 * epoch_length
+    assert short[: 8 * epoch_length] == long[: 8 * epoch_length]
+    for epoch, fallen in {7: 0, 8: 1, 10: 1, 11: 2}.items():
+        rates = short[epoch * epoch_length : (epoch + 1) * epoch_length]
+        assert rates == pytest.approx([1e-4 * 0.1**fallen] * epoch_length)
 
 
 # Pictures
@@ -312,10 +270,11 @@ def test_test_pictures_are_resized_whole_to_800_by_1333(pictures):
     assert seen
 
 
-def test_images_are_normalised_as_rgb_and_padded_to_a_multiple_of_32(s12):
+def test_images_are_normalised_as_rgb_and_padded_to_a_multiple_of_32(read):
     colour = torch.tensor([103.53, 116.28, 123.675])  # ImageNet's mean as OpenCV reads it: blue, green, red
     image = colour.round().to(torch.uint8)[:, None, None].expand(3, 40, 50)
-    batch = s12.model.data_preprocessor({"inputs": [image, image[:, :30, :30]]}, training=False)["inputs"]
+    preprocessor = MODELS.build(read(S12).model.data_preprocessor)
+    batch = preprocessor({"inputs": [image, image[:, :30, :30]]}, training=False)["inputs"]
     assert batch.shape == (2, 3, 64, 64)
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     expected = (colour.round().flip(0) - mean) / std

@@ -15,6 +15,9 @@ from xcit_dense.mm.config import check_config, load_config, read_categories
 CONFIGS = Path(__file__).parents[2] / "configs"
 S12 = CONFIGS / "detection/mask_rcnn_xcit_s12.py"
 SHAPES = CONFIGS / "detection/mask_rcnn_xcit_n12_p8_shapes.py"
+SEM_FPN = CONFIGS / "segmentation/sem_fpn_xcit_n12.py"
+UPERNET = CONFIGS / "segmentation/upernet_xcit_n12.py"
+SEGMENTATION_SHAPES = [CONFIGS / f"segmentation/{head}_xcit_n12_p8_shapes.py" for head in ("sem_fpn", "upernet")]
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
 
@@ -70,6 +73,26 @@ def test_every_data_set_and_evaluator_gets_the_new_root(shared, end):
     for evaluator in EVALUATORS:
         assert Path(config[evaluator].ann_file) == root / "annotations/instances_val2017.json"
     check_config(config)
+
+
+@pytest.mark.parametrize("path", [SEM_FPN, UPERNET], ids=lambda path: path.stem)
+@pytest.mark.parametrize("end", ["", "/"])
+def test_every_data_set_of_a_segmentation_config_gets_the_new_root(shared, path, end):
+    root = shared / "data" / "ADEChallengeData2016"
+    config = load_config(path, {"model.backbone.init_cfg": None}, data_root=f"{root}{end}")
+    for loader, split in zip(LOADERS, ("training", "validation", "validation")):
+        dataset = config[loader].dataset
+        assert Path(dataset.data_root) == root
+        assert (root / dataset.data_prefix.img_path).samefile(root / "images" / split)
+        assert (root / dataset.data_prefix.seg_map_path).samefile(root / "annotations" / split)
+    check_config(config)
+
+
+@pytest.mark.parametrize("path", SEGMENTATION_SHAPES, ids=lambda path: path.stem)
+def test_the_segmentation_shapes_configs_pass_and_refuse_another_root(path, shapes, tmp_path):
+    check_config(load_config(path, data_root=str(shapes)))
+    refused([f"No data directory at {tmp_path / 'gone'}"], check_config, load_config(path, None, f"{tmp_path}/gone"))
+    refused([f"No directory at {tmp_path / 'images'}"], check_config, load_config(path, None, str(tmp_path)))
 
 
 def test_a_relative_root_stays_relative(shapes, monkeypatch):
@@ -254,6 +277,55 @@ def test_an_unknown_variant_is_refused_with_the_nearest(checked):
 def test_a_neck_of_another_width_is_refused(checked):
     words = ["model.neck.in_channels is [128, 128, 128, 128]", "[192, 192, 192, 192]"]
     refused(words, checked, **{"model.backbone.variant": "tiny_12_p8"})
+
+
+@pytest.fixture
+def widths(written):
+    """Checks the widths of a segmentor with XCiT-N12, 128 channels wide, and no data."""
+
+    def check(**parts):
+        model = {"type": "EncoderDecoder", "backbone": {"type": "XCiT", "variant": "nano_12_p16"}, **parts}
+        imports = {"imports": ["xcit_dense.mm"]}
+        check_config(load_config(written(default_scope="mmseg", custom_imports=imports, model=model)))
+
+    return check
+
+
+@pytest.mark.parametrize("part", ["decode_head", "auxiliary_head"])
+@pytest.mark.parametrize(("given", "needed"), [(192, 128), ([128, 128, 128, 192], [128] * 4), ([64], [128])])
+def test_a_head_of_another_width_than_the_levels_that_it_reads_is_refused(widths, part, given, needed):
+    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+    right = {"decode_head": {"in_channels": [128] * 4}, "auxiliary_head": {"in_channels": 128}}
+    widths(**right)
+    words = [f"model.{part}.in_channels is {given}", "128 channels", f"model.{part}.in_channels={needed}"]
+    refused(words, widths, **{**right, part: {"in_channels": given}})
+
+
+def test_each_of_several_auxiliary_heads_is_held_to_the_width(widths):
+    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+    right = {"decode_head": {"in_channels": [128] * 4}}
+    widths(**right, auxiliary_head=[{"in_channels": 128}, {"in_channels": 128}])
+    for heads in ([192, 128], [128, 192]):
+        parts = {**right, "auxiliary_head": [{"in_channels": width} for width in heads]}
+        refused(["auxiliary_head", "in_channels is 192", "128 channels"], widths, **parts)
+
+
+def test_heads_behind_a_neck_may_have_any_width(widths):
+    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+    neck = {"type": "FPN", "in_channels": [128] * 4, "out_channels": 64}
+    widths(neck=neck, decode_head={"in_channels": [64] * 4}, auxiliary_head={"in_channels": 64})
+    wrong = {**neck, "in_channels": [64] * 4}
+    refused(["model.neck.in_channels is [64, 64, 64, 64]"], widths, neck=wrong, decode_head={"in_channels": [64] * 4})
+
+
+@pytest.mark.parametrize("head", ["decode_head", "auxiliary_head"])
+def test_the_upernet_config_with_another_variant_is_refused_for_each_head(shared, head):
+    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+    options = {"model.backbone.init_cfg": None, "model.backbone.variant": "tiny_12_p16"}
+    if head == "auxiliary_head":
+        options["model.decode_head.in_channels"] = [192] * 4
+    config = load_config(UPERNET, options, str(shared / "data" / "ADEChallengeData2016"))
+    refused([f"model.{head}.in_channels is", "192 channels"], check_config, config)
 
 
 def test_a_backbone_of_the_libraries_passes(checked):

@@ -13,22 +13,33 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def scripts():
-    """Directory of MMDetection's own scripts."""
-    directory = Path(importlib.util.find_spec("mmdet").origin).parent / ".mim" / "tools"
-    if not directory.is_dir():
-        pytest.skip(f"this MMDetection has no scripts at {directory}")
-    return directory
+    """Finds the directory of a library's own scripts."""
+
+    def find(library):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+        directory = Path(importlib.util.find_spec(library).origin).parent / ".mim" / "tools"
+        if not directory.is_dir():
+            pytest.skip(f"this {library} has no scripts at {directory}")
+        return directory
+
+    return find
 
 
 @pytest.fixture
-def at(shapes):
+def roots(shapes):
     """Options that put the shapes data set in place of the config's, for scripts without ``--data-root``."""
+    return [f"{split}_dataloader.dataset.data_root={shapes}/" for split in ("train", "val", "test")]
+
+
+@pytest.fixture
+def at(roots, shapes):
+    """Those options for a detection config, whose evaluators read annotations too."""
     annotations = shapes / "annotations" / "instances_val2017.json"
-    roots = [f"{split}_dataloader.dataset.data_root={shapes}/" for split in ("train", "val", "test")]
     return [*roots, *(f"{split}_evaluator.ann_file={annotations}" for split in ("val", "test"))]
 
 
 def test_mmdetections_train_and_test_scripts_take_the_config(scripts, python, tools, short, at, tmp_path):
+    scripts = scripts("mmdet")
     python(scripts / "train.py", tools.shapes, "--work-dir", tmp_path, *short(2), *at, CUDA_VISIBLE_DEVICES="")
     checkpoint = tmp_path / "iter_2.pth"
     assert checkpoint.is_file()
@@ -53,8 +64,31 @@ def test_mmdetections_inferencer_takes_the_config(python, tools, trained, shapes
     assert process.stdout.splitlines()[-1] == str([["bboxes", "labels", "masks", "scores"]] * 2)
 
 
-def test_mmsegmentations_inferencer_can_be_imported(python):
+def test_mmsegmentations_train_and_test_scripts_take_the_config(scripts, python, tools, short, roots, tmp_path):
+    scripts = scripts("mmseg")
+    config = tools.segmentation["upernet_xcit_n12_p8_shapes"]
+    python(scripts / "train.py", config, "--work-dir", tmp_path, *short(2), *roots, CUDA_VISIBLE_DEVICES="")
+    checkpoint = tmp_path / "iter_2.pth"
+    assert checkpoint.is_file()
+    assert (tmp_path / "learning_curve.png").is_file()
+    command = [scripts / "test.py", config, checkpoint, "--work-dir", tmp_path / "test", "--out", tmp_path / "labels"]
+    process = python(*command, "--cfg-options", *roots, CUDA_VISIBLE_DEVICES="")
+    assert "mIoU" in process.stdout + process.stderr
+    assert len(list((tmp_path / "labels").iterdir())) == 4
+
+
+def test_mmsegmentations_inferencer_takes_the_config(python, tools, train, shapes):
     pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
-    assert python("-c", "from mmseg.apis import MMSegInferencer; print(MMSegInferencer.__name__)").stdout == (
-        "MMSegInferencer\n"
+    config = tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]
+    process = python(
+        "-c",
+        "import sys\n"
+        "from mmseg.apis import MMSegInferencer\n"
+        "config, weights, *pictures = sys.argv[1:]\n"
+        "inferencer = MMSegInferencer(model=config, weights=weights, device='cpu')\n"
+        "print([(each.shape, each.max() < 5) for each in inferencer(pictures)['predictions']])",
+        config,
+        train(config).checkpoint,
+        *sorted((shapes / "val2017").iterdir())[:2],
     )
+    assert process.stdout.splitlines()[-1].replace("np.True_", "True") == str([((96, 96), True)] * 2)

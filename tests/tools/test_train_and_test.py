@@ -9,29 +9,12 @@ from PIL import Image
 
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
-import xcit_dense.mm  # noqa: F401  lets torch.load read MM checkpoints
-
-
-def read(checkpoint):
-    return torch.load(checkpoint, weights_only=True, map_location="cpu")
-
-
-def records(work_dir):
-    """What the training logged, one dictionary an iteration."""
-    lines = [line for path in sorted(work_dir.glob("*/vis_data/scalars.json")) for line in path.open()]
-    return [record for record in map(json.loads, lines) if "loss" in record]
-
-
-def steps(checkpoint):
-    """Steps that the optimizer has made, one number if all parameters agree."""
-    return {int(state["step"]) for state in read(checkpoint)["optimizer"]["state"].values()}
-
 
 # Runs
 
 
 @pytest.mark.slow
-def test_training_writes_checkpoint_log_and_curve(trained):
+def test_training_writes_checkpoint_log_and_curve(trained, read, records, steps):
     checkpoint = read(trained.checkpoint)
     assert checkpoint["meta"]["iter"] == 4
     assert any(name.startswith("backbone.blocks.11.") for name in checkpoint["state_dict"])
@@ -47,7 +30,9 @@ def test_training_writes_checkpoint_log_and_curve(trained):
 
 
 @pytest.mark.slow
-def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, short, shapes, tmp_path):
+def test_resuming_goes_on_from_the_last_checkpoint(
+    trained, python, tools, short, shapes, tmp_path, read, records, steps
+):
     work_dir = tmp_path / "resumed"
     work_dir.mkdir()
     (work_dir / "iter_4.pth").symlink_to(trained.checkpoint)
@@ -63,7 +48,7 @@ def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, short
 
 @pytest.mark.slow
 def test_resuming_from_a_named_checkpoint_in_mixed_precision_runs_in_float32_on_cpu(
-    trained, python, tools, short, shapes, tmp_path
+    trained, python, tools, short, shapes, tmp_path, read, records, steps
 ):
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
     process = python(*command, "--resume", trained.checkpoint, "--amp", *short(5))
@@ -77,7 +62,7 @@ def test_resuming_from_a_named_checkpoint_in_mixed_precision_runs_in_float32_on_
 
 
 @pytest.mark.slow
-def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, short, shapes, tmp_path):
+def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, short, shapes, tmp_path, records):
     """Two pictures a step, where the config means four."""
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
     python(*command, "--auto-scale-lr", *short(1))
@@ -122,11 +107,10 @@ def test_testing_draws_truth_beside_prediction(tested, shapes):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested):
+def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested, logged):
     """The same pictures and weights, so what training printed last."""
     metrics = json.loads((tested[0] / "new" / "metrics.json").read_text())
-    records = [json.loads(line) for path in trained.work_dir.glob("*/vis_data/scalars.json") for line in path.open()]
-    assert metrics.keys() == {name for name in records[-1] if name.startswith("coco/")}
+    assert metrics.keys() == {name for name in logged(trained.work_dir)[-1] if name.startswith("coco/")}
 
 
 # Real pictures, the unmodified config
@@ -167,7 +151,7 @@ def real(shared, python, tools, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_s12_config_trains_and_evaluates_on_real_pictures(real):
+def test_the_s12_config_trains_and_evaluates_on_real_pictures(real, records):
     work_dir, _, _, output = real
     assert [record["epoch"] for record in records(work_dir)] == [1]
     assert np.isfinite(records(work_dir)[0]["loss"])
@@ -289,7 +273,7 @@ def test_metrics_under_another_ending_are_refused(refusal, tools):
 @pytest.mark.parametrize("tool", ["train", "test"])
 def test_help_names_every_option(python, tools, tool):
     text = python(getattr(tools, tool), "--help").stdout
-    own = {"train": ["--resume", "--amp", "--auto-scale-lr"], "test": ["--out", "--show-dir"]}[tool]
+    own = {"train": ["--resume", "--amp", "--auto-scale-lr"], "test": ["--out", "--show-dir", "--tta"]}[tool]
     for option in ["--device", "--data-root", "--work-dir", "--cfg-options", "--launcher", *own]:
         assert option in text
 

@@ -140,12 +140,12 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
 
 def _check_widths(model: Any, width: int) -> None:
     """What reads the pyramid must be as wide as the backbone: MM's text configs cannot compute one from the other."""
-    # A neck hides the backbone's levels from the heads behind it.
-    readers = ("neck",) if model.get("neck") else ("decode_head", "auxiliary_head")
-    for reader in readers:
-        part = model.get(reader)
-        if isinstance(part, list):  # one neck behind another; several auxiliary heads
-            part = part[0]
+    # A neck hides the backbone's levels from the heads behind it, and from necks after it.
+    if model.get("neck"):
+        parts = [("neck", _as_list(model.neck)[0])]
+    else:
+        parts = [(name, part) for name in ("decode_head", "auxiliary_head") for part in _as_list(model.get(name))]
+    for name, part in parts:
         given = part.get("in_channels") if isinstance(part, dict) else None
         if given is None:
             continue
@@ -153,9 +153,13 @@ def _check_widths(model: Any, width: int) -> None:
         needed = width if isinstance(given, int) else [width] * len(given)
         if given != needed:
             raise UserError(
-                f"model.{reader}.in_channels is {given}, but each level of this XCiT has {width} channels; write "
-                f"model.{reader}.in_channels={needed}."
+                f"model.{name}.in_channels is {given}, but each level of this XCiT has {width} channels; write "
+                f"model.{name}.in_channels={needed}."
             )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _check_dataset(dataset: Any) -> None:

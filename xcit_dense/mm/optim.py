@@ -49,21 +49,25 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         UserError: ``layer_decay`` is absent or not in (0, 1], or the model has no XCiT.
     """
 
+    def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
+        # Here, because MMEngine adds no groups where paramwise_cfg is empty.
+        decay = (paramwise_cfg or {}).get("layer_decay")
+        if not isinstance(decay, int | float) or not 0 < decay <= 1:
+            raise UserError(
+                f"layer_decay={decay!r} must be above 0 and at most 1; write paramwise_cfg=dict(layer_decay=0.8)."
+            )
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **kwargs: Any) -> None:
         """Adds a group for each parameter of ``module``, as MMEngine does, and scales their rates."""
         super().add_params(params, module, prefix=prefix, **kwargs)
         if prefix:  # MMEngine descends through this method; the rates are scaled once, for the whole model
             return
-        decay = self.paramwise_cfg.get("layer_decay")
-        if not isinstance(decay, int | float) or not 0 < decay <= 1:
-            raise UserError(
-                f"layer_decay={decay!r} must be above 0 and at most 1; write paramwise_cfg=dict(layer_decay=0.8)."
-            )
         backbones = [part for part in module.modules() if isinstance(part, XCiT)]
         if not backbones:
             raise UserError("The constructor 'XCiTLayerDecay' found no XCiT in the model; leave the constructor out.")
         scales = {
-            id(parameter): decay ** _layers_above(name, len(backbone.blocks))
+            id(parameter): self.paramwise_cfg["layer_decay"] ** _layers_above(name, len(backbone.blocks))
             for backbone in backbones
             for name, parameter in backbone.named_parameters()
         }

@@ -1,0 +1,298 @@
+"""What the tests of the configs share: each config built once, and the published recipe that it is held to."""
+
+import functools
+import json
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+
+SIZES = {"n12": "nano_12", "t12": "tiny_12", "t24": "tiny_24", "s12": "small_12", "s24": "small_24"}
+SIZES |= {"m24": "medium_24", "l24": "large_24"}
+# The published config of this name says 8, where its file name and its AP say 16.
+MISTAKEN_PATCH_SIZE = "mask_rcnn_xcit_medium_24_p16_3x_coco"
+# Fields that are held to the recipe by what they do: the decay of each parameter, the rate at each step.
+BY_EFFECT = ("optimizer.paramwise_cfg.", "lr_config.")
+
+
+def flatten(node, prefix=""):
+    """Nested dictionaries as one, by dotted keys."""
+    if not isinstance(node, dict) or not node:
+        return {prefix.removesuffix("."): node}
+    return {key: value for name, child in node.items() for key, value in flatten(child, f"{prefix}{name}.").items()}
+
+
+@pytest.fixture(scope="session")
+def named():
+    """The variants by the names that the leaves of a head must have."""
+
+    def names(head):
+        return {
+            f"{head}_xcit_{short}{suffix}": f"{size}_{patch}"
+            for short, size in SIZES.items()
+            for suffix, patch in (("", "p16"), ("_p8", "p8"))
+        }
+
+    return names
+
+
+@pytest.fixture(scope="session")
+def read():
+    """Reads a config, once."""
+    from mmengine.config import Config
+
+    return functools.cache(Config.fromfile)
+
+
+@pytest.fixture(scope="session")
+def built(read):
+    """A config with its model, which has no memory for its weights, and its optimizer; made once."""
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import MODELS, DefaultScope
+
+    @functools.cache
+    def build(path):
+        config = read(path)
+        with DefaultScope.overwrite_default_scope(config.default_scope), torch.device("meta"):
+            model = MODELS.build(config.model)
+            optim = build_optim_wrapper(model, config.optim_wrapper)
+        return SimpleNamespace(config=config, model=model, optim=optim)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def everything_builds(built):
+    """Builds pipelines, hooks and schedulers of a config, beside its model and optimizer."""
+    from mmengine.dataset import Compose
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import HOOKS, PARAM_SCHEDULERS, DefaultScope
+
+    def build(path):
+        config, optim = built(path).config, built(path).optim
+        assert optim.optimizer.param_groups
+        pipelines = [config[f"{loader}_dataloader"].dataset.pipeline for loader in ("train", "val", "test")]
+        with DefaultScope.overwrite_default_scope(config.default_scope):
+            for pipeline in [*pipelines, config.get("tta_pipeline") or pipelines[0]]:
+                assert len(Compose(pipeline).transforms) == len(pipeline) > 1
+            for hook in config.custom_hooks:
+                HOOKS.build(hook)
+            wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), config.optim_wrapper)
+            for scheduler in config.param_scheduler:
+                PARAM_SCHEDULERS.build({**scheduler, "optimizer": wrapper, "epoch_length": 100})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def learning(built):
+    """Rate and decay with which each parameter of a config's model learns, by its name."""
+
+    def rates_and_decays(path):
+        names = {id(parameter): name for name, parameter in built(path).model.named_parameters()}
+        got = {}
+        for group in built(path).optim.optimizer.param_groups:
+            for parameter in group["params"]:
+                got[names.pop(id(parameter))] = group["lr"], group["weight_decay"]
+        assert not names, "parameters that do not learn"
+        assert any(name.startswith("backbone.blocks.") for name in got)
+        return got
+
+    return rates_and_decays
+
+
+@pytest.fixture(scope="session")
+def learning_rates():
+    """Rates of each iteration of a whole training, stepped as a Runner steps its schedulers."""
+    from mmengine.hooks import ParamSchedulerHook
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+
+    stepped = {}
+
+    def step(config, epoch_length):
+        with DefaultScope.overwrite_default_scope(config.default_scope):
+            wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), config.optim_wrapper)
+            schedulers = [
+                PARAM_SCHEDULERS.build({**scheduler, "optimizer": wrapper, "epoch_length": epoch_length})
+                for scheduler in config.param_scheduler
+            ]
+        runner, hook = SimpleNamespace(param_schedulers=schedulers), ParamSchedulerHook()
+        by_epoch = "max_epochs" in config.train_cfg
+        for iteration in range(config.train_cfg.max_epochs * epoch_length if by_epoch else config.train_cfg.max_iters):
+            rates = {group["lr"] for group in wrapper.optimizer.param_groups}
+            assert len(rates) == 1
+            yield rates.pop()
+            hook.after_train_iter(runner, iteration)
+            if by_epoch and (iteration + 1) % epoch_length == 0:
+                hook.after_train_epoch(runner)
+
+    def rates(config, epoch_length=100):
+        # Configs with the same schedule share its steps.
+        parts = [dict(config[name]) for name in ("optim_wrapper", "train_cfg")]
+        key = json.dumps([*parts, list(config.param_scheduler), epoch_length])
+        if key not in stepped:
+            stepped[key] = list(step(config, epoch_length))
+        return stepped[key]
+
+    return rates
+
+
+# What was published
+
+
+@pytest.fixture(scope="session")
+def recipe_name(read, reference):
+    """Name of the published recipe with a leaf's head and variant."""
+    recipes = reference("recipes")
+
+    def find(path):
+        start = f"{path.stem.partition('_xcit_')[0]}_xcit_{read(path).model.backbone.variant}_"
+        (name,) = (name for name in recipes if name.startswith(start))
+        return name
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def recipe(recipe_name, reference):
+    """The published recipe of a leaf, its one known mistake mended."""
+
+    def find(path):
+        name = recipe_name(path)
+        published = reference("recipes")[name]
+        if name == MISTAKEN_PATCH_SIZE:
+            assert published["backbone"]["patch_size"] == 8, "no longer mistaken"
+            published["backbone"]["patch_size"] = 16
+        return published
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def published_fields(recipe):
+    """The fields of a leaf's recipe by dotted keys, without those that are tested by their effect."""
+
+    def fields(path):
+        every = flatten(recipe(path))
+        kept = {key: value for key, value in every.items() if not key.startswith(BY_EFFECT)}
+        assert len(every) > len(kept) > 15
+        return kept
+
+    return fields
+
+
+@pytest.fixture(scope="session")
+def published_learning(recipe, built):
+    """What :func:`learning` should give, by mmcv's rule: the longest key in a name decides, of equals the first."""
+
+    def rates_and_decays(path):
+        optimizer = recipe(path)["optimizer"]
+        assert optimizer["paramwise_cfg"].keys() == {"custom_keys"}
+        keys = optimizer["paramwise_cfg"]["custom_keys"]
+        assert all(value.keys() == {"decay_mult"} for value in keys.values())
+
+        def decay(name):
+            found = (keys[key]["decay_mult"] for key in sorted(sorted(keys), key=len, reverse=True) if key in name)
+            return optimizer["weight_decay"] * next(found, 1)
+
+        return {name: (optimizer["lr"], decay(name)) for name, _ in built(path).model.named_parameters()}
+
+    return rates_and_decays
+
+
+@pytest.fixture(scope="session")
+def fields(built):
+    """The fields that every published recipe has, read off what a config builds."""
+    from mmengine.registry import MODELS, DefaultScope
+
+    def eta(config):
+        """First value of the gains; all other values are left out, to be quick."""
+        skipped = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
+        with mock.patch.multiple(torch.nn.init, **dict.fromkeys(skipped, lambda tensor, *_, **__: tensor)):
+            with DefaultScope.overwrite_default_scope(config.default_scope):
+                backbone = MODELS.build(config.model.backbone)
+            gains = torch.cat([value for name, value in backbone.named_parameters() if "gamma" in name])
+        assert len(gains) == 3 * len(backbone.blocks) * backbone.embed_dim
+        assert gains.unique().numel() == 1
+        return pytest.approx(gains[0].item(), rel=1e-6)
+
+    def read_off(path):
+        config, model, optim = vars(built(path)).values()
+        backbone, block = model.backbone, model.backbone.blocks[0]
+        (drop_path,) = {getattr(each.drop_path, "drop_prob", 0.0) for each in backbone.blocks}
+        defaults = optim.optimizer.defaults
+        runner = {
+            ("EpochBasedTrainLoop", "AutoAmpOptimWrapper"): "EpochBasedRunnerAmp",
+            ("IterBasedTrainLoop", "OptimWrapper"): "IterBasedRunner",
+        }
+        length = {key: value for key, value in config.train_cfg.items() if key.startswith("max_")}
+        return flatten(
+            {
+                "backbone": {
+                    "patch_size": backbone.patch_size,
+                    "embed_dim": backbone.embed_dim,
+                    "depth": len(backbone.blocks),
+                    "num_heads": block.attn.num_heads,
+                    "mlp_ratio": block.mlp.fc1.out_features / backbone.embed_dim,
+                    "qkv_bias": block.attn.qkv.bias is not None,
+                    "eta": eta(config),
+                    "drop_path_rate": drop_path,
+                    "out_indices": list(backbone.out_indices),
+                },
+                "neck": described(model.neck, "type in_channels out_channels num_outs") if model.with_neck else None,
+                "optimizer": {
+                    "type": type(optim.optimizer).__name__,
+                    **{key: defaults[key] for key in ("lr", "weight_decay")},
+                    "betas": list(defaults["betas"]),
+                },
+                "runner": {"type": runner[config.train_cfg.type, config.optim_wrapper.type], **length},
+                "samples_per_gpu": config.train_dataloader.batch_size,
+            }
+        )
+
+    return read_off
+
+
+@pytest.fixture(scope="session")
+def describe():
+    """Reads the named attributes off a module; ``type`` is its class."""
+    return described
+
+
+def described(module, names):
+    values = {name: type(module).__name__ if name == "type" else getattr(module, name) for name in names.split()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+# Leaves
+
+
+@pytest.fixture(scope="session")
+def changes(read):
+    """Keys in which two configs differ."""
+    absent = object()
+
+    def differ(path, other):
+        ours, theirs = (flatten(read(each)._cfg_dict.to_dict()) for each in (path, other))
+        return {key for key in ours | theirs if ours.get(key, absent) != theirs.get(key, absent)}
+
+    return differ
+
+
+@pytest.fixture(scope="session")
+def starts_from(read):
+    """The published weights that a config starts from, None for random ones."""
+    from xcit_dense.zoo import SCHEME, ZOO
+
+    def weights(path):
+        backbone = read(path).model.backbone
+        if not backbone.get("init_cfg"):
+            return None
+        assert backbone.init_cfg.keys() == {"type", "checkpoint"}
+        assert backbone.init_cfg.type == "Pretrained"
+        assert backbone.init_cfg.checkpoint.startswith(SCHEME)
+        return ZOO[backbone.init_cfg.checkpoint.removeprefix(SCHEME)]
+
+    return weights

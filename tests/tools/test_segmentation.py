@@ -1,0 +1,213 @@
+"""tools/train.py and tools/test.py on segmentation configs, as their user runs them."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+pytest.importorskip("mmcv", reason="mmcv is not installed")
+
+HEADS = ("sem_fpn", "upernet")
+SIZES = range(48, 144, 16)
+METRICS = {"aAcc", "mIoU", "mAcc"}
+
+of_each_head = pytest.mark.parametrize("head", HEADS)
+
+
+def written(options):
+    return ["--cfg-options", *(f"{name}={value}" for name, value in options.items())]
+
+
+@pytest.fixture(scope="module")
+def run(train, tools):
+    """A training of four iterations of the shapes config with a head."""
+
+    def trained(head):
+        config = tools.segmentation[f"{head}_xcit_n12_p8_shapes"]
+        return SimpleNamespace(config=config, **vars(train(config)))
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def evaluate(run, python, tools, shapes, tmp_path_factory):
+    """Tests a head's training with tools/test.py; gives the metrics, the directory and what the run said."""
+
+    def test(head, arguments):
+        out = tmp_path_factory.mktemp("tested")
+        command = [tools.test, run(head).config, run(head).work_dir, "--data-root", shapes, "--work-dir", out / "work"]
+        process = python(*command, "--device", "cpu", "--out", out / "new" / "metrics.json", *arguments(out))
+        assert [file.name for file in (out / "new").iterdir()] == ["metrics.json"]
+        metrics = json.loads((out / "new" / "metrics.json").read_text())
+        assert metrics.keys() == METRICS
+        assert all(0 <= value <= 100 for value in metrics.values())
+        return SimpleNamespace(out=out, metrics=metrics, output=process.stdout)
+
+    return test
+
+
+# Training
+
+
+@pytest.mark.slow
+@of_each_head
+def test_training_writes_checkpoint_log_and_curve(head, run, read, records, steps, logged):
+    trained = run(head)
+    checkpoint = read(trained.checkpoint)
+    assert checkpoint["meta"]["iter"] == 4
+    assert any(name.startswith("backbone.blocks.11.") for name in checkpoint["state_dict"])
+    assert steps(trained.checkpoint) == {4}
+    assert [record["iter"] for record in records(trained.work_dir)] == [1, 2, 3, 4]
+    assert all(np.isfinite(record["loss"]) for record in records(trained.work_dir))
+    assert ("aux.loss_ce" in records(trained.work_dir)[0]) == (head == "upernet")
+    assert logged(trained.work_dir)[-1].keys() >= METRICS
+    with Image.open(trained.work_dir / "learning_curve.png") as picture:
+        assert min(picture.size) > 300
+    for word in ("mIoU", "star", str(trained.work_dir / "learning_curve.png")):
+        assert word in trained.output
+
+
+@pytest.mark.slow
+def test_resuming_goes_on_from_the_last_checkpoint(run, python, tools, short, shapes, records, steps, tmp_path):
+    trained = run("sem_fpn")
+    (tmp_path / "iter_4.pth").symlink_to(trained.checkpoint)
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_4.pth"))
+    command = [tools.train, trained.config, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
+    python(*command, "--resume", *short(6))
+    assert [record["iter"] for record in records(tmp_path)] == [5, 6]
+    assert steps(tmp_path / "iter_6.pth") == {6}
+    rates = [record["lr"] for record in records(trained.work_dir) + records(tmp_path)]
+    assert rates == sorted(set(rates)), "the warm-up began anew"
+
+
+# Testing
+
+
+@pytest.fixture(scope="module")
+def tested(evaluate):
+    """What tools/test.py wrote about Semantic FPN, with pictures."""
+    return evaluate("sem_fpn", lambda out: ["--show-dir", out / "pictures"])
+
+
+@pytest.mark.slow
+def test_a_checkpoint_gives_the_metrics_of_its_training(tested, run, logged):
+    last = logged(run("sem_fpn").work_dir)[-1]
+    assert tested.metrics == pytest.approx({name: last[name] for name in METRICS})
+    for word in (*METRICS, str(tested.out / "new" / "metrics.json")):
+        assert word in tested.output
+
+
+@pytest.mark.slow
+def test_testing_draws_truth_beside_prediction(tested, shapes):
+    drawn = [path for path in (tested.out / "pictures").rglob("*") if path.suffix in (".png", ".jpg")]
+    pictures = sorted((shapes / "val2017").iterdir())
+    assert len(drawn) == len(pictures) == 4
+    for picture in pictures:
+        (path,) = (path for path in drawn if picture.stem in path.name)
+        with Image.open(path) as both, Image.open(picture) as one:
+            width, height = one.size
+            assert both.size == (2 * width, height)
+            left, right = (np.asarray(both.crop((x, 0, x + width, height)).convert("RGB"), int) for x in (0, width))
+            original = np.asarray(one.convert("RGB"), int)
+        for half in (left, right):
+            assert abs(half - original).mean() > 10, "nothing drawn"
+        assert not np.array_equal(left, right)
+
+
+@pytest.mark.slow
+def test_upernet_is_tested_in_windows_where_asked(evaluate, run, logged):
+    options = {"mode": "slide", "crop_size": "(96,96)", "stride": "(48,48)"}
+    tested = evaluate(
+        "upernet", lambda out: written({f"model.test_cfg.{key}": value for key, value in options.items()})
+    )
+    last = logged(run("upernet").work_dir)[-1]
+    assert tested.metrics != pytest.approx({name: last[name] for name in METRICS}), "not in windows"
+
+
+@pytest.mark.slow
+def test_augmented_testing_averages_over_sizes_and_flips(evaluate):
+    # Small and few, to be quick.
+    options = {f"tta_pipeline.1.transforms.0.{index}.scale": f"({size},{size})" for index, size in enumerate(SIZES)}
+    options["test_dataloader.dataset.indices"] = 2
+    tested = evaluate("sem_fpn", lambda out: ["--tta", *written(options)])
+    (config,) = (tested.out / "work").rglob("config.py")
+    assert "SegTTAModel" in config.read_text()
+    assert "TestTimeAug" in config.read_text()
+
+
+@pytest.mark.slow
+def test_augmented_testing_without_sizes_in_the_config_is_refused(refusal, tools, shapes, tmp_path):
+    (tmp_path / "any.pth").touch()
+    sentence = refusal(tools.test, tools.shapes, tmp_path / "any.pth", "--data-root", shapes, "--tta")
+    assert "--tta needs tta_model and tta_pipeline" in sentence
+    assert "ade20k.py" in sentence
+
+
+# Real pictures, the unmodified configs
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def real(request, shared, python, tools, tmp_path_factory):
+    """A head with XCiT-N12 trained for two steps on real pictures, made small."""
+    work_dir = tmp_path_factory.mktemp("real")
+    small = "(64,64)"
+    options = {
+        "model.backbone.init_cfg": None,
+        "model.data_preprocessor.size": small,
+        "train_cfg.max_iters": 2,
+        "train_cfg.val_interval": 2,
+        "train_dataloader.num_workers": 0,
+        "train_dataloader.persistent_workers": False,
+        "train_dataloader.dataset.pipeline.2.scale": "(256,64)",
+        "train_dataloader.dataset.pipeline.3.crop_size": small,
+        "default_hooks.checkpoint.interval": 2,
+        "default_hooks.checkpoint.save_optimizer": False,
+        "default_hooks.logger.interval": 1,
+        **{
+            f"{loader}.{name}": value
+            for loader in ("val_dataloader", "test_dataloader")
+            for name, value in (
+                ("dataset.indices", 2),
+                ("num_workers", 0),
+                ("persistent_workers", False),
+                ("dataset.pipeline.1.scale", "(256,64)"),
+            )
+        },
+    }
+    root = shared / "data" / "ADEChallengeData2016"
+    command = [tools.segmentation[f"{request.param}_xcit_n12"], "--data-root", root, "--device", "cpu"]
+    process = python(tools.train, *command, "--work-dir", work_dir, *written(options))
+    return SimpleNamespace(
+        work_dir=work_dir, command=command, options=written(options), output=process.stdout + process.stderr
+    )
+
+
+@pytest.mark.slow
+def test_the_config_trains_and_evaluates_on_real_pictures(real, records, logged):
+    assert [record["iter"] for record in records(real.work_dir)] == [1, 2]
+    assert all(np.isfinite(record["loss"]) for record in records(real.work_dir))
+    assert logged(real.work_dir)[-1].keys() >= METRICS
+    assert "windowpane" in real.output, "not the classes of ADE20K"
+    assert (real.work_dir / "iter_2.pth").is_file()
+    assert (real.work_dir / "learning_curve.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_checkpoint_is_tested_on_real_pictures(real, python, tools, logged, tmp_path):
+    config, *rest = real.command
+    command = [
+        tools.test,
+        config,
+        real.work_dir,
+        *rest,
+        "--work-dir",
+        tmp_path / "work",
+        "--out",
+        tmp_path / "new.json",
+    ]
+    python(*command, *real.options)
+    metrics = json.loads((tmp_path / "new.json").read_text())
+    assert metrics == pytest.approx({name: logged(real.work_dir)[-1][name] for name in METRICS}, nan_ok=True)
