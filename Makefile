@@ -10,8 +10,8 @@ STACK ?= mm
 VENV ?= .venv-$(STACK)
 HEAD ?= sem_fpn
 
-# Where cores are shared, a thread that waits must leave its core to one that works: else a step takes many times as long.
-export OMP_WAIT_POLICY ?= PASSIVE
+# The demos' and tests' pictures are small: a second thread gains little, and costs a lot where cores are shared.
+export OMP_NUM_THREADS ?= 1
 
 python := $(VENV)/bin/python
 

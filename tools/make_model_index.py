@@ -153,7 +153,8 @@ Write the name where a checkpoint is expected: `load_weights(backbone, "{SCHEME}
 `init_cfg` and `load_from`. `xcit_dense.list_weights("coco/*")` lists names; it also picks by `variant=` and `task=`.
 
 A file is downloaded at its first use to `checkpoints` in torch.hub's directory (`TORCH_HOME`, by default
-`~/.cache/torch`, then `hub`). On a machine without a network, put it there by hand, under the last part of its address.
+`~/.cache/torch`, then `hub`). On a machine without a network, put it there by hand, under the last part of its
+address; a copy of timm's as `NAME.safetensors`. The error of a failed download names the exact file.
 
 timm's copies of the classifiers load by their names in timm, `{TIMM}xcit_small_12_p16_384.fb_dist_in1k`. They come
 from the Hugging Face hub, or from a mirror of it that `HF_ENDPOINT` names.

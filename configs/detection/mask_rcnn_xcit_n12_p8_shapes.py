@@ -7,10 +7,11 @@ _base_ = [
 ]
 
 width, classes = 64, 4
+norm_cfg = dict(type="BN", momentum=0.02)  # batches of two: slow averages
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1),
-    backbone=dict(variant="nano_12_p8"),
-    neck=dict(in_channels=[128] * 4, out_channels=width, num_outs=4, norm_cfg=dict(type="BN")),
+    backbone=dict(variant="nano_12_p8", norm_cfg=norm_cfg),
+    neck=dict(in_channels=[128] * 4, out_channels=width, num_outs=4, norm_cfg=norm_cfg),
     rpn_head=dict(
         in_channels=width,
         feat_channels=width,
@@ -26,15 +27,22 @@ model = dict(
             conv_out_channels=width,
             num_classes=classes,
             class_agnostic=True,
-            norm_cfg=dict(type="BN"),
+            norm_cfg=norm_cfg,
         ),
     ),
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
+# Boxes and masks are learnt sooner than label maps.
+iterations = 500
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=iterations, eta_min=0),
+]
+train_cfg = dict(max_iters=iterations, val_interval=iterations // 2)
 default_hooks = dict(
-    logger=dict(interval=25),
-    checkpoint=dict(by_epoch=False, interval=240),
+    logger=dict(interval=50),
+    checkpoint=dict(by_epoch=False, interval=iterations // 2),
     visualization=dict(score_thr=0.5),
 )
 log_processor = dict(by_epoch=False)

@@ -1,10 +1,7 @@
-# The 1x schedule; for another variant, change the first line of its config alike.
-_base_ = "../_base_/mask_rcnn_1x_coco.py"
-model = dict(
-    backbone=dict(
-        variant="small_12_p16",
-        drop_path_rate=0.05,
-        init_cfg=dict(type="Pretrained", checkpoint="xcit://small_12_p16_384_dist"),
-    ),
-    neck=dict(in_channels=[384] * 4),
-)
+# The short schedule, of twelve epochs; for another variant, inherit from its config alike.
+_base_ = "./mask_rcnn_xcit_s12.py"
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=501),
+    dict(type="MultiStepLR", by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
+]
+train_cfg = dict(max_epochs=12)

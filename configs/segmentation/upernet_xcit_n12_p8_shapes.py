@@ -5,10 +5,11 @@ _base_ = [
     "../_base_/schedules/shapes.py",
     "../_base_/runtime_segmentation.py",
 ]
+norm_cfg = dict(type="BN", momentum=0.02)  # batches of two: slow averages
 model = dict(
-    data_preprocessor=dict(size=(144, 144)),
-    backbone=dict(variant="nano_12_p8"),
-    decode_head=dict(in_channels=[128] * 4, channels=64, num_classes=5),
-    auxiliary_head=dict(in_channels=128, channels=64, num_classes=5),
+    data_preprocessor=dict(size=(112, 112)),
+    backbone=dict(variant="nano_12_p8", norm_cfg=norm_cfg),
+    decode_head=dict(in_channels=[128] * 4, channels=64, num_classes=5, dropout_ratio=0.0, norm_cfg=norm_cfg),
+    auxiliary_head=dict(in_channels=128, channels=64, num_classes=5, dropout_ratio=0.0, norm_cfg=norm_cfg),
 )
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=240))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=350))

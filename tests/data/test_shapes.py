@@ -108,6 +108,16 @@ def test_shapes_cover_one_another_and_leave_the_picture(scenes):
     assert len(overlapping) > len(scenes) / 4
 
 
+def test_triangles_and_stars_point_upwards_give_or_take_thirty_degrees(scenes):
+    tilts = []
+    for instance in itertools.chain.from_iterable(scene.instances for scene in scenes):
+        if CLASSES[instance.label] in ("triangle", "star"):
+            (x, y), centre = instance.outline.exterior.coords[0], instance.outline.centroid
+            tilts.append(np.degrees(np.arctan2(x - centre.x, centre.y - y)))
+    assert np.abs(tilts).max() <= 30.01
+    assert np.ptp(tilts) > 30
+
+
 def test_shapes_stand_out(scenes):
     contrasts = []
     for scene in scenes:

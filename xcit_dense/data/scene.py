@@ -21,13 +21,15 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 CLASSES = ("circle", "square", "triangle", "star")
 MIN_SIZE = 64  # pixels; smaller pictures have no room for shapes that can be told apart
-MIN_SHAPES, MAX_SHAPES = 2, 4
+MIN_SHAPES, MAX_SHAPES = 2, 3
 MIN_VISIBLE = 0.8  # of a shape's own area
 MIN_AREA = 60.0  # square pixels of a shape's visible part
 MIN_PART_AREA = 8.0  # square pixels of each piece, where others cut a shape into several
 
-_DIAMETER = (0.3, 0.6)  # of the circle around a shape, as a share of the picture
+_DIAMETER = (0.36, 0.62)  # of the circle around a shape, as a share of the picture
 _INSIDE = 0.6  # of the radius: how far inside the picture a centre stays; the rest may be cut off
+_TILT = np.pi / 6  # to either side of upright
+_HUE_SPREAD = 0.06  # of the colour wheel, around a class's own hue: as in life, colour hints at the class, no more
 _ATTEMPTS = 100  # to place all shapes of a picture; a crowded one makes do with fewer shapes
 _SUPERSAMPLING = 3
 
@@ -61,7 +63,7 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, size: int = 256) -> Scene:
-    """Makes up a picture of two to four shapes.
+    """Makes up a picture of two or three shapes.
 
     Args:
         rng: Source of all chance: equal generators give equal scenes.
@@ -76,7 +78,7 @@ def draw_scene(rng: np.random.Generator, size: int = 256) -> Scene:
     if size < MIN_SIZE:
         raise UserError(f"size is {size}, too small for shapes; write {MIN_SIZE} pixels or more.")
     instances = _place(rng, size)
-    return Scene(_paint(rng, size, [instance.outline for instance in instances]), instances)
+    return Scene(_paint(rng, size, instances), instances)
 
 
 # Placing
@@ -101,15 +103,15 @@ def _place(rng: np.random.Generator, size: int) -> tuple[Instance, ...]:
 
 
 def _outline(rng: np.random.Generator, label: int, size: int) -> Polygon:
-    """A shape of some size and rotation, most of it inside the picture."""
+    """A shape of some size, more or less upright, most of it inside the picture."""
     radius = size * rng.uniform(*_DIAMETER) / 2
-    corners, depth = {
-        "circle": (64, 1.0),
-        "square": (4, 1.0),
-        "triangle": (3, 1.0),
-        "star": (10, 0.45),  # every other corner is drawn in
+    corners, depth, first = {
+        "circle": (64, 1.0, 0.0),
+        "square": (4, 1.0, np.pi / 4),
+        "triangle": (3, 1.0, -np.pi / 2),
+        "star": (10, 0.45, -np.pi / 2),  # every other corner is drawn in
     }[CLASSES[label]]
-    angles = rng.uniform(0, 2 * np.pi) + np.arange(corners) * (2 * np.pi / corners)
+    angles = first + rng.uniform(-_TILT, _TILT) + np.arange(corners) * (2 * np.pi / corners)
     radii = np.where(np.arange(corners) % 2, radius * depth, radius)
     margin = _INSIDE * radius
     centre = rng.uniform(margin, size - margin, 2)
@@ -136,13 +138,13 @@ def parts(shape: Polygon | MultiPolygon) -> list[Polygon]:
 # Painting
 
 
-def _paint(rng: np.random.Generator, size: int, outlines: Sequence[Polygon]) -> npt.NDArray[np.uint8]:
+def _paint(rng: np.random.Generator, size: int, instances: Sequence[Instance]) -> npt.NDArray[np.uint8]:
     """The finished picture: background, shapes back to front, lighting, sensor noise."""
     canvas = _background(rng, size)
-    for outline in outlines:
-        coverage = _coverage(outline, size)
+    for instance in instances:
+        coverage = _coverage(instance.outline, size)
         shadow = _shadow(rng, coverage)
-        fill = _fill(rng, size, outline, canvas)
+        fill = _fill(rng, size, instance, canvas)
         canvas = canvas * (1 - shadow)
         canvas = canvas + (fill - canvas) * coverage
     light = 1 + rng.uniform(0.0, 0.3) * (_ramp(rng, size) - 0.5)
@@ -187,18 +189,17 @@ def _background(rng: np.random.Generator, size: int) -> FloatArray:
     return surface
 
 
-def _fill(rng: np.random.Generator, size: int, outline: Polygon, canvas: FloatArray) -> FloatArray:
-    """A shape's surface: a colour that stands out from the canvas, shaded and textured."""
-    left, top, right, bottom = np.clip(outline.bounds, 0, size).astype(int)
+def _fill(rng: np.random.Generator, size: int, instance: Instance, canvas: FloatArray) -> FloatArray:
+    """A shape's surface: a colour typical of its class that stands out from the canvas, shaded and textured."""
+    left, top, right, bottom = np.clip(instance.outline.bounds, 0, size).astype(int)
     beneath = canvas[top : bottom + 1, left : right + 1].reshape(-1, 3)
-    colours = [
-        np.asarray(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.35, 1), rng.uniform(0.3, 1))) for _ in range(8)
-    ]
+    hues = (instance.label / len(CLASSES) + rng.normal(0, _HUE_SPREAD, 8)) % 1
+    colours = [np.asarray(colorsys.hsv_to_rgb(hue, rng.uniform(0.35, 1), rng.uniform(0.3, 1))) for hue in hues]
     # Judged by what resembles it most, for a colour has to stand out from all it lies on.
     colour = max(colours, key=lambda c: np.percentile(np.linalg.norm(beneath - c, axis=1), 5))
     # The shading runs over the shape, not over the picture, and leaves the colour at its centre.
     ramp = _ramp(rng, size)
-    x, y = outline.centroid.coords[0]
+    x, y = instance.outline.centroid.coords[0]
     shading = (ramp - ramp[int(y), int(x)]) * (size / (right - left + bottom - top))
     texture = (_clouds, _stripes)[rng.integers(2)](rng, size) - 0.5
     surface = 1 + rng.uniform(0.1, 0.5) * shading + rng.uniform(0.0, 0.3) * texture

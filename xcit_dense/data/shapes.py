@@ -30,7 +30,7 @@ SEGMENTATION_CLASSES = ("background", *CLASSES)
 PALETTE = ((90, 90, 90), (230, 85, 70), (70, 150, 230), (80, 190, 100), (245, 190, 50))
 """RGB colours, 0 to 255, of `SEGMENTATION_CLASSES`."""
 
-FORMAT = 1  # to be raised whenever the same parameters give other files
+FORMAT = 2  # to be raised whenever the same parameters give other files
 _MANIFEST = "shapes.json"
 # Our name, COCO's, ADE20K's. The position seeds the split: append, never reorder.
 _SPLITS = (("train", "train2017", "training"), ("val", "val2017", "validation"))

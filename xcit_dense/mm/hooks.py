@@ -73,7 +73,9 @@ def draw_learning_curve(work_dir: str | Path) -> Path | None:
     if not curves.train:
         return None
     losses = {name: points for name, points in curves.train.items() if "loss" in name}
-    panels = [losses, {"lr": curves.train["lr"]}, _headline(curves.val)]
+    # Where rates differ by depth, "lr" is that of the first parameters, and "base_lr" the config's.
+    rate = curves.train.get("base_lr") or curves.train["lr"]
+    panels = [losses, {"lr": rate}, _headline(curves.val)]
     last = curves.train["lr"][-1][0]
     titles = ["loss", "learning rate", "held-out metrics"]
     shown = [(title, series) for title, series in zip(titles, panels) if series]

@@ -1,4 +1,4 @@
-# The embedded data set (tools/make_shapes.py) in COCO's layout; its pictures of 256 pixels are seen at 144.
+# The embedded data set (tools/make_shapes.py) in COCO's layout; its pictures of 256 pixels are seen at 128.
 _base_ = "./coco_instance.py"
 data_root = "data/shapes/"
 metainfo = dict(
@@ -8,18 +8,18 @@ metainfo = dict(
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="Resize", scale=(144, 144), keep_ratio=True),
-    dict(type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
+    dict(type="Resize", scale=(128, 128), keep_ratio=True),
+    dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(144, 144), keep_ratio=True),
+    dict(type="Resize", scale=(128, 128), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(data_root=data_root, metainfo=metainfo, filter_cfg=dict(min_size=0), pipeline=train_pipeline),

@@ -1,4 +1,4 @@
-# The embedded data set (tools/make_shapes.py) in ADE20K's layout; its pictures of 256 pixels are seen at 144.
+# The embedded data set (tools/make_shapes.py) in ADE20K's layout; its pictures of 256 pixels are seen at 112.
 _base_ = "./ade20k.py"
 data_root = "data/shapes/"
 metainfo = dict(
@@ -8,13 +8,13 @@ metainfo = dict(
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", reduce_zero_label=True),
-    dict(type="Resize", scale=(144, 144), keep_ratio=True),
-    dict(type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]),
+    dict(type="Resize", scale=(112, 112), keep_ratio=True),
+    dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(144, 144), keep_ratio=True),
+    dict(type="Resize", scale=(112, 112), keep_ratio=True),
     dict(type="LoadAnnotations", reduce_zero_label=True),
     dict(type="PackSegInputs"),
 ]
@@ -23,7 +23,7 @@ tta_pipeline = [
     dict(
         type="TestTimeAug",
         transforms=[
-            [dict(type="Resize", scale=(size, size), keep_ratio=True) for size in (128, 144, 160)],
+            [dict(type="Resize", scale=(size, size), keep_ratio=True) for size in (96, 112, 128)],
             [
                 dict(type="RandomFlip", prob=0.0, direction="horizontal"),
                 dict(type="RandomFlip", prob=1.0, direction="horizontal"),
@@ -43,7 +43,7 @@ dataset = dict(
     reduce_zero_label=True,
 )
 train_dataloader = dict(
-    batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(**dataset, pipeline=train_pipeline)
+    batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(**dataset, pipeline=train_pipeline)
 )
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
