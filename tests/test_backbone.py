@@ -249,6 +249,14 @@ def test_from_pretrained_builds_the_variant_of_the_file(tmp_path, fill, images, 
         assert torch.equal(got, expected)
 
 
+def test_from_pretrained_reads_the_file_once(tmp_path, tiny, monkeypatch):
+    torch.save(tiny().state_dict(), tmp_path / "weights.pth")
+    calls, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: calls.append(args) or load(*args, **options))
+    XCiT.from_pretrained(tmp_path / "weights.pth", out_indices=(0, 1, 2, 3))
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

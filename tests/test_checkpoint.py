@@ -1,8 +1,10 @@
 """Every published dialect of weights loads; nothing else does, and nothing is executed."""
 
 import argparse
+import copyreg
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from xcit_dense import VARIANTS, XCiT, zoo
-from xcit_dense.checkpoint import load_weights, read_options, read_weights
+from xcit_dense.checkpoint import infer_options, load_weights, read_weights, translate
+from xcit_dense.errors import UserError
+from xcit_dense.safe_load import read_file
 
 NAME = "nano_12_p16"
 
@@ -165,6 +169,13 @@ def test_a_backbone_deep_in_a_model_understands_its_dialect(model, state_of, che
     check_loaded(model, before, from_classifier=True)
 
 
+@pytest.mark.parametrize("dialect", ["classifier", "classifier in model", "timm in state_dict"])
+def test_the_weights_of_a_backbone_alone_are_those_of_the_one_in_a_model(model, content, classifier, dialect):
+    weights, report = translate(content(dialect), "backbone.", model.state_dict())
+    assert torch.equal(weights["blocks.3.gamma1"], classifier["blocks.3.gamma1"])
+    assert report.missing
+
+
 def test_loading_leaves_the_given_dictionary_as_it_was(model, classifier):
     given = timms(classifier)
     names = list(given)
@@ -274,8 +285,11 @@ def test_a_name_alone_is_that_of_published_weights(
     before = state_of(model)
     load_weights(model, "coco/tiny_12_p16")
     check_loaded(model, before, from_classifier=False)
-    with user_error("coco/tiny_12_p17", "coco/tiny_12_p16"):
+    with user_error("no file at coco/tiny_12_p17", "coco/tiny_12_p16", "xcit_dense.list_weights()") as caught:
         load_weights(model, "coco/tiny_12_p17")
+    assert "ade20k/upernet/medium_24_p8" not in str(caught.value)
+    (tmp_path / "coco" / "tiny_12_p16").mkdir(parents=True)  # not a file
+    load_weights(model, "coco/tiny_12_p16")
     torch.save(dense, tmp_path / "mine")
     load_weights(model, "mine")
 
@@ -289,7 +303,7 @@ def test_the_options_of_every_variant_are_its_name(tmp_path, name):
         shapes = XCiT(name).state_dict()
     # One value each, however large the tensor.
     torch.save({key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}, tmp_path / "weights.pth")
-    options = read_options(tmp_path / "weights.pth")
+    options = infer_options(read_weights(tmp_path / "weights.pth"))
     assert options["variant"] == name
     with torch.device("meta"):
         built = XCiT(**options).state_dict()
@@ -311,7 +325,7 @@ def test_the_options_of_every_variant_are_its_name(tmp_path, name):
 def test_the_options_of_other_shapes_are_found_from_the_weights(tmp_path, options):
     model = XCiT(**options)
     torch.save({"state_dict": prefixed("backbone.", model.state_dict())}, tmp_path / "weights.pth")
-    twin = XCiT(**read_options(tmp_path / "weights.pth"))
+    twin = XCiT(**infer_options(read_weights(tmp_path / "weights.pth")))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     assert {name: value.shape for name, value in twin.state_dict().items()} == shapes
 
@@ -320,7 +334,7 @@ def test_the_options_of_other_shapes_are_found_from_the_weights(tmp_path, option
 def test_options_of_part_of_an_xcit_are_refused(tmp_path, dense, user_error, part):
     torch.save({key: value for key, value in dense.items() if key.startswith(part)}, tmp_path / "weights.pth")
     with user_error(tmp_path / "weights.pth", "XCiT", "give a "):
-        read_options(tmp_path / "weights.pth")
+        XCiT.from_pretrained(tmp_path / "weights.pth")
 
 
 # Report -------------------------------------------------------------------------------------------------------------
@@ -347,7 +361,21 @@ def test_the_report_of_a_dense_checkpoint_is_of_matches_alone(tmp_path, model, d
     report = load_weights(model, tmp_path / "detector.pth")
     assert set(report.matched) == set(dense)
     assert report.left_out == report.missing == report.unexpected == []
-    assert str(report) == f"{len(dense)} entries loaded"
+    assert str(report) == f"{len(dense)} entries of the backbone"
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
+def test_loading_warns_of_a_pyramid_that_stays_as_initialised(model, dense, classifier, caplog, whole):
+    loads, prefix = (nn.ModuleDict({"backbone": model}), "backbone.") if whole else (model, "")
+    with caplog.at_level("INFO"):
+        loads.load_state_dict(prefixed(prefix, classifier))
+        loads.load_state_dict(prefixed(prefix, {**dense, "cls_token": torch.ones(1)}))
+        loads.load_state_dict(prefixed(prefix, dense))
+    (warning, info) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert "of the pyramid not in the file, which stay as initialised" in warning.getMessage()
+    assert info.levelname == "INFO"
+    assert "1 of the classifier left out" in info.getMessage()
 
 
 # Files that cannot be loaded ----------------------------------------------------------------------------------------
@@ -385,7 +413,15 @@ def test_weights_of_another_variant_are_refused_by_load_state_dict_too(model, st
 def test_weights_of_no_published_shape_are_refused_by_their_numbers(tmp_path, refused):
     weights = XCiT(patch_size=8, embed_dim=16, depth=4, num_heads=2, out_indices=(0, 1, 2, 3)).state_dict()
     torch.save(weights, tmp_path / "weights.pth")
-    refused("embed_dim=16, depth=4, patch_size=8", NAME)
+    refused("embed_dim=16, depth=4, patch_size=8,", NAME)
+
+
+@pytest.mark.parametrize(("depth", "nearest"), [(11, "tiny_12_p16"), (19, "tiny_24_p16"), (30, "tiny_24_p16")])
+def test_weights_of_a_published_width_name_the_variant_nearest_in_depth(tmp_path, refused, depth, nearest):
+    with torch.device("meta"):
+        shapes = XCiT(embed_dim=192, depth=depth, num_heads=4, patch_size=16).state_dict()
+    torch.save({name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}, tmp_path / "weights.pth")
+    refused(f"embed_dim=192, depth={depth}, patch_size=16 (nearest: {nearest})")
 
 
 @pytest.mark.parametrize(
@@ -505,12 +541,44 @@ def test_a_file_cut_short_is_refused(tmp_path, refused, dense, layout, part):
 def test_a_file_of_text_is_refused(tmp_path, refused, text, file):
     (tmp_path / file).write_text(text, encoding="latin-1")
     refused("is not a ", file=file)
+    with pytest.raises(UserError) as caught:
+        read_weights(tmp_path / file)
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_missing_file_is_refused(refused, user_error, tmp_path):
     refused("No checkpoint at", "check the path")
     with user_error("No checkpoint at", tmp_path):
         read_weights(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_refused_with_the_cause(tmp_path, refused, dense, monkeypatch):
+    def forbid(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    torch.save(dense, tmp_path / "weights.pth")
+    monkeypatch.setattr(torch, "load", forbid)
+    refused("cannot be read", "Permission denied")
+
+
+def test_the_cause_is_given_without_the_advice(tmp_path, refused, dense, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("advice\nWeightsUnpickler error: odd bytes. More advice.\nadvice")
+
+    torch.save(dense, tmp_path / "weights.pth")
+    monkeypatch.setattr(torch, "load", fail)
+    refused("(RuntimeError: odd bytes).")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_was_saved_on_a_gpu_says_what_to_write_without_one(tmp_path, user_error):
+    torch.save({"a": torch.ones(2)}, tmp_path / "cpu.pth")
+    with zipfile.ZipFile(tmp_path / "cpu.pth") as source, zipfile.ZipFile(tmp_path / "gpu.pth", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0"))
+    with user_error(tmp_path / "gpu.pth", "saved on a GPU", "map_location='cpu'"):
+        read_file(tmp_path / "gpu.pth", None)
+    assert torch.equal(read_file(tmp_path / "gpu.pth")["a"], torch.ones(2))
 
 
 class Intruder:
@@ -537,6 +605,108 @@ def test_a_pickle_that_would_execute_code_is_refused_unexecuted(tmp_path, refuse
 def test_a_whole_pickled_model_is_refused(tmp_path, refused, model):
     torch.save(model, tmp_path / "weights.pth")
     refused("holds more than weights", "XCiT", "torch.save(model.state_dict(), path)")
+
+
+class Call:
+    """Pickled as a call, whose result may be given a state, as a malicious file would hold one."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.call = function, arguments, state
+
+    def __reduce__(self):
+        return self.call
+
+
+class New:
+    """Pickled as a new object of a class."""
+
+    def __init__(self, kind, *arguments):
+        self.call = copyreg.__newobj__, (kind, *arguments)
+
+    @property
+    def __class__(self):  # as pickle expects
+        return self.call[1][0]
+
+    def __reduce_ex__(self, protocol):
+        return self.call
+
+
+def array(shape, kind, data):
+    return Call(*np.array(0).__reduce__()[:1], np.ndarray, (0,), b"b", state=(1, shape, kind, False, data))
+
+
+RECONSTRUCT, SCALAR = np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+POINTER = b"AAAAAAAA"
+FORGED = Call(np.dtype, "f8", False, True, state=(3, "<", None, None, None, -1, -1, 63))
+FIELD = Call(np.dtype, "V8", False, True, state=(3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 27))
+ATTACKS = {
+    "array made over memory": Call(np.ndarray, (1,), np.dtype("O"), bytearray(POINTER)),
+    "array of numbers made over memory": Call(np.ndarray, (1,), np.dtype("f8"), bytearray(POINTER)),
+    "new array over memory": New(np.ndarray, (1,), np.dtype("O"), bytearray(POINTER)),
+    "array of a subclass": Call(RECONSTRUCT, dict, (1,), b"b"),
+    "array of numbers with flags of objects": array((1,), FORGED, POINTER),
+    "array with a field of objects": array((1,), FIELD, POINTER),
+    "scalar of numbers with flags of objects": Call(SCALAR, FORGED, POINTER),
+    "scalar of objects": Call(SCALAR, np.dtype("O"), POINTER),
+    "array longer than its data": array((1 << 40,), np.dtype("f8"), POINTER),
+    "array of negative length": array((-1, -1), np.dtype("f8"), POINTER),
+    "array of a list": array((1,), np.dtype("f8"), [{}]),
+    "scalar shorter than its type": Call(SCALAR, np.dtype("f8"), b"A"),
+    "dtype of objects": np.dtype("O"),
+    "dtype of records": np.dtype([("a", "f8")]),
+    "new dtype": New(np.dtype, "O"),
+    "state given twice": (a := array((1,), np.dtype("f8"), POINTER), Call(RECONSTRUCT, a, (1,), b"b")),
+}
+
+
+def test_a_pickle_that_lies_to_numpy_about_memory_is_refused(tmp_path, python):
+    """In a process of its own, which a forged pointer would crash."""
+    for name, content in ATTACKS.items():
+        torch.save({"payload": content}, tmp_path / f"{name}.pth")
+    code = """
+import pathlib, sys
+from xcit_dense.errors import UserError
+from xcit_dense.safe_load import read_file
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.pth")):
+    try:
+        print(path.stem, "gave", repr(read_file(path)["payload"]), flush=True)
+    except UserError as error:
+        print(path.stem, "holds more than weights" in str(error) or str(error), flush=True)
+"""
+    said = python("-c", code, tmp_path).stdout.splitlines()
+    assert said == [f"{name} True" for name in sorted(ATTACKS)]
+
+
+def test_arrays_of_numbers_are_read_and_saved_again_as_numpys_own(tmp_path):
+    arrays = {
+        "turned": np.arange(6.0).reshape(2, 3).T,
+        "point": np.array(3, np.uint16),
+        "complex": np.ones(2, np.complex64),
+        "big-endian": np.arange(3, dtype=">i4"),
+    }
+    torch.save(arrays, tmp_path / "a.pth")
+    read = read_file(tmp_path / "a.pth")
+    torch.save(read, tmp_path / "b.pth")
+    for again in (read, torch.load(tmp_path / "b.pth", weights_only=False)):
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(again[name], value)
+            assert again[name].dtype == value.dtype.newbyteorder("=")  # as NumPy reads it
+    assert {type(value) for value in again.values()} == {np.ndarray}
+
+
+def test_what_others_allowed_does_not_take_the_stand_ins_places(tmp_path, refused, monkeypatch):
+    torch.save({"payload": ATTACKS["dtype of records"]}, tmp_path / "weights.pth")
+    kinds = [np.dtype, np.ndarray, (np.ndarray, "numpy.ndarray"), nn.Linear]
+    during, load = [], torch.load
+    monkeypatch.setattr(
+        torch,
+        "load",
+        lambda *args, **options: during.extend(torch.serialization.get_safe_globals()) or load(*args, **options),
+    )
+    with torch.serialization.safe_globals(kinds):
+        refused("holds more than weights", "numpy.dtype")
+        assert set(kinds) & set(during) == {nn.Linear}
+        assert set(kinds) <= set(torch.serialization.get_safe_globals())
 
 
 def permissions():

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,14 +14,22 @@ import pytest
 import safetensors.torch
 import torch
 
-from xcit_dense import VARIANTS, download, list_weights, zoo
+from xcit_dense import VARIANTS, download, list_weights, load_weights, zoo
+from xcit_dense.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
 
-def saved(value, **options):
+def saved(value, number=50000, **options):
     file = io.BytesIO()
-    torch.save({"weight": torch.full((50000,), float(value))}, file, **options)
+    torch.save({"weight": torch.full((number,), float(value))}, file, **options)
+    return file.getvalue()
+
+
+def archive():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as written:
+        written.writestr("notes.txt", "hello")
     return file.getvalue()
 
 
@@ -29,6 +38,7 @@ OTHER = saved(2)
 LEGACY = saved(1, _use_new_zipfile_serialization=False)
 SAFETENSORS = safetensors.torch.save({"weight": torch.ones(50000)})
 HALF = len(CONTENT) // 2
+DAMAGED = CONTENT[:HALF] + bytes(100) + CONTENT[HALF + 100 :]
 PAGE = b"<!DOCTYPE html><title>Please sign in</title>"
 
 
@@ -283,6 +293,35 @@ def test_files_of_one_name_at_two_addresses_are_kept_apart(server):
     assert len(server.requests) == 2
 
 
+def test_an_address_of_the_zoo_is_the_zoos_file(server, cache, published):
+    path = zoo.locate(published)
+    assert zoo.locate(zoo.ZOO["nano_12_p16_224"].url) == path
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "plain"), [("a-0123abcd.pth", True), ("a-0123ABCD.pth", False), ("a-0123abc.pth", False), ("a.pth", False)]
+)
+def test_a_file_with_its_hash_in_the_name_is_the_one_that_pytorch_downloaded(server, cache, file, plain):
+    cache.mkdir(parents=True)
+    (cache / file).write_bytes(OTHER)
+    path = zoo.locate(f"{server.address}/{file}")
+    assert (path == cache / file) == plain
+    assert path.read_bytes() == (OTHER if plain else CONTENT)
+
+
+def test_a_downloaded_file_that_cannot_be_read_says_that_it_may_be_deleted(cache, tmp_path, user_error):
+    cache.mkdir(parents=True)
+    file = cache / "xcit_nano_12_p16_224.pth"
+    file.write_bytes(CONTENT[:HALF])
+    with user_error(file, "was cut short", "delete it, and it is downloaded again"):
+        load_weights(torch.nn.Identity(), "nano_12_p16_224")
+    own = file.replace(tmp_path / "mine.pth")
+    with pytest.raises(UserError) as caught:
+        load_weights(torch.nn.Identity(), own)
+    assert "delete" not in str(caught.value)
+
+
 def test_a_file_put_in_place_by_hand_is_not_downloaded(cache):
     cache.mkdir(parents=True)
     file = cache / "xcit_nano_12_p16_224.pth"
@@ -354,7 +393,8 @@ def test_a_file_that_changes_between_attempts_is_not_spliced(server, published, 
 
 
 def test_a_file_that_has_become_shorter_than_what_is_there_is_sent_anew(server, published):
-    short = LEGACY[:HALF]
+    short = saved(1, number=100, _use_new_zipfile_serialization=False)
+    assert len(short) < HALF
     server.answers = [send(stop=HALF + 1), send(short, if_range=False, ETag='"2"')]
     assert zoo.locate(published).read_bytes() == short
     assert server.ranges == [None, f"bytes={HALF + 1}-", None]
@@ -453,10 +493,14 @@ def test_a_server_that_stalls_is_given_up(server, cache, published, monkeypatch,
         (CONTENT, "a.safetensors", ["no checkpoint"]),
         (CONTENT[:-100], "a.pth", ["cut short"]),
         (SAFETENSORS[:-100], "a.safetensors", ["cut short"]),
+        (DAMAGED, "a.pth", ["cut short or damaged"]),
+        (LEGACY[: len(LEGACY) // 2], "a.pth", ["cut short or damaged"]),
+        (archive(), "a.pth", ["an archive that is no checkpoint"]),
     ],
 )
-def test_a_file_that_is_no_whole_checkpoint_is_refused(server, cache, user_error, content, file, words):
-    server.answers = [send(content)]
+@pytest.mark.parametrize("length", [True, False], ids=["size", "no size"])
+def test_a_file_that_is_no_whole_checkpoint_is_refused(server, cache, user_error, content, file, words, length):
+    server.answers = [send(content, length=length)]
     with user_error(f"{server.address}/{file}", "put the right file at", *words):
         zoo.locate(f"{server.address}/{file}")
     assert list(cache.iterdir()) == []

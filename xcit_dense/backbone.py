@@ -21,7 +21,7 @@ from .blocks import (
     map_to_tokens,
     tokens_to_map,
 )
-from .checkpoint import adapt_state_dict, load_weights, read_options
+from .checkpoint import about, adapt_state_dict, find, infer_options, read_weights
 from .errors import UserError
 from .pyramid import STRIDES, make_levels
 from .variants import Variant, get_variant
@@ -163,8 +163,13 @@ class XCiT(nn.Module):
         Raises:
             UserError: The checkpoint cannot be had, or holds no whole XCiT, or ``options`` do not fit it.
         """
-        model = cls(**{**read_options(checkpoint), **options})
-        load_weights(model, checkpoint)
+        path = find(checkpoint)
+        weights = read_weights(path)
+        with about(path):
+            found = infer_options(weights)
+        model = cls(**{**found, **options})
+        with about(path):
+            model.load_state_dict(weights)
         return model
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

@@ -7,6 +7,7 @@ classifiers (wrapped in ``'model'`` or ``'teacher'``, with class-attention layer
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 import re
@@ -49,15 +50,20 @@ class Report:
     unexpected: list[str]
 
     def __str__(self) -> str:
-        text = f"{len(self.matched)} entries loaded"
+        text = f"{len(self.matched)} entries of the backbone"
         if self.left_out:
             text += f", {len(self.left_out)} of the classifier left out"
         if self.missing:
             pyramid = "of the pyramid " if all(name.startswith(_PYRAMID) for name in self.missing) else ""
-            text += f", {len(self.missing)} {pyramid}not in the file and left as initialised"
+            text += f", {len(self.missing)} {pyramid}not in the file"
         if self.unexpected:
             text += f", {len(self.unexpected)} unknown to the model"
         return text
+
+    @property
+    def outcome(self) -> str:
+        """The report, and what it means for a model that has loaded the checkpoint."""
+        return f"{self}, which stay as initialised" if self.missing else str(self)
 
 
 def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
@@ -93,12 +99,21 @@ def find(checkpoint: str | Path) -> Path:
         The path of the file, which may not exist where a path was given.
 
     Raises:
-        UserError: As :func:`xcit_dense.zoo.locate`.
+        UserError: As :func:`xcit_dense.zoo.locate`, or the text is neither a path nor a published name.
     """
     text = str(checkpoint)
-    path = Path(text)
-    if "://" in text or path.suffix or text.startswith(("/", ".", "~")) or path.exists():
-        return zoo.locate(checkpoint if "://" in text else path.expanduser())
+    if "://" in text:
+        return zoo.locate(text)
+    path = Path(text).expanduser()
+    if path.is_file() or path.suffix or text.startswith(("/", ".", "~")):
+        return path
+    if text not in zoo.ZOO:
+        nearest = difflib.get_close_matches(text, zoo.ZOO, n=3, cutoff=0.4)
+        hint = f" The nearest names are {', '.join(nearest)};" if nearest else " Check the path;"
+        raise UserError(
+            f"There is no file at {text}, and no published weight of that name.{hint} xcit_dense.list_weights() gives "
+            "all names."
+        )
     return zoo.locate(zoo.SCHEME + text)
 
 
@@ -118,24 +133,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     with about(path):
         weights = unwrap(content)
     return {name: value for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)}
-
-
-def read_options(checkpoint: str | Path) -> dict[str, Any]:
-    """Finds the arguments that build the :class:`xcit_dense.XCiT` of a checkpoint, see :func:`infer_options`.
-
-    Args:
-        checkpoint: As for :func:`load_weights`.
-
-    Returns:
-        The arguments.
-
-    Raises:
-        UserError: No such file, or no XCiT in it.
-    """
-    path = find(checkpoint)
-    weights = read_weights(path)
-    with about(path):
-        return infer_options(weights)
 
 
 def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +192,9 @@ def adapt_state_dict(
     for name in [name for name in state_dict if name.startswith(prefix)]:
         del state_dict[name]
     state_dict.update({prefix + name: value for name, value in weights.items()})
-    logging.getLogger(__name__).info("XCiT: %s.", report)
+    if report.missing or report.left_out or report.unexpected:
+        say = getattr(backbone, "log", logging.getLogger(__name__).log)
+        say(logging.WARNING if report.missing else logging.INFO, f"XCiT: {report.outcome}.")
 
 
 def translate(
@@ -205,7 +204,8 @@ def translate(
 
     Args:
         state: Entries of a checkpoint in any dialect.
-        prefix: Where the XCiT sits in the model that the entries are for.
+        prefix: Where the XCiT sits in the model that the entries are for. Where nothing begins with it, those of an
+            XCiT alone are taken.
         own: The XCiT's own state.
         strict: Whether each name of ``own`` must be among the entries, and no other. Shapes must agree in any case.
 
@@ -216,7 +216,11 @@ def translate(
         UserError: The entries hold no XCiT, another variant, or one that fits in part.
     """
     wanted = f"XCiT {_name(own)}"
-    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    found: Mapping[str, Any] = {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+    if not found and STEM in unwrap(state):  # a backbone's alone
+        found = state
     if not found and prefix:
         raise UserError(
             f"no XCiT weights: nothing begins with {prefix!r}, where this model has its {wanted}; give weights of the "
@@ -268,8 +272,7 @@ def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, T
     """
     inner = unwrap(state)
     names = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    stems = [name for name, value in names.items() if f".{name}".endswith(f".{STEM}") and value.ndim == 4]
-    roots = [name.removesuffix(STEM) for name in stems]
+    roots = find_roots(names)
     if not roots:
         some = f" ({', '.join(map(str, list(inner)[:3]))} ...)" if inner else ""
         raise UserError(
@@ -287,6 +290,16 @@ def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, T
         del names[name]
     # timm's name first.
     return {name.replace("pos_embed.", "pos_embeder.", 1): value for name, value in names.items()}, left_out
+
+
+def find_roots(weights: Mapping[str, Tensor]) -> list[str]:
+    """What the names of each XCiT among some weights begin with: ``'backbone.'``, or nothing.
+
+    Args:
+        weights: Tensors by name.
+    """
+    stems = [name for name, value in weights.items() if f".{name}".endswith(f".{STEM}") and value.ndim == 4]
+    return [name.removesuffix(STEM) for name in stems]
 
 
 def unwrap(content: Any) -> Mapping[str, Any]:
@@ -328,4 +341,13 @@ def _shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int]:
 
 def _name(weights: Mapping[str, Tensor]) -> str:
     width, depth, patch_size = _shape(weights)
-    return variant_name(width, depth, patch_size) or f"embed_dim={width}, depth={depth}, patch_size={patch_size}"
+    name = variant_name(width, depth, patch_size)
+    if name:
+        return name
+    alike = {
+        abs(variant.depth - depth): other
+        for other, variant in VARIANTS.items()
+        if (variant.embed_dim, variant.patch_size) == (width, patch_size)
+    }
+    nearest = f" (nearest: {alike[min(alike)]})" if alike else ""
+    return f"embed_dim={width}, depth={depth}, patch_size={patch_size}{nearest}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .backbone import XCiT
-from .checkpoint import Report, about, find, infer_options, read_weights, translate
+from .checkpoint import Report, about, find, find_roots, infer_options, read_weights, translate
 from .errors import UserError
 
 SUFFIXES = (".safetensors", ".pth")
@@ -22,10 +22,10 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
     Args:
         checkpoint: As for :func:`xcit_dense.load_weights`.
         out: The file to write, ``.safetensors`` or ``.pth``; an older one is replaced.
-        whole: Write all that the checkpoint's model has, under its own names; by default the backbone alone.
+        whole: Write neck and heads too, under their own names; by default the backbone alone.
 
     Returns:
-        What was written (``matched``), left out, and missing from a classifier. Of a whole model, nothing is.
+        What was written of the backbone (``matched``), left out, and missing from a classifier.
 
     Raises:
         UserError: The checkpoint cannot be had or holds no whole XCiT, or ``out`` cannot be written.
@@ -43,11 +43,10 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
         with torch.device("meta"):  # no memory, no time: for names and shapes alone
             model = XCiT(**options)
         backbone, report = translate(weights, "", model.state_dict())
-    if whole:
-        weights = {name.removeprefix("module."): value for name, value in weights.items()}
-        report = Report(list(weights), [], [], [])
-    else:
-        weights = {name: backbone[name] for name in report.matched}
+    root = find_roots(weights)[0] if whole else ""
+    rest = {name: value for name, value in weights.items() if whole and not name.startswith(root)}
+    weights = {**rest, **{root + name: backbone[name] for name in report.matched}}
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
     described = ("variant", "embed_dim", "depth", "patch_size", "num_heads")
     save_weights(weights, out, {name: str(options[name]) for name in described if name in options})
     return report

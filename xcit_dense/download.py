@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 import zipfile
+import zlib
 from http.client import BadStatusLine, HTTPException, IncompleteRead
 from pathlib import Path
 from ssl import SSLError
@@ -16,6 +17,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from .errors import UserError
+from .safe_load import load_allowed
 
 STALL = 30.0
 """Seconds without a byte after which a connection counts as broken."""
@@ -148,10 +150,19 @@ def _flaw(file: Path, suffix: str) -> str | None:
                 return None
         except SafetensorError:
             begun = head[8:9] == b"{"
-    else:
-        if zipfile.is_zipfile(file) or head[2:].startswith(_LEGACY):
+    elif head[2:].startswith(_LEGACY):
+        try:
+            load_allowed(file, "cpu")  # nothing less tells whether it is whole
             return None
+        except Exception:  # depends on its bytes
+            return "a checkpoint that was cut short or damaged, or that holds more than weights"
+    else:
         begun = head.startswith(b"PK\3\4")
+        with contextlib.suppress(zipfile.BadZipFile, zlib.error, EOFError), zipfile.ZipFile(file) as archive:
+            if archive.testzip() is None:
+                if any(name.endswith("/data.pkl") for name in archive.namelist()):
+                    return None
+                return "an archive that is no checkpoint"
     if begun:
         return "a checkpoint that was cut short or damaged"
     kind = "a web page" if head.lstrip().startswith(b"<") else "a file"

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import torch
-
 from .download import download
 from .errors import UserError
+from .safe_load import download_directory
 from .variants import get_variant, unknown_name
 
 SCHEME = "xcit://"
@@ -221,13 +221,17 @@ def locate(checkpoint: str | Path) -> Path:
         file = f"{name}.safetensors"
     elif text.startswith(("http://", "https://")):
         address = text
-        # Files called model.safetensors or epoch_36.pth are many: the address tells them apart.
         served = Path(urlsplit(address).path)
-        file = f"{served.stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{served.suffix}"
+        file = served.name
+        # Files called model.safetensors or epoch_36.pth are many: the address tells them apart. Those of the zoo, and
+        # those with part of their hash in the name, are one, and may be here from PyTorch or MMEngine.
+        one = any(weights.url == address for weights in ZOO.values()) or re.search(r"-[0-9a-f]{8,}$", served.stem)
+        if not one:
+            file = f"{served.stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{served.suffix}"
     else:
         return Path(text)
 
-    path = Path(torch.hub.get_dir()) / "checkpoints" / file
+    path = download_directory() / file
     if not path.exists():
         download(address, path)
     return path

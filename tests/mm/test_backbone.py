@@ -15,6 +15,7 @@ from mmengine.runner import load_checkpoint
 import xcit_dense
 import xcit_dense.mm
 from xcit_dense.errors import MissingLibraryError
+from xcit_dense.mm.checkpoint import locate_once
 
 LIBRARIES = ["mmdet", "mmseg"]
 CONFIG = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
@@ -139,6 +140,17 @@ def test_without_mm_libraries_the_package_works_and_its_mm_part_says_what_to_ins
 # Initialisation
 
 
+def test_loading_a_classifier_into_a_detector_warns_once_of_its_pyramid(classifier, mm_log):
+    path, weights = classifier
+    torch.save({f"backbone.{name}": value for name, value in weights.items()}, path)
+    model = torch.nn.ModuleDict({"backbone": build()})
+    for _ in range(2):  # as with the check of the weights
+        load_checkpoint(model, str(path))
+    (line,) = [line for line in mm_log().splitlines() if "of the pyramid" in line]
+    assert "WARNING" in line
+    assert "not in the file, which stay as initialised" in line
+
+
 def test_a_published_classifier_fills_all_but_the_pyramid(classifier, matching):
     path, weights = classifier
     backbone = build(init_cfg=pretrained(path))
@@ -161,12 +173,21 @@ def test_a_detector_starts_its_backbone_from_a_classifier(classifier, matching, 
 def test_the_log_says_what_was_loaded(classifier, mm_log):
     path, weights = classifier
     build(init_cfg=pretrained(path)).init_weights()
-    assert f"XCiT starts from {path}: {len(trunk(weights))} entries loaded" in mm_log()
+    assert f"XCiT starts from {path}: {len(trunk(weights))} entries of the backbone" in mm_log()
     assert f"{len(weights) - len(trunk(weights))} of the classifier left out" in mm_log()
+    assert "of the pyramid not in the file, which stay as initialised" in mm_log()
+    assert mm_log().count("of the pyramid") == 1
 
 
 def test_published_weights_are_found_by_name(downloaded, matching):
     backbone = build(init_cfg=pretrained("xcit://nano_12_p16_224"))
+    backbone.init_weights()
+    assert matching(backbone, downloaded) == trunk(downloaded)
+
+
+def test_published_weights_are_found_by_name_alone(downloaded, matching):
+    assert locate_once("nano_12_p16_224").is_file()
+    backbone = build(init_cfg=pretrained("nano_12_p16_224"))
     backbone.init_weights()
     assert matching(backbone, downloaded) == trunk(downloaded)
 

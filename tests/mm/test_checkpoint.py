@@ -288,6 +288,48 @@ def test_mmengine_refuses_an_unknown_name_with_the_nearest(user_error):
         CheckpointLoader.load_checkpoint("xcit://nano_12_p16_22")
 
 
+SOURCES = ["{}/a.pth", "https://example.com/a.pth", "xcit://nano_12_p16_224"]
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", None])
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_classifier_fills_each_backbone_inside_a_model_from_every_source(
+    tmp_path, serve, published, check_trunk, source, wrapper
+):
+    weights = published("classifier")
+    address = serve(source.format(tmp_path), {wrapper: weights, "epoch": 3} if wrapper else weights)
+    twins = [xcit_dense.XCiT("nano_12_p16") for _ in range(2)]
+    pyramids = [{k: v.clone() for k, v in twin.state_dict().items() if k.startswith("fpn")} for twin in twins]
+    teacher, student = (torch.nn.ModuleDict({"backbone": twin}) for twin in twins)
+    model = torch.nn.ModuleDict({"teacher": teacher, "student": student, "head": torch.nn.Linear(2, 2)})
+    unexpected = []
+    model.register_load_state_dict_post_hook(lambda _, keys: unexpected.extend(keys.unexpected_keys))
+    load_checkpoint(model, address)
+    for twin, pyramid in zip(twins, pyramids):
+        check_trunk(twin, weights, pyramid)
+    assert unexpected == []
+
+
+def test_a_classifier_fills_the_backbone_of_a_wrapped_model(tmp_path, published, check_trunk):
+    weights = published("classifier")
+    torch.save({"model": weights}, tmp_path / "a.pth")
+    backbone = xcit_dense.XCiT("nano_12_p16")
+    pyramid = {key: value.clone() for key, value in backbone.state_dict().items() if key.startswith("fpn")}
+    load_checkpoint(torch.nn.DataParallel(torch.nn.ModuleDict({"backbone": backbone})), str(tmp_path / "a.pth"))
+    check_trunk(backbone, weights, pyramid)
+
+
+def test_models_without_an_xcit_load_as_before(tmp_path):
+    weights = {"patch_embed.proj.0.0.weight": torch.ones(2, 2), "patch_embed.proj.0.0.bias": torch.ones(2)}
+    torch.save(weights, tmp_path / "a.pth")
+    model = torch.nn.Sequential()
+    for name in ("0", "0", "proj", "patch_embed"):
+        model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) if not len(model) else model})
+    load_checkpoint(model, str(tmp_path / "a.pth"))
+    assert set(model.state_dict()) == set(weights)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
 # Weights that fit in part -------------------------------------------------------------------------------------------
 
 
@@ -304,7 +346,7 @@ def test_mmengine_refuses_a_backbone_that_fits_in_part_and_leaves_it_as_it_was(
     elif change == "reshaped":
         weights[name] = torch.ones(8, 1, 1)
     else:
-        weights = {key.removeprefix("backbone."): value for key, value in weights.items()}
+        weights = {key.replace("backbone.", "trunk."): value for key, value in weights.items()}
     torch.save({"state_dict": weights}, tmp_path / "a.pth")
     model = torch.nn.ModuleDict({"backbone": xcit_dense.XCiT("nano_12_p16")})
     before = {key: value.clone() for key, value in model.state_dict().items()}

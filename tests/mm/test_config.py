@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
+from xcit_dense import XCiT
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config import check_config, load_config, read_categories
 
@@ -245,6 +246,25 @@ def test_weights_that_do_not_fit_are_found_before_the_run(checked, tmp_path):
     torch.save({"cls_token": torch.zeros(1)}, tmp_path / "weights.pth")
     start = {"type": "Pretrained", "checkpoint": str(tmp_path / "weights.pth")}
     refused(["no XCiT weights among the 1 entries"], checked, **{"model.backbone.init_cfg": start})
+
+
+def test_weights_that_fit_are_compared_and_not_loaded(checked, tmp_path, recwarn):
+    weights = XCiT("nano_12_p8").state_dict()
+    torch.save({"model": {k: v for k, v in weights.items() if not k.startswith("fpn")}}, tmp_path / "weights.pth")
+    checked(**{"model.backbone.init_cfg": {"type": "Pretrained", "checkpoint": str(tmp_path / "weights.pth")}})
+    assert not [warning for warning in recwarn if "meta parameter" in str(warning.message)]
+
+
+@pytest.mark.parametrize("rank", [None, "0", "1"])
+def test_one_process_of_a_machine_checks_the_weights(checked, tmp_path, monkeypatch, rank):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    start = {"type": "Pretrained", "checkpoint": str(tmp_path / "gone.pth")}
+    if rank == "1":
+        checked(**{"model.backbone.init_cfg": start})
+    else:
+        refused(["No checkpoint at", "gone.pth"], checked, **{"model.backbone.init_cfg": start})
 
 
 @pytest.mark.parametrize("rest", ['{"id": 1,, "name": "circle"}]}', '{"id": 1, "name": "cir'], ids=["wrong", "cut"])

@@ -46,10 +46,19 @@ class XCiT(backbone.XCiT, BaseModule):
             return
         address = self.init_cfg["checkpoint"]
         report = load_weights(self, locate_once(address))
-        print_log(f"XCiT starts from {address}: {report}.", logger="current", level=logging.INFO)
+        print_log(f"XCiT starts from {address}: {report.outcome}.", logger="current", level=logging.INFO)
         if hasattr(self, "_params_init_info"):
             update_init_info(self, init_info=f"loaded from {address}, or unchanged if not in it")
         self._is_init = True
+
+    def log(self, level: int, text: str) -> None:
+        """Says in the run's log what became of a checkpoint.
+
+        Args:
+            level: As in :mod:`logging`.
+            text: The message.
+        """
+        print_log(text, logger="current", level=level)
 
 
 def register() -> None:

@@ -8,15 +8,19 @@ MMEngine 0.10.7 cannot read its own checkpoints under PyTorch 2.6 and later. Her
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from mmengine import dist
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import nn
 
 from .. import zoo
-from ..checkpoint import STEM, about, unwrap
+from ..backbone import XCiT
+from ..checkpoint import STEM, find, unwrap
 from ..safe_load import load_allowed, read_file
 
 
@@ -37,70 +41,75 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def load_from_http(filename: str, map_location: Any = None, *_: Any, **__: Any) -> Any:
-    """MMEngine's loader for http(s) addresses; a file is downloaded once, see :func:`xcit_dense.zoo.locate`.
+    """MMEngine's loader for http(s), ``xcit://NAME`` and ``timm://NAME``, see :func:`xcit_dense.zoo.locate`.
 
     Args:
-        filename: The address.
+        filename: The address or name, scheme included.
         map_location: As for ``torch.load``.
 
     Returns:
         All that the file holds.
 
     Raises:
-        UserError: The download fails, or as :func:`xcit_dense.safe_load.read_file`.
+        UserError: An unknown name, a download that fails, or as :func:`xcit_dense.safe_load.read_file`.
     """
     return read_file(locate_once(filename), map_location)
 
 
-def load_from_zoo(filename: str, map_location: Any = None) -> Any:
-    """MMEngine's loader for ``xcit://NAME`` and ``timm://NAME``, for ``load_from`` and ``load_checkpoint`` alike.
-
-    Args:
-        filename: The name, scheme included.
-        map_location: As for ``torch.load``.
-
-    Returns:
-        A detector's or segmentor's file as it is; of a backbone alone its weights under ``'state_dict'``, named as in
-        a detector or segmentor, which a bare backbone understands too.
-
-    Raises:
-        UserError: An unknown name, or a download that fails.
-    """
-    content = load_from_http(filename, map_location)
-    with about(filename):
-        weights = unwrap(content)
-    if STEM not in weights:
-        return content
-    return {"state_dict": {f"backbone.{name}": value for name, value in weights.items()}}
-
-
 def locate_once(checkpoint: str) -> Path:
-    """:func:`xcit_dense.zoo.locate` for a run of several processes: one of each machine downloads, the others wait.
+    """:func:`xcit_dense.checkpoint.find` for a run of several processes: one of each machine downloads, others wait.
 
     Args:
-        checkpoint: As for :func:`xcit_dense.zoo.locate`.
+        checkpoint: As for :func:`xcit_dense.load_weights`.
 
     Returns:
         The path of the file.
 
     Raises:
-        UserError: As :func:`xcit_dense.zoo.locate`.
+        UserError: As :func:`xcit_dense.checkpoint.find`.
     """
-    # Not dist.get_local_rank(), which wants a process group that MMEngine's runner does not make.
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        zoo.locate(checkpoint)
+    if is_first_here():
+        find(checkpoint)
     dist.barrier()
-    return zoo.locate(checkpoint)
+    return find(checkpoint)
+
+
+def is_first_here() -> bool:
+    """Whether this is the only process of the run on this machine, or the first of several."""
+    # Not dist.get_local_rank(), which wants a process group that MMEngine's runner does not make.
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def load_state_dict(module: nn.Module, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    """MMEngine's ``load_state_dict``, which also understands the weights of an XCiT alone for a model that holds one.
+
+    Args:
+        module: The model.
+        state_dict: Entries; where they are those of an XCiT alone, each XCiT inside the model gets them.
+        *args: As in MMEngine.
+        **kwargs: As in MMEngine.
+    """
+    inside = module
+    while is_model_wrapper(inside) or isinstance(inside, BaseTTAModel):
+        inside = inside.get_submodule("module")
+    prefixes = [f"{name}." for name, part in inside.named_modules() if name and isinstance(part, XCiT)]
+    # A module cannot do this for itself: it is shown nothing but entries that begin with its own name.
+    if prefixes and STEM in unwrap(state_dict):
+        weights = unwrap(state_dict)
+        state_dict = {prefix + name: value for prefix in prefixes for name, value in weights.items()}
+    _load_state_dict(module, state_dict, *args, **kwargs)
 
 
 def _load_safely(file: str | IO[bytes], map_location: Any = None, weights_only: bool | None = None) -> Any:
     return load_allowed(file, map_location)
 
 
+_load_state_dict = mmengine_checkpoint.load_state_dict
 # MMEngine logs what comes after "load_from_" in their names.
 CheckpointLoader.register_scheme("", load_from_local, force=True)
-CheckpointLoader.register_scheme(["http://", "https://"], load_from_http, force=True)
-CheckpointLoader.register_scheme([zoo.SCHEME, zoo.TIMM], load_from_zoo, force=True)
+CheckpointLoader.register_scheme(["http://", "https://", zoo.SCHEME, zoo.TIMM], load_from_http, force=True)
 # The loaders of MMEngine's other schemes call these two by name; MMEngine 0.10.7 has the first alone.
 mmengine_checkpoint.load_from_http = load_from_http
 mmengine_checkpoint._safe_torch_load = _load_safely
+# All of MMEngine's ways to load into a model end in this one, called by name.
+mmengine_checkpoint.load_state_dict = load_state_dict

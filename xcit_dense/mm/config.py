@@ -16,8 +16,9 @@ from mmengine.registry import DefaultScope
 from torch import cuda, device
 
 from ..backbone import XCiT
-from ..checkpoint import load_weights
+from ..checkpoint import about, find, read_weights, translate
 from ..errors import INSTALL_MM, MissingLibraryError, UserError
+from .checkpoint import is_first_here
 
 _KEY = b'"categories"'
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
@@ -134,8 +135,12 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
             built = XCiT(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
         _check_widths(config.model, built.embed_dim)
         start = backbone.get("init_cfg")
-        if pretrained and isinstance(start, dict) and start.get("type") == "Pretrained":
-            load_weights(built, start["checkpoint"])
+        # By one process: the others wait for its download when they build the model.
+        if pretrained and isinstance(start, dict) and start.get("type") == "Pretrained" and is_first_here():
+            path = find(start["checkpoint"])
+            weights = read_weights(path)
+            with about(path):
+                translate(weights, "", built.state_dict())
 
 
 def _check_widths(model: Any, width: int) -> None:
