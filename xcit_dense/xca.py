@@ -7,15 +7,53 @@ channels each, tau a learned temperature a head (a factor here, as in the origin
 
 where ' is the transpose and Qn, Kn have columns of unit length over the tokens. The d x d matrix A does not grow with
 the image, so the cost is linear in N.
+
+There are two forms of the same operation. The literal form computes Q, K, V and V A' for each token. The covariance
+form uses that A needs only sums over tokens, and that all else is linear in X. With a channel of ones appended to X,
+its weights in W = [Wq; Wk; Wv] being the biases, and G = X'X (symmetric),
+
+    Q'K     = Wq G Wk', of which only the h diagonal d x d blocks are needed
+    |q_i|^2 = (Wq G Wq')_ii, and alike for K
+    XCA     = X M',    M = Wo blockdiag(A) Wv
+
+so that each token is met twice only, in X'X and in X M', and the backward pass keeps nothing that grows with the
+image but X. In real arithmetic the two agree. :func:`cheaper_form` counts both and says which is taken.
 """
 
 from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
+
+Form = Literal["literal", "covariance"]
+
+
+def cheaper_form(tokens: int, dim: int, num_heads: int) -> Form:
+    """The form of XCA with fewer multiply-adds: covariance from about N = 1.5 C on.
+
+    =====================  ============================  ===============================
+    multiply-adds          literal                       covariance
+    =====================  ============================  ===============================
+    projections            4 N C^2 (Q, K, V, output)     N C^2 (X M')
+    attention              2 N C d (Q'K, V A')           N C^2 (X'X)
+    independent of N       none                          3 C^3 + 2 C^2 d (A and M from G)
+    =====================  ============================  ===============================
+
+    Args:
+        tokens: Tokens N of an image.
+        dim: Channels C.
+        num_heads: Heads h; d = C / h.
+    """
+    N, C, d = tokens, dim, dim // num_heads
+    literal = 4 * N * C**2 + 2 * N * C * d
+    covariance = 2 * N * C**2 + 3 * C**3 + 2 * C**2 * d
+    return "covariance" if covariance < literal else "literal"
 
 
 class XCA(nn.Module):
@@ -52,18 +90,86 @@ class XCA(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, form: Form | None = None) -> Tensor:
         """Attends across channels.
 
         Args:
             x: Tokens X after layer norm, (B, N, C).
+            form: ``'literal'`` or ``'covariance'``; by default the cheaper one for N tokens (:func:`cheaper_form`).
 
         Returns:
             Tokens of the same shape.
         """
+        form = form or cheaper_form(x.shape[1], x.shape[2], self.num_heads)
+        return self.proj_drop(self._literal(x) if form == "literal" else self._covariance(x))
+
+    def _literal(self, x: Tensor) -> Tensor:
+        """The definition, token by token."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         Q, K, V = qkv.permute(2, 0, 3, 4, 1).unbind(0)  # each (B, h, d, N)
         Qn, Kn = F.normalize(Q, dim=-1), F.normalize(K, dim=-1)
         A = (self.temperature * (Qn @ Kn.mT)).softmax(dim=-1)  # (B, h, d, d)
         y = self.attn_drop(A) @ V
-        return self.proj_drop(self.proj(y.permute(0, 3, 1, 2).flatten(2)))
+        return self.proj(y.permute(0, 3, 1, 2).flatten(2))
+
+    def _covariance(self, x: Tensor) -> Tensor:
+        """The same by way of G = X'X; what is independent of N, and the sums over tokens, in at least fp32."""
+        device = x.device.type
+        # Autocast knows no meta device, and leaves float64 alone.
+        autocast = device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64
+        dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
+        with torch.autocast(device, enabled=False) if autocast else nullcontext():
+            X, G = _Covariance.apply(x.to(dtype))
+            M, c = self._token_map(G)
+            # The product with the tokens in the dtype of the literal form's projection.
+            return torch.baddbmm(c.to(dtype)[:, None], X, M.to(dtype).mT)
+
+    def _token_map(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """From the covariance G of [X, 1], (B, C + 1, C + 1), the M (B, C, C) and c (B, C) of XCA = X M' + 1 c'."""
+        G, heads = covariance, self.num_heads
+        weight, bias = self.qkv.weight.to(G.dtype), self.qkv.bias
+        of_ones = weight.new_zeros(weight.shape[0]) if bias is None else bias.to(G.dtype)
+        W = torch.cat((weight, of_ones[:, None]), dim=1)
+        Wqk, Wv = W.split((2 * G.shape[1] - 2, G.shape[1] - 1))
+        WG = Wqk @ G
+        # A length is at least 1e-12, as in F.normalize. The floor is below the root, whose slope at zero is infinite,
+        # and also catches squares that rounding made negative.
+        scale = (WG * Wqk).sum(dim=-1).clamp_min(1e-24).rsqrt().unflatten(-1, (2, heads, -1))
+        Wk = Wqk.unflatten(0, (2, heads, -1))[1]  # (h, d, C + 1)
+        QK = WG.unflatten(1, (2, heads, -1))[:, 0] @ Wk.mT  # (B, h, d, d)
+        # A cosine, whatever rounding made of lengths that cancel.
+        cosine = (QK * scale[:, 0, ..., None] * scale[:, 1, :, None]).clamp(-1, 1)
+        A = (self.temperature.to(G.dtype) * cosine).softmax(dim=-1)
+        AWv = self.attn_drop(A) @ Wv.unflatten(0, (heads, -1))  # blockdiag(A) Wv by heads
+        M = self.proj.weight.to(G.dtype) @ AWv.flatten(1, 2)
+        return M[..., :-1], M[..., -1] + self.proj.bias.to(G.dtype)
+
+
+class _Covariance(torch.autograd.Function):
+    """Passes tokens X (B, N, C) on, and computes the covariance G = [X, 1]' [X, 1] of (B, C + 1, C + 1) beside them.
+
+    G has at least fp32: its sums over tokens are beyond the range of fp16 and the digits of bf16. The backward pass
+    knows that G is symmetric, which saves a product of N C^2, and adds to the gradient of the passed on X in place of
+    keeping a second one.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tokens: Tensor) -> tuple[Tensor, Tensor]:
+        X = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+        G = F.pad(X.mT @ X, (0, 1, 0, 1))
+        G[:, -1, :-1] = G[:, :-1, -1] = X.sum(dim=1)
+        G[:, -1, -1] = X.shape[1]
+        return tokens.view_as(tokens), G
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad_tokens: Tensor, grad: Tensor) -> Tensor:
+        (tokens,) = ctx.saved_tensors
+        S = (grad + grad.mT)[..., :-1]
+        total = torch.baddbmm(grad_tokens.to(S.dtype), tokens.to(S.dtype), S[:, :-1]) + S[:, -1:]
+        return total.to(tokens.dtype)
