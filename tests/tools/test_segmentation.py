@@ -11,7 +11,6 @@ pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
 HEADS = ("sem_fpn", "upernet")
-SIZES = range(48, 144, 16)
 METRICS = {"aAcc", "mIoU", "mAcc"}
 
 of_each_head = pytest.mark.parametrize("head", HEADS)
@@ -129,10 +128,7 @@ def test_upernet_is_tested_in_windows_where_asked(evaluate, run, logged):
 
 @pytest.mark.slow
 def test_augmented_testing_averages_over_sizes_and_flips(evaluate):
-    # Small and few, to be quick.
-    options = {f"tta_pipeline.1.transforms.0.{index}.scale": f"({size},{size})" for index, size in enumerate(SIZES)}
-    options["test_dataloader.dataset.indices"] = 2
-    tested = evaluate("sem_fpn", lambda out: ["--tta", *written(options)])
+    tested = evaluate("sem_fpn", lambda out: ["--tta", *written({"test_dataloader.dataset.indices": 2})])
     (config,) = (tested.out / "work").rglob("config.py")
     assert "SegTTAModel" in config.read_text()
     assert "TestTimeAug" in config.read_text()

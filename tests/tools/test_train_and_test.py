@@ -63,10 +63,10 @@ def test_resuming_from_a_named_checkpoint_in_mixed_precision_runs_in_float32_on_
 
 @pytest.mark.slow
 def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, short, shapes, tmp_path, records):
-    """Two pictures a step, where the config means four."""
+    """Four pictures a step, where the config means two."""
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
-    python(*command, "--auto-scale-lr", *short(1))
-    assert records(tmp_path)[0]["lr"] == pytest.approx(records(trained.work_dir)[0]["lr"] / 2)
+    python(*command, "--auto-scale-lr", *short(1, **{"train_dataloader.batch_size": 4}))
+    assert records(tmp_path)[0]["lr"] == pytest.approx(2 * records(trained.work_dir)[0]["lr"])
 
 
 @pytest.fixture(scope="module")
