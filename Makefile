@@ -3,6 +3,7 @@
 # make test       sets up if needed, runs every test
 #
 # PYTHON=python3.12  interpreter to set up with (3.10 to 3.12)
+# TESTS=tests/mm     only these tests
 # STACK=openmmlab    the original MM libraries instead of the maintained forks
 
 PYTHON ?= python3
@@ -29,7 +30,7 @@ $(VENV)/.installed: requirements/$(STACK).lock setup.py startup/xcit_dense.pth s
 	touch $@
 
 test: setup
-	$(python) -m pytest
+	$(python) -m pytest $(TESTS)
 
 test-fast: setup
 	$(python) -m pytest -m "not slow"
