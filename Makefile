@@ -33,7 +33,7 @@ test: setup
 	$(python) -m pytest $(TESTS)
 
 test-fast: setup
-	$(python) -m pytest -m "not slow"
+	$(python) -m pytest -m "not slow" $(TESTS)
 
 lint: setup
 	$(python) -m ruff check .

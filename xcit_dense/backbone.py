@@ -37,7 +37,8 @@ class XCiT(nn.Module):
     configs, ``XCiT(patch_size=16, embed_dim=384, depth=12, num_heads=8)``. Parameter names are those of the published
     detection and segmentation checkpoints; other published dialects are translated by ``load_state_dict`` (see
     :mod:`xcit_dense.checkpoint`). Weights are random until ``xcit_dense.load_weights(backbone,
-    'xcit://small_12_p16_384_dist')`` or a file of your own replaces them.
+    'xcit://small_12_p16_384_dist')`` or a file of your own replaces them;
+    ``XCiT.from_pretrained('small_12_p16_384_dist')`` builds and loads in one.
 
     Source: El-Nouby et al. 2021; the backbone ``xcit.py`` of the original detection and segmentation code.
 

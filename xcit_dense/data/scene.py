@@ -29,7 +29,9 @@ MIN_PART_AREA = 8.0  # square pixels of each piece, where others cut a shape int
 _DIAMETER = (0.36, 0.62)  # of the circle around a shape, as a share of the picture
 _INSIDE = 0.6  # of the radius: how far inside the picture a centre stays; the rest may be cut off
 _TILT = np.pi / 6  # to either side of upright
-_HUE_SPREAD = 0.06  # of the colour wheel, around a class's own hue: as in life, colour hints at the class, no more
+# Of the colour wheel, around a class's own hue, a quarter from the next: colour tells nearly every shape's class. With
+# the outline alone to go by, training from random weights takes longer than a demo may.
+_HUE_SPREAD = 0.06
 _ATTEMPTS = 100  # to place all shapes of a picture; a crowded one makes do with fewer shapes
 _SUPERSAMPLING = 3
 

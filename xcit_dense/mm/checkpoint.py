@@ -89,15 +89,24 @@ def load_state_dict(module: nn.Module, state_dict: Mapping[str, Any], *args: Any
         *args: As in MMEngine.
         **kwargs: As in MMEngine.
     """
-    inside = module
-    while is_model_wrapper(inside) or isinstance(inside, BaseTTAModel):
-        inside = inside.get_submodule("module")
-    prefixes = [f"{name}." for name, part in inside.named_modules() if name and isinstance(part, XCiT)]
+    parts = unwrap_model(module).named_modules()
+    prefixes = [f"{name}." for name, part in parts if name and isinstance(part, XCiT)]
     # A module cannot do this for itself: it is shown nothing but entries that begin with its own name.
     if prefixes and STEM in unwrap(state_dict):
         weights = unwrap(state_dict)
         state_dict = {prefix + name: value for prefix in prefixes for name, value in weights.items()}
     _load_state_dict(module, state_dict, *args, **kwargs)
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model inside what MMEngine wraps around it, to distribute it or to augment its tests.
+
+    Args:
+        model: The model, wrapped or not.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.get_submodule("module")
+    return model
 
 
 def _load_safely(file: str | IO[bytes], map_location: Any = None, weights_only: bool | None = None) -> Any:

@@ -11,7 +11,6 @@ from typing import Any
 import mmcv
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from ..backbone import XCiT
 from ..checkpoint import about, translate
 from ..errors import UserError
+from .checkpoint import unwrap_model
 
 Series = dict[str, list[tuple[int, float]]]
 
@@ -158,8 +158,7 @@ def _compare(model: nn.Module, checkpoint: dict[str, Any]) -> tuple[list[str], l
 
     What modules rename while they load is known only by loading.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.get_submodule("module")
+    model = unwrap_model(model)
     found: list[Any] = []
     handle = model.register_load_state_dict_post_hook(lambda _, keys: found.append(keys))
     try:
