@@ -1,9 +1,6 @@
 """What XCiT is built of: each part against its definition, and the blocks against timm's."""
 
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,14 +13,14 @@ from torch import nn
 from xcit_dense import XCiT
 from xcit_dense.blocks import (
     LPI,
+    MLP,
     ConvPatchEmbed,
     PositionalEncodingFourier,
-    SyncBatchNorm,
     XCABlock,
-    make_norm_layer,
     map_to_tokens,
     tokens_to_map,
 )
+from xcit_dense.norms import make_norm_layer
 
 BN = make_norm_layer("BN")
 
@@ -39,7 +36,7 @@ def run_tokens(model, images):
     model.forward_features(images) if hasattr(model, "forward_features") else model(images)
     for hook in hooks:
         hook.remove()
-    return seen
+    return [map_to_tokens(x) if x.ndim == 4 else x for x in seen]
 
 
 @pytest.fixture(
@@ -166,27 +163,32 @@ def test_waves_are_computed_in_single_precision_where_the_model_runs_in_half(bar
 # Local patch interaction --------------------------------------------------------------------------------------------
 
 
-def test_lpi_sees_five_by_five_neighbours_of_its_own_channel(fill):
+def test_lpi_sees_five_by_five_neighbours_of_its_own_channel(fill, images):
     size, channel = 9, 2
     lpi = fill(LPI(4, BN)).eval()
-    tokens = torch.randn(1, size * size, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    centre = size * size // 2
-    lpi(tokens, size, size)[0, centre, channel].backward()
-    seen = tokens.grad.view(size, size, 4) != 0
-    expected = torch.zeros_like(seen)
-    expected[2:7, 2:7, channel] = True
-    torch.testing.assert_close(seen, expected)
+    x = images(1, 4, size, size).requires_grad_()
+    lpi(x)[0, channel, size // 2, size // 2].backward()
+    expected = torch.zeros_like(x, dtype=torch.bool)
+    expected[0, channel, 2:7, 2:7] = True
+    torch.testing.assert_close(x.grad != 0, expected)
 
 
-def test_lpi_keeps_rows_and_columns_apart(fill):
-    lpi = fill(LPI(4, BN)).eval()
-    tokens = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
-    transposed = fill(LPI(4, BN)).eval()
+def test_lpi_keeps_rows_and_columns_apart(fill, images):
+    lpi, transposed = fill(LPI(4, BN)).eval(), fill(LPI(4, BN)).eval()
     for conv in (transposed.conv1, transposed.conv2):
         conv.weight.data = conv.weight.data.mT.contiguous()
-    flipped = tokens.view(1, 2, 3, 4).transpose(1, 2).reshape(1, 6, 4)
-    expected = transposed(flipped, 3, 2).view(1, 3, 2, 4).transpose(1, 2).reshape(1, 6, 4)
-    torch.testing.assert_close(lpi(tokens, 2, 3), expected)
+    x = images(1, 4, 2, 3)
+    torch.testing.assert_close(lpi(x), transposed(x.mT).mT)
+
+
+# MLP ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_mlp_is_that_of_timm_at_each_position(fill, images):
+    mlp, x = fill(MLP(6, 15)), images(2, 6, 3, 4)
+    theirs = timm.layers.Mlp(6, 15)
+    theirs.load_state_dict(mlp.state_dict())
+    torch.testing.assert_close(map_to_tokens(mlp(x)), theirs(map_to_tokens(x)))
 
 
 # Block --------------------------------------------------------------------------------------------------------------
@@ -202,150 +204,51 @@ def block(fill):
     return make
 
 
-def test_a_block_adds_three_scaled_branches_in_the_published_order(block, images):
-    b, x = block().eval(), images(2, 20, 12)
-    expected = x + b.gamma1 * b.attn(b.norm1(x))
-    expected = expected + b.gamma3 * b.local_mp(b.norm3(expected), 4, 5)
-    expected = expected + b.gamma2 * b.mlp(b.norm2(expected))
-    torch.testing.assert_close(b(x, 4, 5), expected)
+@pytest.fixture
+def x(images):
+    """Two maps of 12 channels."""
+    return images(2, 12, 4, 5)
 
 
-def test_a_block_without_gains_changes_nothing(block, images):
-    b, x = block().train(), images(2, 20, 12)
+def test_a_block_adds_three_scaled_branches_in_the_published_order(block, x):
+    b = block().eval()
+    expected = x + tokens_to_map(b.gamma1 * b.attn(b.norm1(map_to_tokens(x))), 4, 5)
+    expected = expected + b.gamma3[:, None, None] * b.local_mp(b.norm3(expected))
+    expected = expected + b.gamma2[:, None, None] * b.mlp(b.norm2(expected))
+    torch.testing.assert_close(b(x), expected)
+
+
+def test_a_block_without_gains_changes_nothing(block, x):
+    b = block().train()
     for gain in (b.gamma1, b.gamma2, b.gamma3):
         nn.init.zeros_(gain)
-    torch.testing.assert_close(b(x, 4, 5), x)
+    torch.testing.assert_close(b(x), x)
+
+
+def test_a_block_leaves_its_input_as_it_was(block, x):
+    before = x.clone()
+    with torch.no_grad():
+        block().eval()(x)
+    torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
 def test_drop_path_skips_branches_of_whole_samples_in_training_alone(block, images):
-    certain, x = block(drop_path=1.0), images(4, 20, 12)
-    torch.testing.assert_close(certain.eval()(x, 4, 5), block().eval()(x, 4, 5))
-    torch.testing.assert_close(certain.train()(x, 4, 5), x)
+    certain, x = block(drop_path=1.0), images(4, 12, 4, 5)
+    torch.testing.assert_close(certain.eval()(x), block().eval()(x))
+    torch.testing.assert_close(certain.train()(x), x)
     torch.manual_seed(0)
     half = block(drop_path=0.5).train()
-    skipped = torch.stack([(half(x, 4, 5) == x).flatten(1).all(1) for _ in range(40)]).double().mean()
+    skipped = torch.stack([(half(x) == x).flatten(1).all(1) for _ in range(40)]).double().mean()
     assert 0.05 < skipped < 0.25  # each of three branches by chance 1/2
 
 
 @pytest.mark.parametrize("name", ["drop", "attn_drop"])
-def test_dropout_of_a_block_acts_in_training_alone(block, images, name):
-    b, plain, x = block(**{name: 0.5}), block(), images(2, 20, 12)
-    torch.testing.assert_close(b.eval()(x, 4, 5), plain.eval()(x, 4, 5))
+def test_dropout_of_a_block_acts_in_training_alone(block, x, name):
+    b, plain = block(**{name: 0.5}), block()
+    torch.testing.assert_close(b.eval()(x), plain.eval()(x))
     torch.manual_seed(0)
-    assert not torch.allclose(b.train()(x, 4, 5), plain.train()(x, 4, 5))
+    assert not torch.allclose(b.train()(x), plain.train()(x))
 
 
 def test_layer_norms_have_the_published_epsilon(block):
     assert {m.eps for m in block().modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
-
-
-# Norm layers --------------------------------------------------------------------------------------------------------
-
-
-def test_a_norm_layer_is_chosen_by_name_or_dictionary():
-    assert type(make_norm_layer("BN")(4)) is nn.BatchNorm2d
-    assert type(make_norm_layer("SyncBN")(4)) is SyncBatchNorm
-    norm = make_norm_layer({"type": "BN", "eps": 1e-3, "momentum": 0.2, "requires_grad": False})(4)
-    assert (norm.eps, norm.momentum, norm.num_features) == (1e-3, 0.2, 4)
-    assert not any(p.requires_grad for p in norm.parameters())
-    assert all(p.requires_grad for p in make_norm_layer({"type": "SyncBN", "requires_grad": True})(4).parameters())
-
-
-def test_reading_a_norm_config_leaves_it_as_it_was():
-    config = {"type": "BN", "requires_grad": False}
-    make_norm_layer(config)
-    assert config == {"type": "BN", "requires_grad": False}
-
-
-@pytest.mark.parametrize("config", ["SyncBM", {"type": "SyncBM"}])
-def test_an_unknown_norm_layer_is_answered_with_the_valid_ones(user_error, config):
-    with user_error("'SyncBM'", "Did you mean 'SyncBN'?", "BN, BN2d, SyncBN"):
-        make_norm_layer(config)
-
-
-def test_a_norm_config_without_a_type_is_answered_with_the_valid_ones(user_error):
-    with user_error("norm layer", "BN, BN2d, SyncBN"):
-        make_norm_layer({"eps": 1e-5})
-
-
-@pytest.fixture
-def process_group(tmp_path):
-    """Makes this process a distributed run of one."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
-def check_sync_bn_is_bn(images):
-    x = images(3, 4, 5, 6)
-    norms = SyncBatchNorm(4), nn.BatchNorm2d(4)
-    for training in (True, True, False):
-        got, expected = (norm.train(training)(x) for norm in norms)
-        torch.testing.assert_close(got, expected)
-    for got, expected in zip(*(norm.state_dict().values() for norm in norms)):
-        torch.testing.assert_close(got, expected)
-
-
-def test_sync_bn_on_cpu_is_batch_norm(images):
-    check_sync_bn_is_bn(images)
-
-
-def test_sync_bn_on_cpu_is_batch_norm_in_a_distributed_run(process_group, images):
-    with pytest.raises(ValueError, match="expected input tensor to be on"):
-        nn.SyncBatchNorm(4)(images(3, 4, 5, 6))
-    check_sync_bn_is_bn(images)
-
-
-def test_sync_bn_elsewhere_is_left_to_torch(process_group, images):
-    x = images(3, 4, 5, 6).to("meta")
-    norm = SyncBatchNorm(4).to("meta")
-    assert norm.eval()(x).shape == x.shape
-    with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on"):
-        norm.train()(x)
-
-
-TRAIN_ON_TWO = """
-import os, sys, torch
-from torch.nn.parallel import DistributedDataParallel
-from xcit_dense import XCiT
-rank, store, device = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-
-def on_both(value):
-    both = [torch.empty_like(value) for _ in range(2)]
-    torch.distributed.all_gather(both, value)
-    return both
-
-torch.manual_seed(0)
-model = XCiT(patch_size=8, embed_dim=16, depth=4, num_heads=2, out_indices=(0, 1, 2, 3)).to(device)
-parallel = DistributedDataParallel(model)
-torch.manual_seed(rank)
-images = torch.randn(2, 3, 32, 40).to(device)
-sum(level.square().mean() for level in parallel(images)).backward()
-gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
-assert gradient.isfinite().all() and gradient.abs().sum() > 0
-assert torch.equal(*on_both(gradient))
-assert torch.equal(*on_both(model.patch_embed.proj[0][1].running_mean)) == (device == "cuda")
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-os._exit(0)  # gloo's threads may outlive the group, and abort an orderly exit
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
-)
-def test_two_processes_train_with_sync_bn_which_synchronises_where_it_can(tmp_path, device):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", TRAIN_ON_TWO]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store"), device], env=environment, stderr=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()

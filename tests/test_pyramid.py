@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from xcit_dense.blocks import make_norm_layer
+from xcit_dense.norms import make_norm_layer
 from xcit_dense.pyramid import STRIDES, MaxPool, make_levels
 
 BN = make_norm_layer("BN")

@@ -8,21 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .blocks import (
-    ConvPatchEmbed,
-    NormConfig,
-    PositionalEncodingFourier,
-    XCABlock,
-    make_norm_layer,
-    map_to_tokens,
-    tokens_to_map,
-)
+from .blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock
 from .checkpoint import about, adapt_state_dict, find, infer_options, read_weights
 from .errors import UserError
+from .norms import NormConfig, make_norm_layer
 from .pyramid import STRIDES, make_levels
 from .variants import Variant, get_variant
 
@@ -66,6 +60,7 @@ class XCiT(nn.Module):
     Attributes:
         out_channels: Channels of the four levels.
         out_strides: Their strides in pixels, (4, 8, 16, 32).
+        deployed: Whether :func:`xcit_dense.deploy` has made it a model for inference alone.
 
     Raises:
         UserError: A name, index or number out of range; the message says what to write.
@@ -120,6 +115,7 @@ class XCiT(nn.Module):
         self.norm_eval = norm_eval
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
+        self.deployed = False
 
         norm_layer = make_norm_layer(norm_cfg)
         levels = make_levels(dim, shape.patch_size, norm_layer)
@@ -187,6 +183,8 @@ class XCiT(nn.Module):
         Raises:
             UserError: The entries are of another variant or shape, or, if ``strict``, of none or only part of one.
         """
+        if self.deployed:
+            raise UserError("A deployed XCiT takes no weights; load them before deploy(model).")
         self.lenient = not strict  # PyTorch does not tell its hooks
         try:
             return super().load_state_dict(state_dict, strict, assign)
@@ -218,19 +216,26 @@ class XCiT(nn.Module):
                 f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; convert them to "
                 f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[1]}."
             )
-        x = self.patch_embed(images)
-        height, width = x.shape[-2:]
-        tokens = self.pos_drop(map_to_tokens(x + self.pos_embeder(height, width)))
+        x = self.patch_embed(images.contiguous(memory_format=torch.channels_last))
+        x = self.pos_drop(x + self.pos_embeder(*x.shape[2:]))
         levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            tokens = self._run(block, tokens, height, width)
+            x = self._run(block, x)
             if index in self.out_indices:
                 to_level = self.get_submodule(self._level_names[len(levels)])
-                levels.append(to_level(tokens_to_map(tokens, height, width)))
+                levels.append(to_level(x))
         return tuple(levels)
 
     def train(self, mode: bool = True) -> XCiT:
-        """Switches training mode; frozen stages stay in evaluation mode, and with ``norm_eval`` the batch norms."""
+        """Switches training mode; frozen stages stay in evaluation mode, and with ``norm_eval`` the batch norms.
+
+        Raises:
+            UserError: The model is deployed.
+        """
+        if mode and self.deployed:
+            raise UserError(
+                "A deployed XCiT cannot train; build it anew, and deploy a copy: deploy(copy.deepcopy(model))."
+            )
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
@@ -240,14 +245,14 @@ class XCiT(nn.Module):
                     module.eval()
         return self
 
-    def _run(self, block: nn.Module, tokens: Tensor, height: int, width: int) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
         if not (self.with_cp and self.training):
-            return block(tokens, height, width)
+            return block(x)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _statistics_kept(block)
 
-        return checkpoint(block, tokens, height, width, use_reentrant=False, context_fn=contexts)
+        return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
         if self.frozen_stages >= 0:

@@ -1,77 +1,24 @@
-"""What XCiT is built of: norm layers, convolutional stem, positional encoding, LPI and the XCA block.
+"""What XCiT is built of: convolutional stem, positional encoding, LPI, MLP and the XCA block.
 
-Tokens are (B, N, C) with N = H W in row order, which is the memory of a (B, C, H, W) map in channels-last format:
-:func:`tokens_to_map` and :func:`map_to_tokens` go from one to the other without a copy.
+All of them work on maps (B, C, H, W) in channels-last memory. That is the memory of tokens (B, N, C), N = H W in row
+order, which the attention reads: :func:`tokens_to_map` and :func:`map_to_tokens` go from one to the other without a
+copy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Hashable
 from itertools import pairwise
-from typing import Any, Protocol, cast
 
 import torch
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
 from .errors import UserError
-from .variants import unknown_name
+from .lean import product_dtype, run
+from .norms import NormLayer
 from .xca import XCA
-
-NormConfig = str | Mapping[str, Any]
-
-
-class NormLayer(Protocol):
-    """Makes a normalisation layer for maps of ``num_features`` channels."""
-
-    def __call__(self, num_features: int) -> nn.Module:
-        """Makes the layer."""
-
-
-class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over all processes, and over this one alone where it cannot be synchronised.
-
-    ``torch.nn.SyncBatchNorm`` raises on CPU tensors in distributed training; this one is plain batch norm there. It is
-    no subclass of that, because DistributedDataParallel refuses any such layer on CPU.
-    """
-
-    process_group = None  # all processes
-    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalises a (B, C, H, W) map over batch and positions; same shape."""
-        if input.device.type == "cpu":
-            return super().forward(input)
-        return nn.SyncBatchNorm.forward(cast(nn.SyncBatchNorm, self), input)
-
-
-def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
-    """Reads an MM-style choice of norm layer.
-
-    Args:
-        norm_cfg: ``'BN'``, ``'SyncBN'``, or a dictionary such as ``dict(type='SyncBN', eps=1e-5, momentum=0.1,
-            requires_grad=True)``.
-
-    Returns:
-        A function from a number of channels to a layer.
-
-    Raises:
-        UserError: An unknown type.
-    """
-    options: dict[str, Any] = {"type": norm_cfg} if isinstance(norm_cfg, str) else dict(norm_cfg)
-    kinds: dict[str, Callable[..., nn.Module]] = {"BN": nn.BatchNorm2d, "BN2d": nn.BatchNorm2d, "SyncBN": SyncBatchNorm}
-    name = options.pop("type", None)
-    if name not in kinds:
-        raise UserError(unknown_name("norm layer", str(name), kinds))
-    requires_grad = options.pop("requires_grad", True)
-    make = partial(kinds[name], **options)
-
-    def norm_layer(num_features: int) -> nn.Module:
-        return make(num_features).requires_grad_(requires_grad)
-
-    return norm_layer
 
 
 def tokens_to_map(tokens: Tensor, height: int, width: int) -> Tensor:
@@ -116,7 +63,7 @@ class ConvPatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Turns images (B, in_channels, H, W) into a map of tokens (B, C, ceil(H / p), ceil(W / p))."""
-        return self.proj(images)
+        return run(self.proj, images)
 
 
 class PositionalEncodingFourier(nn.Module):
@@ -136,12 +83,26 @@ class PositionalEncodingFourier(nn.Module):
         self.token_projection = nn.Conv2d(2 * hidden_dim, dim, kernel_size=1)
         self.hidden_dim = hidden_dim
         self.temperature = temperature
+        self.keep = 0
+        self._kept: dict[Hashable, Tensor] = {}
 
     def forward(self, height: int, width: int) -> Tensor:
         """The encoding of ``height`` x ``width`` tokens, (1, C, height, width)."""
+        if not self.keep or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._encode(height, width)
+        weight = self.token_projection.weight
+        key = height, width, weight.device, product_dtype(weight)
+        if key not in self._kept:
+            while len(self._kept) >= self.keep:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = self._encode(height, width)
+        return self._kept[key]
+
+    def _encode(self, height: int, width: int) -> Tensor:
         y = self._waves(height)[:, :, None].expand(-1, -1, width)
         x = self._waves(width)[:, None, :].expand(-1, height, -1)
-        return self.token_projection(torch.cat((y, x))[None])
+        waves = torch.cat((y, x))[None].contiguous(memory_format=torch.channels_last)
+        return self.token_projection(waves)
 
     def _waves(self, n: int) -> Tensor:
         """Waves at n positions along an axis, (hidden_dim, n), in at least fp32."""
@@ -173,10 +134,33 @@ class LPI(nn.Module):
         self.bn = norm_layer(dim)
         self.conv2 = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
 
-    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        """Mixes tokens (B, height * width, C) with their neighbours; same shape."""
-        x = tokens_to_map(tokens, height, width)
-        return map_to_tokens(self.conv2(self.bn(self.act(self.conv1(x)))))
+    def forward(self, x: Tensor, norm: nn.Module | None = None, gain: Tensor | None = None) -> Tensor:
+        """Mixes each position of a map (B, C, H, W) with its neighbours; same shape.
+
+        ``norm`` goes before, a ``gain`` (C,) is multiplied onto the result; here, because they cost less memory here.
+        """
+        return run((norm or nn.Identity(), self.conv1, self.act, self.bn, self.conv2), x, gain)
+
+
+class MLP(nn.Module):
+    """Two linear layers at each position, with GELU between them. Source: timm's ``Mlp``, whose names it keeps.
+
+    Args:
+        dim: Channels C, in and out.
+        hidden_dim: Channels between the two.
+        drop: Dropout probability after each of the two, in [0, 1].
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor, norm: nn.Module | None = None, gain: Tensor | None = None) -> Tensor:
+        """Maps each position of (B, C, H, W) by itself; same shape. ``norm`` and ``gain`` as in :class:`LPI`."""
+        return self.drop(run((norm or nn.Identity(), self.fc1, self.act, self.drop, self.fc2), x, gain))
 
 
 class XCABlock(nn.Module):
@@ -212,18 +196,24 @@ class XCABlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = XCA(dim, num_heads, qkv_bias, attn_drop, drop)
-        self.norm3 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm3 = LayerNorm2d(dim, eps=1e-6)
         self.local_mp = LPI(dim, norm_layer)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
+        self.norm2 = LayerNorm2d(dim, eps=1e-6)
+        self.mlp = MLP(dim, int(dim * mlp_ratio), drop)
         self.drop_path = DropPath(drop_path)
-        self.gamma1 = nn.Parameter(eta * torch.ones(dim))
-        self.gamma3 = nn.Parameter(eta * torch.ones(dim))
-        self.gamma2 = nn.Parameter(eta * torch.ones(dim))
+        self.gamma1: Tensor | None = nn.Parameter(eta * torch.ones(dim))
+        self.gamma3: Tensor | None = nn.Parameter(eta * torch.ones(dim))
+        self.gamma2: Tensor | None = nn.Parameter(eta * torch.ones(dim))
 
-    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        """Maps tokens (B, height * width, C) to tokens of the same shape."""
-        x = tokens
-        x = x + self.drop_path(self.gamma1 * self.attn(self.norm1(x)))
-        x = x + self.drop_path(self.gamma3 * self.local_mp(self.norm3(x), height, width))
-        return x + self.drop_path(self.gamma2 * self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the same shape."""
+        attended = self.attn(map_to_tokens(x), norm=self.norm1, gain=self.gamma1)
+        x = self._add(x, tokens_to_map(attended, *x.shape[2:]))
+        x = self._add(x, self.local_mp(x, self.norm3, self.gamma3))
+        return self._add(x, self.mlp(x, self.norm2, self.gamma2))
+
+    def _add(self, x: Tensor, branch: Tensor) -> Tensor:
+        branch = self.drop_path(branch)
+        if torch.is_grad_enabled() or branch.dtype != x.dtype:
+            return x + branch
+        return branch.add_(x)  # nobody else reads the branch

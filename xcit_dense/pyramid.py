@@ -8,8 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import NormLayer
 from .errors import UserError
+from .lean import run
+from .norms import NormLayer
 
 STRIDES = (4, 8, 16, 32)
 
@@ -31,6 +32,14 @@ class MaxPool(nn.Module):
         return F.max_pool2d(x, (min(self.factor, height), min(self.factor, width)))
 
 
+class Level(nn.Sequential):
+    """Layers that make a level; a ``Sequential`` that keeps less for the backward pass (:mod:`xcit_dense.lean`)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, C, ., .)."""
+        return run(self, input)
+
+
 def _double(dim: int) -> nn.Module:
     return nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2)
 
@@ -50,10 +59,10 @@ def make_levels(dim: int, patch_size: int, norm_layer: NormLayer) -> dict[str, n
         UserError: Another patch size.
     """
     if patch_size == 16:
-        quadruple = nn.Sequential(_double(dim), norm_layer(dim), nn.GELU(), _double(dim))
-        levels = [quadruple, nn.Sequential(_double(dim)), nn.Identity(), MaxPool(2)]
+        quadruple = Level(_double(dim), norm_layer(dim), nn.GELU(), _double(dim))
+        levels = [quadruple, Level(_double(dim)), nn.Identity(), MaxPool(2)]
     elif patch_size == 8:
-        levels = [nn.Sequential(_double(dim)), nn.Identity(), MaxPool(2), MaxPool(4)]
+        levels = [Level(_double(dim)), nn.Identity(), MaxPool(2), MaxPool(4)]
     else:
         raise UserError(f"patch_size={patch_size} has no pyramid; write patch_size=8 or 16.")
     return {f"fpn{number}": level for number, level in enumerate(levels, start=1)}

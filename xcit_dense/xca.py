@@ -22,14 +22,16 @@ image but X. In real arithmetic the two agree. :func:`cheaper_form` counts both 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
+from .lean import Gradients, multiply, product_dtype, without_autocast
 
 Form = Literal["literal", "covariance"]
 
@@ -84,24 +86,41 @@ class XCA(nn.Module):
         if num_heads < 1 or dim % num_heads:
             raise UserError(f"num_heads={num_heads} does not divide embed_dim={dim}; write a divisor of {dim}.")
         self.num_heads = num_heads
+        self.form: Form | None = None  # set to force one
         self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor, form: Form | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        form: Form | None = None,
+        norm: nn.Module | None = None,
+        gain: Tensor | None = None,
+    ) -> Tensor:
         """Attends across channels.
 
         Args:
-            x: Tokens X after layer norm, (B, N, C).
-            form: ``'literal'`` or ``'covariance'``; by default the cheaper one for N tokens (:func:`cheaper_form`).
+            x: Tokens X, (B, N, C).
+            form: ``'literal'`` or ``'covariance'``; by default :attr:`form`, or else the cheaper one for N tokens
+                (:func:`cheaper_form`).
+            norm: A layer norm to apply to ``x`` first; here, because it costs less memory here than before.
+            gain: (C,), to multiply the result by; here for the same reason.
 
         Returns:
             Tokens of the same shape.
         """
-        form = form or cheaper_form(x.shape[1], x.shape[2], self.num_heads)
-        return self.proj_drop(self._literal(x) if form == "literal" else self._covariance(x))
+        form = form or self.form or cheaper_form(x.shape[1], x.shape[2], self.num_heads)
+        # In M, a gain needs no y kept. But gains start at 1e-5, and fp16 has no digits left below that.
+        if form == "covariance":
+            folds = product_dtype(x) != torch.float16
+            y = self._covariance(x, norm, gain if folds else None)
+        else:
+            folds = False
+            y = self._literal(x if norm is None else norm(x))
+        return self.proj_drop(y if gain is None or folds else y * gain)
 
     def _literal(self, x: Tensor) -> Tensor:
         """The definition, token by token."""
@@ -112,17 +131,19 @@ class XCA(nn.Module):
         y = self.attn_drop(A) @ V
         return self.proj(y.permute(0, 3, 1, 2).flatten(2))
 
-    def _covariance(self, x: Tensor) -> Tensor:
+    def _covariance(self, x: Tensor, norm: nn.Module | None, gain: Tensor | None) -> Tensor:
         """The same by way of G = X'X; what is independent of N, and the sums over tokens, in at least fp32."""
-        device = x.device.type
-        # Autocast knows no meta device, and leaves float64 alone.
-        autocast = device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64
-        dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
-        with torch.autocast(device, enabled=False) if autocast else nullcontext():
-            X, G = _Covariance.apply(x.to(dtype))
+        steps = [] if norm is None else [norm]
+        if not torch.is_grad_enabled():
+            x, steps = nn.Sequential(*steps)(x), []  # once for both products
+        dtype = product_dtype(x)
+        G = multiply(_Covariance(dtype), x, steps=steps)
+        with without_autocast(x.device):
             M, c = self._token_map(G)
-            # The product with the tokens in the dtype of the literal form's projection.
-            return torch.baddbmm(c.to(dtype)[:, None], X, M.to(dtype).mT)
+            if gain is not None:
+                M, c = gain.to(M.dtype)[:, None] * M, gain.to(c.dtype) * c
+        # The product with the tokens in the dtype of the literal form's projection.
+        return multiply(_TokenMap(dtype), x, M, c, steps=steps)
 
     def _token_map(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """From the covariance G of [X, 1], (B, C + 1, C + 1), the M (B, C, C) and c (B, C) of XCA = X M' + 1 c'."""
@@ -145,31 +166,46 @@ class XCA(nn.Module):
         return M[..., :-1], M[..., -1] + self.proj.bias.to(G.dtype)
 
 
-class _Covariance(torch.autograd.Function):
-    """Passes tokens X (B, N, C) on, and computes the covariance G = [X, 1]' [X, 1] of (B, C + 1, C + 1) beside them.
+@dataclass
+class _Covariance:
+    """G = [X, 1]' [X, 1], (B, C + 1, C + 1), of tokens X (B, N, C).
 
     G has at least fp32: its sums over tokens are beyond the range of fp16 and the digits of bf16. The backward pass
-    knows that G is symmetric, which saves a product of N C^2, and adds to the gradient of the passed on X in place of
-    keeping a second one.
+    knows that G is symmetric, which saves a product of N C^2.
     """
 
-    generate_vmap_rule = True
+    dtype: torch.dtype  # of products with tokens
 
-    @staticmethod
-    def forward(tokens: Tensor) -> tuple[Tensor, Tensor]:
-        X = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-        G = F.pad(X.mT @ X, (0, 1, 0, 1))
-        G[:, -1, :-1] = G[:, :-1, -1] = X.sum(dim=1)
-        G[:, -1, -1] = X.shape[1]
-        return tokens.view_as(tokens), G
+    def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
+        with without_autocast(x.device):
+            X = x.to(torch.promote_types(x.dtype, torch.float32))
+            if torch.compiler.is_compiling():  # autograd knows of no symmetry, but can be told
+                half = X.detach().mT @ X
+                G = half + half.mT - half.detach()
+            else:
+                G = X.mT @ X
+            s = X.sum(dim=1)[..., None]  # (B, C, 1)
+            N = torch.full_like(s[:, :1], X.shape[1])
+            return torch.cat((torch.cat((G, s), dim=2), torch.cat((s.mT, N), dim=2)), dim=1)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs)
+    def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
+        # Sums over tokens make gradients of G too small for fp16.
+        dtype = self.dtype if self.dtype == torch.bfloat16 else grad.dtype
+        S = (grad + grad.mT)[:, :-1].to(dtype)
+        return (torch.baddbmm(S[..., -1:].mT, x.to(dtype), S[..., :-1]) if needs[0] else None,)
 
-    @staticmethod
-    def backward(ctx: Any, grad_tokens: Tensor, grad: Tensor) -> Tensor:
-        (tokens,) = ctx.saved_tensors
-        S = (grad + grad.mT)[..., :-1]
-        total = torch.baddbmm(grad_tokens.to(S.dtype), tokens.to(S.dtype), S[:, :-1]) + S[:, -1:]
-        return total.to(tokens.dtype)
+
+@dataclass
+class _TokenMap:
+    """X M' + 1 c' of tokens X (B, N, C), matrices M (B, C, C) and vectors c (B, C)."""
+
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
+        with without_autocast(x.device):
+            X, M, c = (tensor.to(self.dtype) for tensor in (x, *operands))
+            return torch.baddbmm(c[:, None], X, M.mT)
+
+    def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
+        dx = grad @ operands[0].to(self.dtype) if needs[0] else None
+        return dx, grad.mT @ x.to(self.dtype), grad.sum(dim=1)
