@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xcit_dense import VARIANTS, XCiT
+from xcit_dense import VARIANTS, XCiT, deploy
 from xcit_dense.norms import make_norm_layer
 from xcit_dense.pyramid import make_levels
 
@@ -489,24 +490,72 @@ def test_checkpointing_leaves_batch_norms_recording(plain_and_checkpointed, imag
         assert {norm.num_batches_tracked.item() for norm in norms} == {1}
 
 
-def test_checkpointing_keeps_less_than_half_for_the_backward_pass(plain_and_checkpointed, images):
-    sizes = []
-    for model in plain_and_checkpointed(depth=8):
-        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        kept = {}
+@pytest.fixture
+def kept():
+    """Counts the bytes that a model keeps for the backward pass, each memory once, parameters apart."""
 
-        def keep(tensor, own=own, kept=kept):
+    def count(model, batch):
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        sizes, alive = {}, []
+
+        def keep(tensor):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in own:
-                kept[storage.data_ptr()] = storage.nbytes()
+                sizes[storage.data_ptr()] = storage.nbytes()
+                alive.append(tensor)
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            levels = model(images(2, 3, 64, 64))
-        sizes.append(sum(kept.values()))
-        del levels
-    plain, checkpointed = sizes
-    assert 0 < checkpointed < plain / 2
+            model(batch)
+        return sum(sizes.values())
+
+    return count
+
+
+@pytest.mark.parametrize("patch_size", [8, 16])
+def test_a_block_keeps_eight_maps_for_the_backward_pass(tiny, images, kept, patch_size):
+    # The inputs of XCA, LPI and MLP, one map within the LPI, and four within the MLP; timm's keeps 26.
+    a_block = []
+    for size in (16, 32):  # tokens along a side
+        batch = images(1, 3, size * patch_size, size * patch_size)
+        models = [tiny(patch_size=patch_size, depth=depth, norm_cfg="BN").train() for depth in (6, 7)]
+        less, more = (kept(model, batch) for model in models)
+        a_block.append(more - less)
+    assert a_block[1] - a_block[0] == 8 * 4 * 16 * (32**2 - 16**2)  # of 16 channels, in single precision
+
+
+def test_checkpointing_keeps_one_map_a_block_for_the_backward_pass(tiny, images, kept):
+    batch, growing = images(1, 3, 128, 128), 4 * 16 * 16**2
+    models = [tiny(depth=depth, with_cp=True).train() for depth in (6, 8)]
+    assert kept(models[1], batch) - kept(models[0], batch) == 2 * growing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patch_size", [8, 16])
+def test_the_backbone_compiles_in_one_graph_and_once_more_for_other_sizes(tiny, images, patch_size):
+    model = tiny(patch_size=patch_size).train()
+    same = copy.deepcopy(model)
+    backend = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for size in ((256, 320), (320, 256), (288, 384), (256, 256)):
+        results = []
+        for way, owner in ((compiled, model), (same, same)):
+            owner.zero_grad()
+            levels = way(images(2, 3, *size))
+            loss(levels).backward()
+            results.append([*levels, *(p.grad for p in owner.parameters()), *owner.buffers()])
+        for got, expected in zip(*results):
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
+    assert backend.frame_count <= 2
+
+
+@pytest.mark.slow
+def test_a_deployed_backbone_compiles_in_one_graph(tiny, images):
+    model, batch = deploy(tiny().eval()), images(1, 3, 128, 96)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        for got, expected in zip(compiled(batch), model(batch)):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_checkpointing_does_nothing_in_evaluation(plain_and_checkpointed, images):

@@ -86,14 +86,17 @@ def test_nothing_outside_mm_imports_an_mm_library_when_imported(trees, name):
     [
         ("errors", set()),
         ("variants", {"errors"}),
-        ("xca", {"errors"}),
+        ("norms", {"errors", "variants"}),
+        ("lean", {"norms"}),
+        ("xca", {"errors", "lean"}),
         ("download", {"errors", "safe_load"}),
         ("safe_load", {"errors"}),
         ("checkpoint", {"errors", "variants", "zoo", "safe_load"}),
         ("zoo", {"errors", "variants", "download", "safe_load"}),
-        ("blocks", {"errors", "variants", "xca"}),
-        ("pyramid", {"errors", "blocks"}),
-        ("backbone", {"errors", "variants", "blocks", "pyramid", "checkpoint"}),
+        ("blocks", {"errors", "norms", "lean", "xca"}),
+        ("pyramid", {"errors", "norms", "lean"}),
+        ("backbone", {"errors", "variants", "norms", "blocks", "pyramid", "checkpoint"}),
+        ("deploy", {"errors", "lean", "blocks", "backbone"}),
     ],
 )
 def test_the_backbone_is_built_from_the_bottom_up(trees, name, allowed):

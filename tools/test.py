@@ -30,6 +30,7 @@ def main() -> None:
         draw_into(config, str(args.show_dir.resolve()))
     if args.tta:
         augment(config)
+    add_hook(config, type="DeployHook")
 
     from mmengine.dist import is_main_process
     from mmengine.runner import Runner
@@ -54,12 +55,17 @@ def augment(config: Any) -> None:
 def draw_into(config: Any, directory: str) -> None:
     """Makes the test draw each picture into ``directory``."""
     if config.default_scope == "mmseg":
-        config.custom_hooks = [*config.get("custom_hooks", []), {"type": "SegPicturesHook", "directory": directory}]
+        add_hook(config, type="SegPicturesHook", directory=directory)
         return
     hook = config.get("default_hooks", {}).get("visualization")
     if not hook:
         raise UserError("--show-dir needs a visualization hook; write default_hooks = dict(visualization=...).")
     hook.update(draw=True, interval=1, test_out_dir=directory)
+
+
+def add_hook(config: Any, **hook: Any) -> None:
+    """Adds a hook to those of the config."""
+    config.custom_hooks = [*config.get("custom_hooks", []), hook]
 
 
 def find_checkpoint(weights: str) -> str:

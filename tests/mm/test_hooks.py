@@ -280,3 +280,34 @@ def test_a_run_that_resumes_is_not_checked(run, whole):
     runner = run(whole, resume=True)
     runner.test_loop  # noqa: B018  # built, as a test would
     runner.load_checkpoint(runner._load_from)
+
+
+@pytest.fixture
+def run_test(tiny):
+    """Runs the DeployHook in front of a test of a detector around a tiny XCiT; returns the backbone."""
+
+    def run(*hooks):
+        detector = nn.Module()
+        detector.backbone = tiny()
+        HOOKS.build({"type": "DeployHook"}).before_test(SimpleNamespace(model=detector, hooks=hooks))
+        return detector.backbone
+
+    return run
+
+
+def test_a_backbone_is_deployed_for_a_test(run_test, tiny, images):
+    backbone, x = run_test(), images(1, 3, 32, 40)
+    assert backbone.deployed
+    with torch.no_grad():
+        for got, expected in zip(backbone(x), tiny().eval()(x)):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_backbone_whose_averages_are_tested_is_not_deployed(run_test):
+    assert not run_test(HOOKS.build({"type": "EMAHook"})).deployed
+
+
+def test_a_model_without_xcit_is_tested_as_it_is():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    HOOKS.build({"type": "DeployHook"}).before_test(SimpleNamespace(model=model, hooks=[]))
+    assert len(list(model.parameters())) == 4

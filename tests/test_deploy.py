@@ -1,0 +1,98 @@
+"""Deployment: nothing changes but speed, and nothing is done to a model that is not ready for it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from xcit_dense import deploy
+
+
+@pytest.mark.parametrize("patch_size", [8, 16])
+@pytest.mark.parametrize("norm_cfg", ["BN", "SyncBN"])
+@pytest.mark.parametrize("size", [(32, 40), (90, 75)])  # few tokens and many, for both forms of XCA
+def test_a_deployed_model_has_the_same_outputs(tiny, images, close, patch_size, norm_cfg, size):
+    model, x = tiny(patch_size=patch_size, norm_cfg=norm_cfg).eval(), images(2, 3, *size)
+    deployed = deploy(copy.deepcopy(model))
+    with torch.no_grad():
+        for _ in range(2):  # the second time with a positional encoding that was kept
+            for got, expected in zip(deployed(x), model(x)):
+                close(got, expected, 1e-5)
+
+
+def test_a_deployed_model_has_the_same_outputs_under_autocast(tiny, images, close):
+    model, x = tiny().eval(), images(1, 3, 64, 72)
+    deployed = deploy(copy.deepcopy(model))
+    with torch.no_grad():
+        deployed(x)  # keeps an encoding in single precision, which autocast does not take
+        with torch.autocast("cpu", torch.bfloat16):
+            levels = deployed(x)
+        for got, expected in zip(levels, model(x)):
+            close(got, expected, 0.1)
+
+
+def test_batch_norms_after_convolutions_and_gains_are_gone(tiny):
+    model = deploy(tiny(patch_size=16).eval())
+    norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    assert norms == [f"blocks.{index}.local_mp.bn" for index in range(4)]  # which come before a convolution
+    assert not any("gamma" in name for name, _ in model.named_parameters())
+    assert not any(value.requires_grad for value in model.parameters())
+
+
+def test_positional_encodings_of_few_sizes_are_kept(tiny, images):
+    model = deploy(tiny().eval())
+    with torch.inference_mode():
+        for width in range(8, 88, 8):
+            model(images(1, 3, 8, width))
+    assert len(model.pos_embeder._kept) == 4
+    levels = model(images(1, 3, 8, 80))  # outside of inference mode, what was kept in it still serves
+    assert all(level.isfinite().all() for level in levels)
+
+
+def test_a_model_that_is_not_deployed_keeps_no_encoding(tiny, images):
+    model, x = tiny().eval(), images(1, 3, 16, 16)
+    with torch.no_grad():
+        before = model(x)[0]
+        model.pos_embeder.token_projection.weight.data += 1
+        assert not torch.allclose(model(x)[0], before)
+
+
+def test_every_xcit_in_a_model_is_deployed_and_the_model_returned(tiny):
+    model = nn.ModuleDict({"one": tiny(), "two": nn.Sequential(tiny())}).eval()
+    assert deploy(model) is model
+    assert model["one"].deployed
+    assert model["two"][0].deployed
+
+
+def test_deploying_twice_changes_nothing_more(tiny, images):
+    model, x = deploy(tiny().eval()), images(1, 3, 16, 16)
+    levels = model(x)
+    for got, expected in zip(deploy(model)(x), levels):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_copies_of_a_deployed_model_work(tiny, images):
+    model, x = deploy(tiny().eval()), images(1, 3, 16, 16)
+    for got, expected in zip(copy.deepcopy(model)(x), model(x)):
+        torch.testing.assert_close(got, expected)
+
+
+def test_a_model_in_training_is_not_deployed(tiny, user_error):
+    with user_error("training mode", "model.eval()"):
+        deploy(tiny().train())
+
+
+def test_a_model_without_xcit_is_not_deployed(user_error):
+    with user_error("Conv2d holds no XCiT"):
+        deploy(nn.Conv2d(3, 4, 1))
+
+
+def test_a_deployed_model_neither_trains_nor_takes_weights(tiny, user_error):
+    model = deploy(tiny().eval())
+    assert model.eval() is model
+    with user_error("cannot train", "deploy(copy.deepcopy(model))"):
+        model.train()
+    with user_error("takes no weights", "before deploy(model)"):
+        model.load_state_dict(tiny().state_dict())
