@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from xcit_dense import VARIANTS, XCiT, zoo
+from xcit_dense.blocks import map_to_tokens
 from xcit_dense.checkpoint import infer_options, load_weights, read_weights, translate
 from xcit_dense.errors import UserError
 from xcit_dense.safe_load import read_file
@@ -206,10 +207,14 @@ def test_the_published_classifiers_load_whole(tmp_path, reference, name):
     assert all((value == 2).all() for key, value in model.state_dict().items() if not key.startswith("fpn"))
 
 
+def tokens(x):
+    return map_to_tokens(x) if x.ndim == 4 else x  # ours are maps, timm's are tokens
+
+
 def block_features(model, image):
     """What each block makes of an image, in our XCiT or timm's."""
     features = []
-    hooks = [block.register_forward_hook(lambda *call: features.append(call[2])) for block in model.blocks]
+    hooks = [block.register_forward_hook(lambda *call: features.append(tokens(call[2]))) for block in model.blocks]
     with torch.no_grad():
         model.eval()(image)
     for hook in hooks:
