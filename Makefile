@@ -1,5 +1,6 @@
 # make demo       sets up, trains Mask R-CNN + XCiT on the embedded data set, evaluates it, draws what it found
 # make demo-seg   the same for segmentation: Semantic FPN + XCiT, or with HEAD=upernet UperNet + XCiT
+# make benchmark  measures what docs/performance.md tells, in work_dirs/benchmark; takes about half an hour
 # make test       sets up if needed, runs every test
 #
 # PYTHON=python3.12  interpreter to set up with (3.10 to 3.12)
@@ -16,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 
 python := $(VENV)/bin/python
 
-.PHONY: setup test test-fast lint demo demo-seg lock clean
+.PHONY: setup test test-fast lint demo demo-seg benchmark lock clean
 
 setup: $(VENV)/.installed
 
@@ -48,6 +49,17 @@ demo demo-seg: setup
 	$(python) tools/make_shapes.py data/shapes
 	$(python) tools/train.py $(config) --work-dir $(OUT) $(DEMO_OPTIONS)
 	$(python) tools/test.py $(config) $(OUT) --work-dir $(OUT)/test --out $(OUT)/metrics.json --show-dir $(OUT)/pictures
+
+benchmark: OUT ?= work_dirs/benchmark
+benchmark: setup
+	for variant in small_12_p16 small_12_p8; do \
+	    run="$(python) tools/benchmark.py --variant $$variant --threads 2 --rounds 5"; \
+	    $$run --out $(OUT)/$$variant --contenders ours,deployed,compiled,literal,timm,timm-compiled && \
+	    $$run --out $(OUT)/$$variant-bf16 --dtype bf16 --contenders ours,deployed,timm && \
+	    $$run --out $(OUT)/$$variant-train --train --contenders ours,checkpointed,timm || exit 1; \
+	done
+	$(python) tools/benchmark.py --variant nano_12_p16 --sizes 512x512,1024x1024,2048x2048,4096x4096 --threads 2 --rounds 5 \
+	    --out $(OUT)/growth --contenders ours,deployed,timm
 
 # Needs uv.
 lock:

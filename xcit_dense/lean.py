@@ -94,8 +94,10 @@ def _weight_and_bias(operands: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]
 
 
 def _convolves(device: torch.device, dtype: torch.dtype) -> bool:
-    # On two cores oneDNN's convolutions are up to a third faster than the products that linear layers take.
-    return _ONEDNN and device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+    # On two cores oneDNN's convolutions are up to a third faster than the products that linear layers take. On one core
+    # PyTorch does not take oneDNN's.
+    several = torch.compiler.is_compiling() or torch.get_num_threads() > 1
+    return _ONEDNN and several and device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -126,9 +128,10 @@ def run(layers: Iterable[nn.Module], x: Tensor, gain: Tensor | None = None) -> T
     Returns:
         Map (B, C', H', W').
     """
-    layers = list(_flat(layers))
+    layers = [*_flat(layers)]
     # In the weights, a gain needs no input kept. But gains start at 1e-5, and fp16 has no digits left below that.
     folds = gain is not None and product_dtype(x) != torch.float16
+    given = x
     steps: list[nn.Module] = []
     for layer in layers:
         scale = gain if folds and layer is layers[-1] else None
@@ -139,6 +142,9 @@ def run(layers: Iterable[nn.Module], x: Tensor, gain: Tensor | None = None) -> T
             x = multiply(Pointwise(), x, *_operands(layer, scale), steps=steps)
         elif isinstance(layer, nn.ConvTranspose2d):
             x = _double(layer, x, steps)
+        elif isinstance(layer, nn.GELU) and x is not given and not (steps or torch.is_grad_enabled() or _is_traced()):
+            torch.ops.aten.gelu_(x, approximate=layer.approximate)  # a product's output, which nobody else reads
+            continue
         else:
             steps.append(layer)
             continue
@@ -153,9 +159,8 @@ def multiply(product: Product, x: Tensor, *operands: Tensor, steps: Iterable[nn.
     Layer norm, batch norm and GELU can be redone. If another layer is among the steps (dropout, synchronised batch
     norm), the product's input is kept.
     """
-    steps = [step for step in steps if not _is_identity(step)]
-    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if tracing or not torch.is_grad_enabled():
+    steps = [*steps]
+    if not torch.is_grad_enabled() or _is_traced():
         return product(_through(steps, x), *operands)
     found = [redo for step in steps if (redo := _redo(step, x.device))]
     if len(found) < len(steps):
@@ -279,13 +284,16 @@ def _through(steps: Iterable[nn.Module], x: Tensor) -> Tensor:
     return x
 
 
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
 def _flat(layers: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """The layers that do something, one by one."""
     for layer in layers:
         if isinstance(layer, nn.Sequential):
             yield from _flat(layer)
-        else:
+        elif isinstance(layer, nn.Dropout) and (layer.p == 0 or not layer.training):
+            continue
+        elif not isinstance(layer, nn.Identity):
             yield layer
-
-
-def _is_identity(step: nn.Module) -> bool:
-    return isinstance(step, nn.Identity) or (isinstance(step, nn.Dropout) and (step.p == 0 or not step.training))

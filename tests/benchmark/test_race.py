@@ -1,0 +1,79 @@
+"""The race: who differs is refused, who agrees is counted and timed."""
+
+import logging
+from functools import partialmethod
+
+import pytest
+import torch
+
+from xcit_dense.benchmark import race
+from xcit_dense.benchmark.contenders import CONTENDERS, Contender, build_timm
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("train", [False, True])
+def test_several_images_of_patch_8_and_either_precision_run(options, dtype, train):
+    names = ("ours", "timm", "timm-fused")
+    result = race.measure(options(variant="nano_12_p8", dtype=dtype, train=train, contenders=names), (64, 96))
+    assert tuple(result.contenders) == names
+    assert result.floor > 0
+
+
+def test_images_smaller_than_the_last_stride_run(options):
+    assert race.measure(options(batch=1, contenders=("ours", "timm")), (16, 40)).pixels == 640
+
+
+def test_counts_are_the_same_in_every_run(options):
+    one, other = (
+        race.measure(options(contenders=names), (64, 96)).contenders
+        for names in (("checkpointed", "ours", "timm"), ("timm", "checkpointed"))
+    )
+    assert list(other) == ["timm", "checkpointed"]
+    for name, figures in other.items():
+        assert figures.saved_bytes == one[name].saved_bytes
+        assert figures.multiply_adds == one[name].multiply_adds
+
+
+def test_progress_is_told(options, caplog):
+    caplog.set_level(logging.INFO)
+    race.measure(options(contenders=("ours", "timm"), rounds=2), (64, 96))
+    told = [record.message for record in caplog.records if record.name == race.__name__]
+    assert [line.split()[0] for line in told] == ["ours", "timm", "round", "round"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [False, True])
+def test_compiled_contenders_agree(options, train, monkeypatch):
+    # The backend that takes minutes has no part in what is tested.
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    result = race.measure(options(batch=1, train=train, contenders=("compiled", "timm-compiled")), (64, 96))
+    for figures in result.contenders.values():
+        assert max(figures.errors.values()) < 1e-4
+        assert figures.saved_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("train", "name", "value", "what"),
+    [
+        (False, "fpn1.0.bias", 1.0, "levels"),
+        (False, "fpn2.0.bias", torch.nan, "levels"),
+        (True, "blocks.0.attn.proj.bias", 1.0, "levels"),
+        (True, None, None, "gradients"),
+    ],
+)
+def test_a_contender_that_differs_is_refused_before_anything_is_timed(
+    options, monkeypatch, user_error, train, name, value, what
+):
+    def build(variant, weights):
+        model = build_timm(variant, weights)
+        if name:
+            with torch.no_grad():
+                model.get_parameter(name)[0] += value
+        else:
+            model.blocks[0].mlp.fc2.weight.register_hook(lambda grad: 1.1 * grad)
+        return model
+
+    monkeypatch.setitem(CONTENDERS, "timm", Contender(build))
+    monkeypatch.setattr(race, "clock", lambda *_: pytest.fail("timed"))
+    with user_error(f"The {what} of timm", "standard deviations", "1e-04 is allowed", "--contenders"):
+        race.measure(options(train=train), (64, 96))

@@ -1,0 +1,184 @@
+"""tools/benchmark.py: what it counts, writes and refuses. Seconds are never tested."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+TOOL = Path(__file__).parents[2] / "tools/benchmark.py"
+SMALL = ("--variant", "nano_12_p16", "--rounds", 2, "--threads", 1)
+BOTH = "ours,literal,timm,timm-fused"
+WIDE = "256x256"  # N = 2 C, so that the covariance form is the cheaper one
+
+
+@pytest.fixture(scope="module")
+def tool():
+    """The tool as a module."""
+    spec = importlib.util.spec_from_file_location("benchmark_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def training(python, tmp_path_factory):
+    """A run as its user starts it: its directory, JSON and text."""
+    out = tmp_path_factory.mktemp("benchmark") / "new" / "directory"
+    names = f"{BOTH},checkpointed"
+    done = python(TOOL, *SMALL, "--train", "--sizes", f"{WIDE},64x96", "--contenders", names, "--out", out)
+    content = json.loads((out / "benchmark.json").read_text())
+    return SimpleNamespace(out=out, content=content, text=done.stdout, progress=done.stderr)
+
+
+@pytest.fixture
+def main(tool, monkeypatch, tmp_path):
+    """Runs the tool in this process; gives the directory that it was to write."""
+
+    def run(*arguments):
+        out = tmp_path / "out"
+        monkeypatch.setattr("sys.argv", ["benchmark.py", *map(str, (*SMALL, "--out", out, *arguments))])
+        tool.main()
+        return out
+
+    return run
+
+
+@pytest.fixture
+def refused(main, tool, monkeypatch, tmp_path):
+    """Runs the tool, expects it to refuse before it has measured anything, and gives the sentence."""
+
+    def run(*arguments):
+        monkeypatch.setattr(tool, "measure", lambda *_: pytest.fail("measured"))
+        with pytest.raises(SystemExit) as exit_:
+            main(*arguments)
+        sentence = str(exit_.value)
+        assert sentence.startswith("error: ")
+        assert "\n" not in sentence
+        assert not (tmp_path / "out").exists()
+        return sentence
+
+    return run
+
+
+def test_every_contender_for_training_runs_and_agrees(training):
+    for result in training.content["results"]:
+        assert {*result["contenders"]} == {*BOTH.split(","), "checkpointed"}
+        for figures in result["contenders"].values():
+            assert len(figures["samples"]) == 2
+            assert min(figures["samples"]) <= figures["seconds"] <= max(figures["samples"])
+            assert {*figures["errors"]} == {"levels", "gradients"}
+            assert max(figures["errors"].values()) < training.content["tolerance"] == 1e-4
+
+
+def test_inference_at_one_size_is_not_drawn(main, capsys):
+    out = main("--sizes", WIDE, "--contenders", f"{BOTH},deployed")
+    assert [path.name for path in out.iterdir()] == ["benchmark.json"]
+    text = capsys.readouterr().out
+    assert "inference on CPU" in text
+    assert "A pixel of" not in text
+    (result,) = json.loads((out / "benchmark.json").read_text())["results"]
+    counts = {name: one["multiply_adds"] for name, one in result["contenders"].items()}
+    assert max(counts["ours"], counts["deployed"]) < counts["literal"]
+    assert counts["timm"] == counts["timm-fused"] == counts["literal"]
+    assert {*result["contenders"]["deployed"]["errors"]} == {"levels"}
+
+
+def test_the_json_says_what_ran_where(training):
+    content = training.content
+    assert content["options"]["sizes"] == [[64, 96], [256, 256]]
+    assert content["options"]["train"] is True
+    assert content["options"]["threads"] == 1
+    assert [result["pixels"] for result in content["results"]] == [64 * 96, 256 * 256]
+    assert content["versions"]["torch"] == torch.__version__
+    assert content["machine"]["cpu"]
+    assert content["date"]
+
+
+def test_training_saves_less_than_timms_and_with_checkpoints_less_still(training):
+    figures = training.content["results"][-1]["contenders"]
+    saved = {name: one["saved_bytes"] for name, one in figures.items()}
+    assert saved["checkpointed"] < saved["ours"] < saved["timm"]
+
+
+def test_one_table_a_size_and_the_growth_are_printed(training):
+    for size in ("64x96", WIDE):
+        assert f"{size}, nano_12_p16, batch 1, fp32, training step on CPU, threads: 1" in training.text
+    assert f"A pixel of {WIDE} over one of 64x96" in training.text
+    assert training.progress.count("round 2 of 2") == 2
+    for name in training.content["options"]["contenders"]:
+        assert f" {name} |" in training.text
+
+
+def test_time_and_memory_are_drawn_against_pixels(training):
+    assert {path.name for path in training.out.iterdir()} == {"benchmark.json", "time.png", "memory.png"}
+    for name in ("time.png", "memory.png"):
+        with Image.open(training.out / name) as picture:
+            picture.load()
+            assert min(picture.size) > 300
+            assert len(picture.convert("RGB").getcolors(100_000)) > 10
+
+
+def test_what_was_measured_before_a_failure_stays(main, tool, monkeypatch, tmp_path):
+    measure = tool.measure
+
+    def fail(options, size):
+        if size == (64, 64):
+            raise RuntimeError("out of memory")
+        return measure(options, size)
+
+    monkeypatch.setattr(tool, "measure", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        main("--contenders", "ours", "--sizes", "32x32,64x64")
+    (result,) = json.loads((tmp_path / "out/benchmark.json").read_text())["results"]
+    assert result["size"] == "32x32"
+
+
+# Refusals -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--variant", "smal_12_p16"], ["smal_12_p16", "small_12_p16"]),
+        (["--sizes", "800*1344"], ["800*1344", "HEIGHTxWIDTH"]),
+        (["--sizes", "64x64,0x64"], ["0x64", "HEIGHTxWIDTH"]),
+        (["--rounds", 0], ["--rounds 0", "1 or more"]),
+        (["--contenders", "ours,tim"], ["'tim'", "'timm'"]),
+        (["--contenders", "checkpointed"], ["inference", "'checkpointed'", "ours, deployed"]),
+        (["--contenders", "deployed", "--train"], ["training", "'deployed'", "ours, compiled"]),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_options_that_cannot_be_run_are_refused_in_a_sentence(refused, given, words):
+    sentence = refused(*given)
+    for word in words:
+        assert word in sentence
+
+
+def test_compiling_without_a_compiler_is_refused(refused, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-g++")
+    assert "no-such-g++" in refused()
+
+
+def test_drawing_without_matplotlib_is_refused(refused, monkeypatch):
+    monkeypatch.delitem(sys.modules, "xcit_dense.benchmark.report", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "pip install matplotlib" in refused("--contenders", "ours")
+
+
+def test_a_directory_that_cannot_be_made_is_refused(refused, tmp_path):
+    (tmp_path / "file").touch()
+    assert "write another directory" in refused("--contenders", "ours", "--out", tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_refused(refused):
+    assert "--device cpu" in refused("--device", "cuda")

@@ -1,0 +1,122 @@
+"""Who competes: our XCiT in its forms, and timm's with the same pyramid behind it, all with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ..backbone import XCiT
+from ..deploy import deploy
+from ..errors import UserError
+from ..pyramid import make_levels
+from ..variants import get_variant, unknown_name
+from ..xca import XCA, Form
+from .options import Options
+
+State = dict[str, Tensor]
+
+
+class TimmXCiT(nn.Module):
+    """timm's XCiT with plain layers for the pyramid behind it, without class attention and final norm.
+
+    Weights have our names, except for ``pos_embed``.
+    """
+
+    def __init__(self, variant: str) -> None:
+        super().__init__()
+        shape = get_variant(variant)
+        trunk: Any = timm.create_model(f"xcit_{variant.removeprefix('xcit_')}_224", num_classes=0)
+        self.patch_embed, self.pos_embed, self.blocks = trunk.patch_embed, trunk.pos_embed, trunk.blocks
+        self.out_indices = shape.out_indices
+        for name, level in make_levels(shape.embed_dim, shape.patch_size, nn.BatchNorm2d).items():
+            self.add_module(name, nn.Sequential(*level) if isinstance(level, nn.Sequential) else level)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps at strides 4, 8, 16 and 32."""
+        x, (height, width) = self.patch_embed(images)
+        x = x + self.pos_embed(len(x), height, width).reshape(len(x), -1, x.shape[1]).permute(0, 2, 1)
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x, height, width)
+            if index in self.out_indices:
+                maps.append(x.permute(0, 2, 1).reshape(len(x), -1, height, width))
+        return tuple(self.get_submodule(f"fpn{number}")(x) for number, x in enumerate(maps, start=1))
+
+
+def build_ours(variant: str, weights: State, form: Form | None = None, **options: Any) -> nn.Module:
+    """Our XCiT, with XCA in one form if asked."""
+    model = XCiT(variant, norm_cfg="BN", **options)
+    model.load_state_dict(weights)
+    for module in model.modules():
+        if isinstance(module, XCA):
+            module.form = form
+    return model
+
+
+def build_timm(variant: str, weights: State, fused: bool = False) -> nn.Module:
+    """The peer, if asked with timm's experimental fused attention."""
+    model = TimmXCiT(variant)
+    for block in model.blocks:
+        block.attn.fused_attn = fused
+    model.load_state_dict({name.replace("pos_embeder", "pos_embed"): value for name, value in weights.items()})
+    return model
+
+
+@dataclass(frozen=True)
+class Contender:
+    """How a contender is built from variant and weights, and when it runs."""
+
+    build: Callable[[str, State], nn.Module]
+    compiled: bool = False
+    deployed: bool = False  # at inference
+    train: bool | None = None  # True or False: for training or inference alone
+
+
+CONTENDERS = {
+    "ours": Contender(build_ours),
+    "deployed": Contender(build_ours, deployed=True, train=False),
+    "compiled": Contender(build_ours, compiled=True, deployed=True),
+    "checkpointed": Contender(partial(build_ours, with_cp=True), train=True),
+    "literal": Contender(partial(build_ours, form="literal")),
+    "timm": Contender(build_timm),
+    "timm-compiled": Contender(build_timm, compiled=True),
+    "timm-fused": Contender(partial(build_timm, fused=True)),
+    "timm-fused-compiled": Contender(partial(build_timm, fused=True), compiled=True),
+}
+
+
+def choose(names: str | None, train: bool) -> tuple[str, ...]:
+    """Checks names with commas between; by default all that are for training or inference, as it may be."""
+    fitting = tuple(name for name, one in CONTENDERS.items() if one.train in (None, train))
+    chosen = fitting if names is None else tuple(dict.fromkeys(names.split(",")))
+    for name in chosen:
+        if name not in fitting:
+            raise UserError(unknown_name(f"contender in {'training' if train else 'inference'}", name, fitting))
+    return chosen
+
+
+def make_weights(variant: str) -> State:
+    """Fresh weights, always the same, with noise where they would be all zeros or ones and hide mistakes."""
+    torch.manual_seed(0)
+    weights = XCiT(variant, norm_cfg="BN").state_dict()
+    for value in weights.values():
+        if value.ndim in (1, 3):  # biases, norms, gains; temperatures
+            value += 0.1 * torch.randn_like(value)
+    return weights
+
+
+def make(name: str, options: Options) -> nn.Module:
+    """Makes a contender that is ready to run."""
+    contender = CONTENDERS[name]
+    model = contender.build(options.variant, make_weights(options.variant)).train(options.train)
+    if contender.deployed and not options.train:
+        deploy(model)
+    if contender.compiled:
+        model.compile(dynamic=False)  # what is timed at one size must not depend on the sizes before
+    return model.to(options.device)

@@ -1,0 +1,36 @@
+"""What a benchmark measures, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+Size = tuple[int, int]  # height and width in pixels
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured, and where."""
+
+    variant: str
+    sizes: tuple[Size, ...]
+    batch: int
+    dtype: str  # of DTYPES; bf16 by autocast
+    train: bool  # forward and backward pass, in place of inference
+    device: str  # cpu or cuda
+    threads: int
+    rounds: int
+    contenders: tuple[str, ...]  # in the order in which they run
+
+    def __str__(self) -> str:
+        what = "training step" if self.train else "inference"
+        where = f"CPU, threads: {self.threads}" if self.device == "cpu" else torch.cuda.get_device_name()
+        return f"{self.variant}, batch {self.batch}, {self.dtype}, {what} on {where}"
+
+    @property
+    def autocast(self) -> torch.autocast:
+        """Mixed precision, if it is asked for."""
+        return torch.autocast(self.device, DTYPES[self.dtype], enabled=self.dtype != "fp32")

@@ -1,0 +1,128 @@
+"""What came out, as JSON, text and plots."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch.utils import collect_env
+
+from ..errors import MissingLibraryError, UserError
+from .options import Options
+from .race import TOLERANCES, Result
+
+try:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+except ImportError as error:
+    raise MissingLibraryError("The figures are drawn with matplotlib; write pip install matplotlib.") from error
+
+
+def write_json(path: Path, options: Options, results: Sequence[Result]) -> None:
+    """Writes all there is to know, whole or not at all, into a directory that it makes.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    cpu = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpu.read_text()) if cpu.is_file() else None
+    machine: dict[str, Any] = {"cpu": model[1] if model else platform.processor(), "cores": os.cpu_count()}
+    if options.device == "cuda":
+        driver = collect_env.get_nvidia_driver_version(collect_env.run)
+        machine |= {"gpu": torch.cuda.get_device_name(), "driver": driver}
+    content = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
+        "options": asdict(options),
+        "tolerance": TOLERANCES[options.dtype],
+        "results": [asdict(result) for result in results],
+    }
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; write another directory.") from None
+
+
+def table(result: Result, options: Options) -> str:
+    """A size's figures in Markdown, with what holds for all contenders below."""
+    rows = [["contender", "time, ms", "quartiles, ms", "timm / it", "floor / it", "saved, MB", "it / timm", "peak, MB"]]
+    rows[0].append("multiply-adds, G")
+    peer = result.contenders.get("timm")
+    timm_time, timm_saved = (peer.seconds, peer.saved_bytes) if peer else (None, None)
+    for name, one in result.contenders.items():
+        quartiles = " .. ".join(f"{1e3 * time:.2f}" for time in np.quantile(one.samples, (0.25, 0.75)))
+        rows.append([name, _over(one.seconds, 1e-3), quartiles, _over(timm_time, one.seconds)])
+        rows[-1] += [_over(result.floor, one.seconds), _over(one.saved_bytes, 1e6), _over(one.saved_bytes, timm_saved)]
+        rows[-1] += [_over(one.peak_bytes, 1e6), _over(one.multiply_adds, 1e9)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = "\n".join(f"| {' | '.join(map(str.rjust, row, widths))} |" for row in rows)
+    saving = result.attention["covariance"] / result.attention["literal"]
+    worst = max(error for one in result.contenders.values() for error in one.errors.values())
+    return f"""
+{result.size}, {options}
+
+{lines}
+
+Floor, the bare matrix products of the same shapes: {1e3 * result.floor:.2f} ms.
+Attention alone, multiply-adds of the covariance form over those of the literal form: {saving:.3f}.
+All agree with the literal form in fp32 to {worst:.1e} standard deviations; {TOLERANCES[options.dtype]:.0e} is allowed.
+"""
+
+
+def growth(first: Result, last: Result) -> str:
+    """How time and saved bytes a pixel change from one size to another."""
+    lines, pixels = [f"A pixel of {last.size} over one of {first.size}:"], last.pixels / first.pixels
+    for name, after in last.contenders.items():
+        before = first.contenders[name]
+        saved = _over(after.saved_bytes, before.saved_bytes and before.saved_bytes * pixels)
+        lines.append(f"  {name:20} time {_over(after.seconds, before.seconds * pixels)}, saved {saved}")
+    return "\n".join(lines)
+
+
+def _over(number: float | None, unit: float | None) -> str:
+    return f"{number / unit:.2f}" if number and unit else "-"
+
+
+def draw(results: Sequence[Result], options: Options, directory: Path) -> None:
+    """Draws time.png against pixels, and memory.png if it was counted: peaks on CUDA, on CPU what backward needs."""
+    rows = {name: [result.contenders[name] for result in results] for name in options.contenders}
+    times = {name: [1e3 * one.seconds for one in row] for name, row in rows.items()}
+    times["matrix products"] = [1e3 * result.floor for result in results]
+    _plot(directory / "time.png", "time, ms", times, results, str(options))
+    counted = {name: [one.peak_bytes or one.saved_bytes or 0 for one in row] for name, row in rows.items()}
+    if any(map(any, counted.values())):
+        memory = {name: [number / 1e6 for number in row if number] for name, row in counted.items()}
+        kind = "peak of a step" if options.device == "cuda" else "saved for the backward pass"
+        _plot(directory / "memory.png", f"memory, {kind}, MB", memory, results, str(options))
+
+
+def _plot(path: Path, what: str, lines: dict[str, list[float]], results: Sequence[Result], title: str) -> None:
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")  # without pyplot it needs no display
+    axes = figure.add_subplot(title=title, xlabel="pixels, height x width", ylabel=what, xscale="log", yscale="log")
+    pixels = [result.pixels for result in results]
+    for index, (name, values) in enumerate(lines.items()):
+        if values:
+            marker, dash = "s" if "timm" in name else "o", "--" if "compiled" in name else "-"
+            axes.plot(pixels, values, color=f"C{index}", marker=marker, linestyle=dash, label=name)
+    axes.set_xticks(pixels, [result.size for result in results], rotation=30)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.savefig(path)
