@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -12,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xcit_dense import VARIANTS, XCiT, deploy
+from xcit_dense.blocks import map_to_tokens
 from xcit_dense.norms import make_norm_layer
 from xcit_dense.pyramid import make_levels
 
@@ -488,6 +490,36 @@ def test_checkpointing_leaves_batch_norms_recording(plain_and_checkpointed, imag
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         assert all(norm.track_running_stats for norm in norms)
         assert {norm.num_batches_tracked.item() for norm in norms} == {1}
+
+
+@pytest.mark.parametrize("eta", [1.0, 1e-2, 1e-5])
+def test_what_blocks_add_survives_bfloat16_as_in_timm(fill, images, eta):
+    # Next to a stream in half precision, small gains would lose all.
+    ours = fill(XCiT(patch_size=8, embed_dim=32, depth=4, num_heads=4, out_indices=(0, 1, 2, 3))).eval()
+    theirs = timm.models.xcit.Xcit(patch_size=8, embed_dim=32, depth=4, num_heads=4, eta=1.0, num_classes=0).eval()
+    for name, value in ours.named_parameters():
+        if "gamma" in name:
+            torch.nn.init.constant_(value, eta)
+    names = {name.replace("pos_embeder", "pos_embed"): value for name, value in ours.state_dict().items()}
+    unexpected = theirs.load_state_dict(names, strict=False).unexpected_keys
+    assert all(name.startswith("fpn") for name in unexpected)
+    image = images(1, 3, 96, 128)
+
+    def added(model):
+        seen = []
+        hooks = [model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))]
+        hooks += [model.blocks[-1].register_forward_hook(lambda *call: seen.append(call[2]))]
+        with torch.no_grad():
+            model(image)
+        for hook in hooks:
+            hook.remove()
+        first, last = (map_to_tokens(x) if x.ndim == 4 else x for x in seen)
+        return last.double() - first.double()
+
+    exact = added(ours)
+    with torch.autocast("cpu", torch.bfloat16):
+        errors = [(added(model) - exact).norm() for model in (ours, theirs)]
+    assert errors[0] <= 1.3 * errors[1]
 
 
 @pytest.fixture

@@ -33,11 +33,10 @@ def test_a_deployed_model_has_the_same_outputs_under_autocast(tiny, images, clos
             close(got, expected, 0.1)
 
 
-def test_batch_norms_after_convolutions_and_gains_are_gone(tiny):
+def test_batch_norms_after_convolutions_are_gone(tiny):
     model = deploy(tiny(patch_size=16).eval())
     norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     assert norms == [f"blocks.{index}.local_mp.bn" for index in range(4)]  # which come before a convolution
-    assert not any("gamma" in name for name, _ in model.named_parameters())
     assert not any(value.requires_grad for value in model.parameters())
 
 
@@ -57,6 +56,26 @@ def test_a_model_that_is_not_deployed_keeps_no_encoding(tiny, images):
         before = model(x)[0]
         model.pos_embeder.token_projection.weight.data += 1
         assert not torch.allclose(model(x)[0], before)
+
+
+@pytest.mark.parametrize("options", [{"affine": False}, {"track_running_stats": False}], ids=str)
+def test_batch_norms_without_affine_map_or_statistics_are_deployed(tiny, images, close, options):
+    model, x = tiny(norm_cfg={"type": "BN"} | options).eval(), images(2, 3, 64, 72)
+    deployed = deploy(copy.deepcopy(model))
+    with torch.no_grad():
+        for got, expected in zip(deployed(x), model(x)):
+            close(got, expected, 1e-5)
+
+
+def test_gains_too_small_for_fp16_keep_their_digits(tiny, images):
+    model, x = tiny(eta=1e-5).eval(), images(1, 3, 64, 72)
+    for block in model.blocks:
+        for gain in (block.gamma1, block.gamma2, block.gamma3):
+            nn.init.constant_(gain, 1e-5)
+    deployed = deploy(copy.deepcopy(model))
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        for got, expected in zip(deployed(x), model(x)):
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_every_xcit_in_a_model_is_deployed_and_the_model_returned(tiny):
@@ -94,5 +113,6 @@ def test_a_deployed_model_neither_trains_nor_takes_weights(tiny, user_error):
     assert model.eval() is model
     with user_error("cannot train", "deploy(copy.deepcopy(model))"):
         model.train()
-    with user_error("takes no weights", "before deploy(model)"):
-        model.load_state_dict(tiny().state_dict())
+    for loading in (model, nn.ModuleDict({"backbone": model})):
+        with user_error("takes no weights", "before deploy(model)"):
+            loading.load_state_dict(loading.state_dict())

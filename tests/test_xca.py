@@ -108,6 +108,24 @@ def test_gradients_of_xca_are_those_of_its_values(fill, tokens, n, qkv_bias, for
     assert torch.autograd.gradgradcheck(lambda x: run(x, *values), (x,))
 
 
+@both_forms
+def test_gradients_that_are_to_be_derived_again_are_the_same(attention, tokens, form):
+    xca, norm, gain = attention(qkv_bias=True), torch.nn.LayerNorm(DIM).double(), torch.linspace(0.5, 2, DIM).double()
+    x, gain = tokens(MANY).requires_grad_(), gain.requires_grad_()
+    value = xca(x * x.sin(), form, norm, gain).square().sum()
+    wanted = [x, gain, *norm.parameters(), *xca.parameters()]
+    once, again = (torch.autograd.grad(value, wanted, create_graph=more, retain_graph=True) for more in (False, True))
+    torch.testing.assert_close(again, once, rtol=1e-9, atol=1e-9)
+
+
+@both_forms
+@pytest.mark.parametrize("gain", [None, 2.0])
+def test_a_norm_and_a_gain_are_applied_before_and_after(attention, tokens, form, gain):
+    xca, norm, x = attention(qkv_bias=True), torch.nn.LayerNorm(DIM).double(), tokens(MANY)
+    gains = None if gain is None else torch.full((DIM,), gain).double()
+    torch.testing.assert_close(xca(x, form, norm, gains), xca(norm(x), form) * (gain or 1))
+
+
 @pytest.fixture
 def learn():
     """Runs one form forward and backward, the same dropout each time; returns values and all gradients by name."""

@@ -183,8 +183,6 @@ class XCiT(nn.Module):
         Raises:
             UserError: The entries are of another variant or shape, or, if ``strict``, of none or only part of one.
         """
-        if self.deployed:
-            raise UserError("A deployed XCiT takes no weights; load them before deploy(model).")
         self.lenient = not strict  # PyTorch does not tell its hooks
         try:
             return super().load_state_dict(state_dict, strict, assign)
@@ -217,7 +215,10 @@ class XCiT(nn.Module):
                 f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[1]}."
             )
         x = self.patch_embed(images.contiguous(memory_format=torch.channels_last))
-        x = self.pos_drop(x + self.pos_embeder(*x.shape[2:]))
+        x = x + self.pos_embeder(*x.shape[2:])
+        # Blocks add to x what may be 1e-5 of it: too little for the half precision that autocast gave it.
+        x = x.to(self.pos_embeder.token_projection.weight.dtype, memory_format=torch.channels_last)
+        x = self.pos_drop(x)
         levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = self._run(block, x)

@@ -201,19 +201,13 @@ class XCABlock(nn.Module):
         self.norm2 = LayerNorm2d(dim, eps=1e-6)
         self.mlp = MLP(dim, int(dim * mlp_ratio), drop)
         self.drop_path = DropPath(drop_path)
-        self.gamma1: Tensor | None = nn.Parameter(eta * torch.ones(dim))
-        self.gamma3: Tensor | None = nn.Parameter(eta * torch.ones(dim))
-        self.gamma2: Tensor | None = nn.Parameter(eta * torch.ones(dim))
+        self.gamma1 = nn.Parameter(eta * torch.ones(dim))
+        self.gamma3 = nn.Parameter(eta * torch.ones(dim))
+        self.gamma2 = nn.Parameter(eta * torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         attended = self.attn(map_to_tokens(x), norm=self.norm1, gain=self.gamma1)
-        x = self._add(x, tokens_to_map(attended, *x.shape[2:]))
-        x = self._add(x, self.local_mp(x, self.norm3, self.gamma3))
-        return self._add(x, self.mlp(x, self.norm2, self.gamma2))
-
-    def _add(self, x: Tensor, branch: Tensor) -> Tensor:
-        branch = self.drop_path(branch)
-        if torch.is_grad_enabled() or branch.dtype != x.dtype:
-            return x + branch
-        return branch.add_(x)  # nobody else reads the branch
+        x = x + self.drop_path(tokens_to_map(attended, *x.shape[2:]))
+        x = x + self.drop_path(self.local_mp(x, self.norm3, self.gamma3))
+        return x + self.drop_path(self.mlp(x, self.norm2, self.gamma2))

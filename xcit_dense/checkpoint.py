@@ -185,6 +185,8 @@ def adapt_state_dict(
         UserError: The entries hold no XCiT, another variant, or one that fits in part. Nothing has been loaded into
             the backbone.
     """
+    if getattr(backbone, "deployed", False):
+        raise UserError("A deployed XCiT takes no weights; load them before deploy(model).")
     strict = strict and not getattr(backbone, "lenient", False)
     if not strict and not any(name.startswith(prefix) and name.endswith(STEM) for name in unwrap(state_dict)):
         return

@@ -9,9 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .backbone import XCiT
-from .blocks import XCABlock
 from .errors import UserError
-from .lean import scaled
 
 Model = TypeVar("Model", bound=nn.Module)
 ENCODINGS = 4  # positional encodings of so many sizes are kept
@@ -21,9 +19,9 @@ ENCODINGS = 4  # positional encodings of so many sizes are kept
 def deploy(model: Model) -> Model:
     """Makes every XCiT in a model faster at inference, in place and for good; outputs stay what they are.
 
-    Batch norms that follow a convolution, and the gains gamma, go into the weights before them; the positional
-    encodings of the last four sizes are kept. Load the weights first, and keep the undeployed model for training and
-    for saving: parameters are no longer those of a checkpoint.
+    Batch norms that follow a convolution go into its weights, and the positional encodings of the last four sizes are
+    kept. Load the weights first, and keep the undeployed model for training and for saving: parameters are no longer
+    those of a checkpoint.
 
     Args:
         model: A backbone, or what holds one: a detector, a segmentor. In evaluation mode.
@@ -48,12 +46,6 @@ def deploy(model: Model) -> Model:
 def _deploy(backbone: XCiT) -> None:
     for layers in [module for module in backbone.modules() if isinstance(module, nn.Sequential)]:
         _fold_batch_norms(layers)
-    for block in backbone.blocks:
-        assert isinstance(block, XCABlock)
-        for gain, layer in (("gamma1", block.attn.proj), ("gamma3", block.local_mp.conv2), ("gamma2", block.mlp.fc2)):
-            for tensor in layer.parameters():
-                tensor.copy_(scaled(tensor, getattr(block, gain)))
-            setattr(block, gain, None)
     backbone.pos_embeder.keep = ENCODINGS
     backbone.requires_grad_(False)
     backbone.deployed = True
@@ -62,6 +54,8 @@ def _deploy(backbone: XCiT) -> None:
 def _fold_batch_norms(layers: nn.Sequential) -> None:
     for index in range(len(layers) - 1):
         conv, norm = layers[index], layers[index + 1]
-        if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(norm, nn.BatchNorm2d):
+        if not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        if norm.running_mean is not None and not norm.training:
             layers[index] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             layers[index + 1] = nn.Identity()

@@ -204,7 +204,10 @@ class _Lean(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs, needs, end = ctx.saved_tensors, ctx.needs_input_grad[4:], 1 + ctx.count
         twice = torch.is_grad_enabled()  # a derivative of this one is wanted: autograd has to see all of it
-        if not twice:
+        if twice:
+            # Views, for their gradients not to hold what comes by way of their history: that autograd adds itself.
+            inputs = [tensor.view_as(tensor) for tensor in inputs]
+        else:
             inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip(inputs, needs)]
         operands, others = inputs[1:end], [inputs[0], *inputs[end:]]
         autocast = torch.autocast(grad.device.type, ctx.autocast) if ctx.autocast else nullcontext()
@@ -212,7 +215,8 @@ class _Lean(torch.autograd.Function):
             z = ctx.again(*others)
             if twice:
                 return (None,) * 4 + _gradients(ctx.product(z, *operands), inputs, grad, create_graph=True)
-        dz, *of_operands = ctx.product.backward(grad, [z.requires_grad, *needs[1:end]], z.detach(), *operands)
+        with without_autocast(grad.device):
+            dz, *of_operands = ctx.product.backward(grad, [z.requires_grad, *needs[1:end]], z.detach(), *operands)
         dx, *of_steps = _gradients(z, others, dz)
         return None, None, None, None, dx, *of_operands, *of_steps
 
@@ -230,6 +234,8 @@ def _redo(step: nn.Module, device: torch.device) -> Redo | None:
     """The step as a function without side effects and the tensors it takes, or None."""
     if isinstance(step, nn.GELU):
         return partial(F.gelu, approximate=cast(Any, step.approximate)), ()
+    if getattr(step, "weight", None) is None or getattr(step, "bias", None) is None:
+        return None
     if isinstance(step, LayerNorm2d):
         return partial(_layer_norm_2d, step.eps), (step.weight, step.bias)
     if isinstance(step, nn.LayerNorm):
