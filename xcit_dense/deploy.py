@@ -1,4 +1,4 @@
-"""The form of XCiT that only infers: what training needs apart is multiplied into the weights."""
+"""The form of XCiT that only infers: without what training alone needs."""
 
 from __future__ import annotations
 

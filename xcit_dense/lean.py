@@ -261,12 +261,9 @@ def _batch_norm(eps: float, x: Tensor, weight: Tensor, bias: Tensor, *statistics
 
 
 def _operands(layer: nn.Linear | nn.Conv2d, gain: Tensor | None) -> list[Tensor]:
-    return [scaled(tensor, gain) for tensor in (layer.weight, layer.bias) if tensor is not None]
-
-
-def scaled(tensor: Tensor, gain: Tensor | None) -> Tensor:
-    """A layer's weight or bias, the layer's channels multiplied by a gain (C',)."""
-    return tensor if gain is None else gain.view(-1, *[1] * (tensor.ndim - 1)) * tensor
+    """Weight and, if there is one, bias of a layer, the layer's channels multiplied by a gain (C',)."""
+    tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return tensors if gain is None else [gain.view(-1, *[1] * (tensor.ndim - 1)) * tensor for tensor in tensors]
 
 
 def _double(layer: nn.ConvTranspose2d, x: Tensor, steps: Sequence[nn.Module]) -> Tensor:

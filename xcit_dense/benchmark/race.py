@@ -103,7 +103,7 @@ def _examine(name: str, model: nn.Module, image: Tensor, expected: Outcome, opti
 def _run(model: nn.Module, image: Tensor, options: Options) -> Outcome:
     """Levels of a step in fp32, and in training the gradients of all blocks in one piece.
 
-    Gradients of the stem are left out: for a single image PyTorch's batch norm on CPU gives timm's a wrong one.
+    Gradients of the stem are left out: of a single image, PyTorch's batch norm can give wrong ones on CPU.
     """
     levels, gradients = _step(model, image, options)
     found = {"levels": [level.detach().float() for level in levels]}
