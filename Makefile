@@ -51,15 +51,16 @@ demo demo-seg: setup
 	$(python) tools/test.py $(config) $(OUT) --work-dir $(OUT)/test --out $(OUT)/metrics.json --show-dir $(OUT)/pictures
 
 benchmark: OUT ?= work_dirs/benchmark
+benchmark: measure := $(python) tools/benchmark.py --threads 2 --rounds 5
+benchmark: several := --variant nano_12_p16 --sizes 512x512,1024x1024,2048x2048,4096x4096
 benchmark: setup
-	for variant in small_12_p16 small_12_p8; do \
-	    run="$(python) tools/benchmark.py --variant $$variant --threads 2 --rounds 5"; \
-	    $$run --out $(OUT)/$$variant --contenders ours,deployed,compiled,literal,timm,timm-compiled && \
-	    $$run --out $(OUT)/$$variant-bf16 --dtype bf16 --contenders ours,deployed,timm && \
-	    $$run --out $(OUT)/$$variant-train --train --contenders ours,checkpointed,timm || exit 1; \
+	for v in small_12_p16 small_12_p8; do \
+	    $(measure) --variant $$v --out $(OUT)/$$v --contenders ours,deployed,literal,timm,timm-compiled && \
+	    $(measure) --variant $$v --out $(OUT)/$$v-bf16 --dtype bf16 --contenders ours,deployed,timm && \
+	    $(measure) --variant $$v --out $(OUT)/$$v-train --train --contenders ours,checkpointed,timm || exit 1; \
 	done
-	$(python) tools/benchmark.py --variant nano_12_p16 --sizes 512x512,1024x1024,2048x2048,4096x4096 --threads 2 --rounds 5 \
-	    --out $(OUT)/growth --contenders ours,deployed,timm
+	$(measure) $(several) --out $(OUT)/growth --contenders ours,deployed,timm
+	$(measure) $(several) --out $(OUT)/growth-train --train --contenders ours,checkpointed
 
 # Needs uv.
 lock:
