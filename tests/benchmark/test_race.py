@@ -75,5 +75,5 @@ def test_a_contender_that_differs_is_refused_before_anything_is_timed(
 
     monkeypatch.setitem(CONTENDERS, "timm", Contender(build))
     monkeypatch.setattr(race, "clock", lambda *_: pytest.fail("timed"))
-    with user_error(f"The {what} of timm", "standard deviations", "1e-04 is allowed", "--contenders"):
+    with user_error(f"The {what} of timm", "standard deviations", "1e-03 is allowed", "--contenders"):
         race.measure(options(train=train), (64, 96))

@@ -17,7 +17,7 @@ from .floor import Floor
 from .meters import clock, count_attention, count_multiply_adds, count_peak_bytes, count_saved_bytes
 from .options import Options, Size
 
-TOLERANCES = {"fp32": 1e-4, "bf16": 0.2}
+TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
 """How far a contender may be from the literal form in fp32: root mean square, in standard deviations."""
 
 Outcome = dict[str, list[Tensor]]
