@@ -1,6 +1,6 @@
 # make demo       sets up, trains Mask R-CNN + XCiT on the embedded data set, evaluates it, draws what it found
 # make demo-seg   the same for segmentation: Semantic FPN + XCiT, or with HEAD=upernet UperNet + XCiT
-# make benchmark  measures what docs/performance.md tells, in work_dirs/benchmark; takes about half an hour
+# make benchmark  measures what docs/performance.md tells, in work_dirs/benchmark; takes about an hour
 # make test       sets up if needed, runs every test
 #
 # PYTHON=python3.12  interpreter to set up with (3.10 to 3.12)

@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xcit_dense import VARIANTS, XCiT, deploy
+from xcit_dense.benchmark.meters import count_saved_bytes
 from xcit_dense.blocks import map_to_tokens
 from xcit_dense.norms import make_norm_layer
 from xcit_dense.pyramid import make_levels
@@ -522,44 +523,22 @@ def test_what_blocks_add_survives_bfloat16_as_in_timm(fill, images, eta):
     assert errors[0] <= 1.3 * errors[1]
 
 
-@pytest.fixture
-def kept():
-    """Counts the bytes that a model keeps for the backward pass, each memory once, parameters apart."""
-
-    def count(model, batch):
-        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        sizes, alive = {}, []
-
-        def keep(tensor):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                sizes[storage.data_ptr()] = storage.nbytes()
-                alive.append(tensor)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(batch)
-        return sum(sizes.values())
-
-    return count
-
-
 @pytest.mark.parametrize("patch_size", [8, 16])
-def test_a_block_keeps_eight_maps_for_the_backward_pass(tiny, images, kept, patch_size):
+def test_a_block_keeps_eight_maps_for_the_backward_pass(tiny, images, patch_size):
     # The inputs of XCA, LPI and MLP, one map within the LPI, and four within the MLP; timm's keeps 26.
     a_block = []
     for size in (16, 32):  # tokens along a side
         batch = images(1, 3, size * patch_size, size * patch_size)
         models = [tiny(patch_size=patch_size, depth=depth, norm_cfg="BN").train() for depth in (6, 7)]
-        less, more = (kept(model, batch) for model in models)
+        less, more = (count_saved_bytes(model, batch) for model in models)
         a_block.append(more - less)
     assert a_block[1] - a_block[0] == 8 * 4 * 16 * (32**2 - 16**2)  # of 16 channels, in single precision
 
 
-def test_checkpointing_keeps_one_map_a_block_for_the_backward_pass(tiny, images, kept):
+def test_checkpointing_keeps_one_map_a_block_for_the_backward_pass(tiny, images):
     batch, growing = images(1, 3, 128, 128), 4 * 16 * 16**2
     models = [tiny(depth=depth, with_cp=True).train() for depth in (6, 8)]
-    assert kept(models[1], batch) - kept(models[0], batch) == 2 * growing
+    assert count_saved_bytes(models[1], batch) - count_saved_bytes(models[0], batch) == 2 * growing
 
 
 @pytest.mark.slow

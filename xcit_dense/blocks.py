@@ -83,7 +83,7 @@ class PositionalEncodingFourier(nn.Module):
         self.token_projection = nn.Conv2d(2 * hidden_dim, dim, kernel_size=1)
         self.hidden_dim = hidden_dim
         self.temperature = temperature
-        self.keep = 0
+        self.keep = 0  # encodings of so many sizes, where no weight changes any more: see deploy.py
         self._kept: dict[Hashable, Tensor] = {}
 
     def forward(self, height: int, width: int) -> Tensor:

@@ -113,14 +113,14 @@ class XCA(nn.Module):
             Tokens of the same shape.
         """
         form = form or self.form or cheaper_form(x.shape[1], x.shape[2], self.num_heads)
-        # In M, a gain needs no y kept. But gains start at 1e-5, and fp16 has no digits left below that.
-        if form == "covariance":
-            folds = product_dtype(x) != torch.float16
-            y = self._covariance(x, norm, gain if folds else None)
-        else:
-            folds = False
+        if form == "literal":
             y = self._literal(x if norm is None else norm(x))
-        return self.proj_drop(y if gain is None or folds else y * gain)
+        else:
+            # In M, a gain needs no y kept. But gains start at 1e-5, and fp16 has no digits left below that.
+            in_M = gain if product_dtype(x) != torch.float16 else None
+            y = self._covariance(x, norm, in_M)
+            gain = gain if in_M is None else None
+        return self.proj_drop(y if gain is None else y * gain)
 
     def _literal(self, x: Tensor) -> Tensor:
         """The definition, token by token."""
