@@ -208,6 +208,14 @@ class XCABlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         attended = self.attn(map_to_tokens(x), norm=self.norm1, gain=self.gamma1)
-        x = x + self.drop_path(tokens_to_map(attended, *x.shape[2:]))
-        x = x + self.drop_path(self.local_mp(x, self.norm3, self.gamma3))
-        return x + self.drop_path(self.mlp(x, self.norm2, self.gamma2))
+        x = _add(x, self.drop_path(tokens_to_map(attended, *x.shape[2:])))
+        x = _add(x, self.drop_path(self.local_mp(x, self.norm3, self.gamma3)))
+        return _add(x, self.drop_path(self.mlp(x, self.norm2, self.gamma2)))
+
+
+def _add(x: Tensor, branch: Tensor) -> Tensor:
+    """Their sum, in the dtype of ``x``."""
+    if branch.dtype == x.dtype:
+        return x + branch
+    # PyTorch adds two dtypes slowly. What is made here may be overwritten; what a hook may have seen may not.
+    return branch.to(x.dtype).add_(x)

@@ -28,6 +28,10 @@ from torch.nn import functional as F
 from .norms import synchronises
 
 _ONEDNN = torch.backends.mkldnn.is_available()  # here, because torch.compile cannot follow the question
+# A convolution with GELU while its output is at hand: what torch.compile takes on CPU, and without a public name.
+_CONVOLVE_AND_ACTIVATE = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if _ONEDNN else None
+
+_PRODUCTS = nn.Conv2d, nn.Linear, nn.ConvTranspose2d
 
 Gradients = tuple[Tensor | None, ...]
 Redo = tuple[Callable[..., Tensor], tuple[Tensor, ...]]  # a function, and the tensors it takes beside its input
@@ -50,38 +54,67 @@ class Convolution:
     stride: tuple[int, ...] = (1, 1)
     padding: tuple[int, ...] = (0, 0)
     groups: int = 1
+    gelu: nn.GELU | None = None  # to apply to the result, where no gradient is wanted
 
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
         """The convolution."""
         weight, bias = _weight_and_bias(operands)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups)
+        dtype = product_dtype(x)
+        if self.gelu and _CONVOLVE_AND_ACTIVATE and _convolves(x.device, dtype):
+            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+            options: Any = self.padding, self.stride, (1, 1), self.groups, "gelu", [], self.gelu.approximate
+            return _CONVOLVE_AND_ACTIVATE(x, weight, bias, *options)
+        return _activate(self.gelu, F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups))
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
         """Its gradients."""
         weight, bias = _weight_and_bias(operands)
-        mask = [*needs, False][:3]
+        x, weight, mask = x.to(grad.dtype), weight.to(grad.dtype), [*needs, False][:3]
+        by_patches = mask[1] and self._has_slow_gradient(x)
+        mask[1] = mask[1] and not by_patches
         settings = self.stride, self.padding, (1, 1), False, (0, 0), self.groups, mask
         sizes = None if bias is None else [*bias.shape]
-        grads = torch.ops.aten.convolution_backward(grad, x.to(grad.dtype), weight.to(grad.dtype), sizes, *settings)
-        return grads[: len(needs)]
+        dx, dw, db = torch.ops.aten.convolution_backward(grad, x, weight, sizes, *settings)
+        return (dx, self._gradient_by_patches(grad, x, weight) if by_patches else dw, db)[: len(needs)]
+
+    def _has_slow_gradient(self, x: Tensor) -> bool:
+        # Of strided convolutions in channels-last memory oneDNN takes the gradient of weights at half speed. For an
+        # image's few channels it has kernels of their own.
+        return x.device.type == "cpu" and self.groups == 1 and max(self.stride) > 1 and x.shape[1] > 4
+
+    def _gradient_by_patches(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """The gradient of the weights, for each row of the kernel as one product with the patches it saw."""
+        (down, right), (top, left) = self.stride, self.padding
+        channels, height, width = weight.shape[1:]
+        rows = grad.permute(0, 2, 3, 1).flatten(0, 2)
+        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
+        size = len(x), *grad.shape[2:], width * channels
+        by_image, by_row, by_column, _ = x.stride()
+        strides = by_image, down * by_row, right * by_column, 1
+        patches = (x.as_strided(size, strides, row * by_row).flatten(0, 2) for row in range(height))
+        return torch.stack([(rows.mT @ patch).unflatten(1, (width, -1)) for patch in patches], 1).permute(0, 3, 1, 2)
 
 
+@dataclass
 class Pointwise:
     """One linear layer at every position of a map (B, C, H, W); operands are its weight (C', C) and bias."""
+
+    gelu: nn.GELU | None = None  # to apply to the result, where no gradient is wanted
 
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
         """The linear layer's output, (B, C', H, W)."""
         weight, bias = _weight_and_bias(operands)
         if _convolves(x.device, product_dtype(x)):
-            return F.conv2d(x, weight[:, :, None, None], bias)
-        return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+            return Convolution(gelu=self.gelu)(x, weight[:, :, None, None], *operands[1:])
+        return _activate(self.gelu, F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2))
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
         """Its gradients."""
         weight, *bias = operands
         if _convolves(grad.device, grad.dtype):
-            dx, dw, *db = Convolution().backward(grad, needs, x, weight[:, :, None, None], *bias)
-            return dx, None if dw is None else dw.flatten(1), *db
+            dx, dw = Convolution().backward(grad, needs[:2], x, weight[:, :, None, None])
+            # oneDNN itself takes longer for the bias.
+            return dx, None if dw is None else dw.flatten(1), *(grad.sum(dim=(0, 2, 3)) for _ in bias)
         rows = grad.permute(0, 2, 3, 1)
         dx = (rows @ weight.to(grad.dtype)).permute(0, 3, 1, 2) if needs[0] else None
         rows = rows.flatten(0, 2)
@@ -91,6 +124,11 @@ class Pointwise:
 
 def _weight_and_bias(operands: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     return operands[0], operands[1] if len(operands) > 1 else None
+
+
+def _activate(gelu: nn.GELU | None, x: Tensor) -> Tensor:
+    """Applies it in place, to what nobody else reads."""
+    return x if gelu is None else torch.ops.aten.gelu_(x, approximate=gelu.approximate)
 
 
 def _convolves(device: torch.device, dtype: torch.dtype) -> bool:
@@ -131,20 +169,17 @@ def run(layers: Iterable[nn.Module], x: Tensor, gain: Tensor | None = None) -> T
     layers = [*_flat(layers)]
     # In the weights, a gain needs no input kept. But gains start at 1e-5, and fp16 has no digits left below that.
     folds = gain is not None and product_dtype(x) != torch.float16
-    given = x
     steps: list[nn.Module] = []
-    for layer in layers:
+    for layer, gelu in _pair(layers):
         scale = gain if folds and layer is layers[-1] else None
         if isinstance(layer, nn.Conv2d):
             stride, padding = cast(Any, (layer.stride, layer.padding))
-            x = multiply(Convolution(stride, padding, layer.groups), x, *_operands(layer, scale), steps=steps)
+            convolution = Convolution(stride, padding, layer.groups, gelu)
+            x = multiply(convolution, x, *_operands(layer, scale), steps=steps)
         elif isinstance(layer, nn.Linear):
-            x = multiply(Pointwise(), x, *_operands(layer, scale), steps=steps)
+            x = multiply(Pointwise(gelu), x, *_operands(layer, scale), steps=steps)
         elif isinstance(layer, nn.ConvTranspose2d):
-            x = _double(layer, x, steps)
-        elif isinstance(layer, nn.GELU) and x is not given and not (steps or torch.is_grad_enabled() or _is_traced()):
-            torch.ops.aten.gelu_(x, approximate=layer.approximate)  # a product's output, which nobody else reads
-            continue
+            x = _activate(gelu, _double(layer, x, steps))
         else:
             steps.append(layer)
             continue
@@ -289,6 +324,18 @@ def _through(steps: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+def _pair(layers: Sequence[nn.Module]) -> Iterator[tuple[nn.Module, nn.GELU | None]]:
+    """The layers, at inference each product together with the GELU behind it."""
+    separate = torch.is_grad_enabled() or _is_traced()
+    layers = [*layers]
+    while layers:
+        layer, *layers = layers
+        gelu = None
+        if not separate and isinstance(layer, _PRODUCTS) and layers and isinstance(layers[0], nn.GELU):
+            gelu, *layers = layers
+        yield layer, cast(Any, gelu)
 
 
 def _flat(layers: Iterable[nn.Module]) -> Iterator[nn.Module]:
