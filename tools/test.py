@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xcit_dense.cli import make_config, make_parser
+from xcit_dense.cli import find_checkpoint, make_config, make_parser
 from xcit_dense.errors import UserError, exit_with_sentence
 
 
@@ -66,23 +66,6 @@ def draw_into(config: Any, directory: str) -> None:
 def add_hook(config: Any, **hook: Any) -> None:
     """Adds a hook to those of the config."""
     config.custom_hooks = [*config.get("custom_hooks", []), hook]
-
-
-def find_checkpoint(weights: str) -> str:
-    """The checkpoint that the command line means: of a directory, the last one written by training."""
-    if "://" in weights:
-        return weights
-    path = Path(weights)
-    if path.is_dir():
-        from mmengine.runner import find_latest_checkpoint
-
-        latest = find_latest_checkpoint(weights)
-        if latest is None:
-            raise UserError(f"No training has left a checkpoint in {path}; name a checkpoint or a work directory.")
-        path = Path(latest)
-    if not path.is_file():
-        raise UserError(f"No checkpoint at {path}; check the path.")
-    return str(path)
 
 
 def write_json(path: Path, metrics: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError
@@ -99,8 +100,6 @@ def make_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     Raises:
         UserError: Something in the config, the data or the options does not fit.
     """
-    from pathlib import Path
-
     from .mm.config import check_config, load_config
 
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -109,3 +108,28 @@ def make_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
     check_config(config, loaders)
     return config
+
+
+def find_checkpoint(weights: str) -> str:
+    """The checkpoint that a command line means.
+
+    Args:
+        weights: A checkpoint, an address, a published name (``'xcit://...'``), or a training's work directory, of which
+            it is the last one written.
+
+    Raises:
+        UserError: There is none.
+    """
+    if "://" in weights:
+        return weights
+    path = Path(weights)
+    if path.is_dir():
+        from mmengine.runner import find_latest_checkpoint
+
+        latest = find_latest_checkpoint(weights)
+        if latest is None:
+            raise UserError(f"No training has left a checkpoint in {path}; name a checkpoint or a work directory.")
+        path = Path(latest)
+    if not path.is_file():
+        raise UserError(f"No checkpoint at {path}; check the path.")
+    return str(path)
