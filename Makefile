@@ -6,16 +6,20 @@
 # PYTHON=python3.12  interpreter to set up with (3.10 to 3.12)
 # TESTS=tests/mm     only these tests
 # STACK=openmmlab    the original MM libraries instead of the maintained forks
+# JOBS=1             tests one after another, to follow one in a debugger
 
 PYTHON ?= python3
 STACK ?= mm
 VENV ?= .venv-$(STACK)
 HEAD ?= sem_fpn
+JOBS ?= 2
 
 # The demos' and tests' pictures are small: a second thread gains little, and costs a lot where cores are shared.
 export OMP_NUM_THREADS ?= 1
 
 python := $(VENV)/bin/python
+# A file's tests share what is dear to make, so they stay together.
+pytest := $(python) -m pytest --numprocesses $(JOBS) --dist loadfile
 
 .PHONY: setup test test-fast lint demo demo-seg benchmark lock clean
 
@@ -31,10 +35,10 @@ $(VENV)/.installed: requirements/$(STACK).lock setup.py startup/xcit_dense.pth s
 	touch $@
 
 test: setup
-	$(python) -m pytest $(TESTS)
+	$(pytest) $(TESTS)
 
 test-fast: setup
-	$(python) -m pytest -m "not slow" $(TESTS)
+	$(pytest) -m "not slow" $(TESTS)
 
 lint: setup
 	$(python) -m ruff check .

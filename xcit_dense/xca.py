@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
-from .lean import Gradients, multiply, product_dtype, without_autocast
+from .lean import Gradients, Pointwise, multiply, product_dtype, without_autocast
 
 Form = Literal["literal", "covariance"]
 
@@ -122,12 +122,23 @@ class XCA(nn.Module):
             gain = gain if in_M is None else None
         return self.proj_drop(y if gain is None else y * gain)
 
-    def _literal(self, x: Tensor) -> Tensor:
-        """The definition, token by token."""
+    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads attend to, by the definition.
+
+        Args:
+            x: Tokens X, (B, N, C), normed as :meth:`forward` norms them.
+
+        Returns:
+            A, (B, h, d, d), of which each row sums to 1; and V, (B, h, d, N), with the tokens last.
+        """
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         Q, K, V = qkv.permute(2, 0, 3, 4, 1).unbind(0)  # each (B, h, d, N)
         Qn, Kn = F.normalize(Q, dim=-1), F.normalize(K, dim=-1)
-        A = (self.temperature * (Qn @ Kn.mT)).softmax(dim=-1)  # (B, h, d, d)
+        return (self.temperature * (Qn @ Kn.mT)).softmax(dim=-1), V
+
+    def _literal(self, x: Tensor) -> Tensor:
+        """The definition, token by token."""
+        A, V = self.attend(x)
         y = self.attn_drop(A) @ V
         return self.proj(y.permute(0, 3, 1, 2).flatten(2))
 
@@ -192,7 +203,7 @@ class _Covariance:
         # Sums over tokens make gradients of G too small for fp16.
         dtype = self.dtype if self.dtype == torch.bfloat16 else grad.dtype
         S = (grad + grad.mT)[:, :-1].to(dtype)
-        return (torch.baddbmm(S[..., -1:].mT, x.to(dtype), S[..., :-1]) if needs[0] else None,)
+        return (_affine(x.to(dtype), S[..., :-1].mT, S[..., -1]) if needs[0] else None,)
 
 
 def _gram(x: Tensor) -> Tensor:
@@ -216,8 +227,16 @@ class _TokenMap:
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
         with without_autocast(x.device):
             X, M, c = (tensor.to(self.dtype) for tensor in (x, *operands))
-            return torch.baddbmm(c[:, None], X, M.mT)
+            return _affine(X, M, c)
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
         dx = grad @ operands[0].to(self.dtype) if needs[0] else None
         return dx, grad.mT @ x.to(self.dtype), grad.sum(dim=1)
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer of tokens (B, N, C), each image with its own weight (B, C', C) and bias (B, C')."""
+    if len(x) != 1:
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+    # Of a single image it is the linear layer of a map, which is faster.
+    return Pointwise()(x.mT[:, :, None], weight[0], bias[0])[:, :, 0].mT
