@@ -10,11 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from xcit_dense import XCiT
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Few examples, the same each time; `pytest --hypothesis-profile=search` draws others, and many.
+settings.register_profile("stable", deadline=None, max_examples=20, derandomize=True, database=None)
+settings.register_profile("search", deadline=None, max_examples=500)
+settings.load_profile("stable")
 
 
 @pytest.fixture(scope="session")

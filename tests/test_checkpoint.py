@@ -572,7 +572,7 @@ def test_the_cause_is_given_without_the_advice(tmp_path, refused, dense, monkeyp
 
     torch.save(dense, tmp_path / "weights.pth")
     monkeypatch.setattr(torch, "load", fail)
-    refused("(RuntimeError: odd bytes).")
+    refused("(RuntimeError: odd bytes); write")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,6 +1,10 @@
 """Errors for users, and how command lines show them."""
 
+import errno
+import os
+
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from xcit_dense.errors import MissingLibraryError, UserError, exit_with_sentence
 
@@ -16,6 +20,26 @@ def test_a_command_line_ends_with_the_sentence_of_a_user_error(kind):
     assert ended.value.code == "error: write 8 or 16."  # printed to stderr, with status 1
 
 
+class Broken(Dataset):
+    """Data that cannot be read."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise UserError("a.jpg is empty; write another.")
+
+
+def test_a_command_line_shows_the_sentence_alone_of_an_error_in_a_data_loaders_worker():
+    @exit_with_sentence
+    def main():
+        list(DataLoader(Broken(), num_workers=1))
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == "error: a.jpg is empty; write another."
+
+
 def test_a_command_line_shows_other_errors_whole():
     @exit_with_sentence
     def main():
@@ -23,6 +47,18 @@ def test_a_command_line_shows_other_errors_whole():
 
     with pytest.raises(ValueError, match="a defect"):
         main()
+
+
+def test_a_command_line_says_that_a_disk_is_full():
+    @exit_with_sentence
+    def main(number):
+        raise OSError(number, os.strerror(number), "run.log")
+
+    with pytest.raises(SystemExit) as ended:
+        main(errno.ENOSPC)
+    assert ended.value.code == "error: run.log could not be written: No space left on device; make room there."
+    with pytest.raises(PermissionError):
+        main(errno.EACCES)
 
 
 def test_a_command_line_takes_arguments_and_gives_its_result():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import pairwise
+from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from .blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock
-from .checkpoint import about, adapt_state_dict, find, infer_options, read_weights
+from .checkpoint import about, adapt_state_dict, check_held, find, infer_options, read_weights
 from .errors import UserError
 from .norms import NormConfig, make_norm_layer
 from .pyramid import STRIDES, make_levels
@@ -95,18 +97,23 @@ class XCiT(nn.Module):
         if out_indices is None:
             out_indices = shape.out_indices
         _check_out_indices(out_indices, shape)
-        if not -1 <= frozen_stages <= shape.depth:
+        if not _is_whole(frozen_stages) or not -1 <= frozen_stages <= shape.depth:
             raise UserError(
                 f"frozen_stages={frozen_stages} is out of range; write -1 (train all), 0 (freeze the stem) "
                 f"or up to {shape.depth} (freeze that many blocks too)."
             )
         for name, rate in (("drop", drop_rate), ("attn_drop", attn_drop_rate), ("drop_path", drop_path_rate)):
-            if not 0 <= rate <= 1:
+            if not _is_number(rate) or not 0 <= rate <= 1:
                 raise UserError(f"{name}_rate={rate} is a probability; write a number from 0 to 1.")
-        if mlp_ratio <= 0:
-            raise UserError(f"mlp_ratio={mlp_ratio} must be positive; write 4, as in the published variants.")
-        if in_channels < 1:
-            raise UserError(f"in_channels={in_channels} must be at least 1; write 3 for RGB.")
+        if not _is_number(mlp_ratio) or not 1 <= mlp_ratio * dim < math.inf:
+            raise UserError(
+                f"mlp_ratio={mlp_ratio!r} must be a number that leaves the MLPs at least one channel; write 4, as in "
+                "the published variants."
+            )
+        if eta is not None and not (_is_number(eta) and math.isfinite(eta)):
+            raise UserError(f"eta={eta!r} must be a finite number; write 1, or 1e-5 for more than 12 blocks.")
+        if not _is_whole(in_channels) or in_channels < 1:
+            raise UserError(f"in_channels={in_channels!r} must be a whole number, at least 1; write 3 for RGB.")
         self.embed_dim = dim
         self.patch_size = shape.patch_size
         self.in_channels = in_channels
@@ -164,6 +171,7 @@ class XCiT(nn.Module):
         weights = read_weights(path)
         with about(path):
             found = infer_options(weights)
+            check_held(weights)
         model = cls(**{**found, **options})
         with about(path):
             model.load_state_dict(weights)
@@ -193,8 +201,10 @@ class XCiT(nn.Module):
         """Makes pyramid features.
 
         Args:
-            images: (B, in_channels, H, W), normalised, of any height and width. The published weights expect RGB
-                in [0, 1], less the mean (0.485, 0.456, 0.406), over the deviation (0.229, 0.224, 0.225).
+            images: (B, in_channels, H, W), normalised, of any height and width, in any memory format and
+                floating-point dtype, which is taken to that of the weights. The published weights expect RGB in
+                [0, 1], less the mean (0.485, 0.456, 0.406), over the deviation (0.229, 0.224, 0.225). A value that is
+                no number makes all levels of its image NaN, and in evaluation mode those of no other.
 
         Returns:
             Four maps (B, C, ., .) at strides 4, 8, 16 and 32, finest first. With h = ceil(H / p), w = ceil(W / p)
@@ -202,8 +212,13 @@ class XCiT(nn.Module):
             below 1.
 
         Raises:
-            UserError: ``images`` is not (B, in_channels, H, W).
+            UserError: ``images`` is not (B, in_channels, H, W), has no pixels or no floating-point numbers.
         """
+        if not isinstance(images, Tensor):
+            raise UserError(
+                f"images must be a tensor (B, {self.in_channels}, H, W), got {type(images).__name__}; write "
+                "torch.from_numpy(array), or torch.stack(list)."
+            )
         if images.ndim != 4:
             raise UserError(
                 f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; make a batch of one image "
@@ -214,7 +229,15 @@ class XCiT(nn.Module):
                 f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; convert them to "
                 f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[1]}."
             )
-        x = self.patch_embed(images.contiguous(memory_format=torch.channels_last))
+        if images.shape[2] == 0 or images.shape[3] == 0:
+            raise UserError(f"images have no pixels, got {tuple(images.shape)}; give at least 1 x 1.")
+        if not images.is_floating_point():
+            raise UserError(
+                f"images are {images.dtype}, not floating-point numbers; normalise them: "
+                "(images.float() / 255 - mean) / std."
+            )
+        stem = cast(nn.Conv2d, self.get_submodule("patch_embed.proj.0.0"))
+        x = self.patch_embed(images.to(stem.weight.dtype).contiguous(memory_format=torch.channels_last))
         x = x + self.pos_embeder(*x.shape[2:])
         # Blocks add to x what may be 1e-5 of it: too little for the half precision that autocast gave it.
         x = x.to(self.pos_embeder.token_projection.weight.dtype, memory_format=torch.channels_last)
@@ -250,10 +273,7 @@ class XCiT(nn.Module):
         if not (self.with_cp and self.training):
             return block(x)
 
-        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), _statistics_kept(block)
-
-        return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        return checkpoint(block, x, use_reentrant=False, context_fn=partial(recompute_contexts, block))
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
         if self.frozen_stages >= 0:
@@ -264,6 +284,15 @@ class XCiT(nn.Module):
     def _freeze(self) -> None:
         for module in self._frozen_modules():
             module.eval().requires_grad_(False)
+
+
+def recompute_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """The contexts of a block's forward pass and of its repetition in the backward pass (activation checkpointing).
+
+    Args:
+        block: A module, whose batch norms are to count each batch once.
+    """
+    return nullcontext(), _statistics_kept(block)
 
 
 @contextmanager
@@ -305,7 +334,7 @@ def _resolve(
         "patch_size": patch_size,
     }
     if name is not None:
-        variant = get_variant(name)
+        variant = get_variant(str(name))
         for key, value in given.items():
             if value is not None and value != getattr(variant, key):
                 raise UserError(
@@ -319,17 +348,27 @@ def _resolve(
     shape = {key: value for key, value in given.items() if value is not None}
     for key, value in shape.items():
         least = len(STRIDES) if key == "depth" else 1
-        if value < least:
+        if not _is_whole(value) or value < least:
             raise UserError(
-                f"{key}={value} must be at least {least}; write that of a published variant, say small_12_p16."
+                f"{key}={value!r} must be at least {least}, and whole; write that of a published variant, say "
+                "small_12_p16."
             )
     return Variant(**shape)
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
+
+
 def _check_out_indices(indices: Sequence[int], shape: Variant) -> None:
-    ascending = all(a < b for a, b in pairwise(indices))
-    if len(indices) != len(STRIDES) or not ascending or indices[0] < 0 or indices[-1] >= shape.depth:
+    whole = isinstance(indices, Sequence) and len(indices) == len(STRIDES) and all(map(_is_whole, indices))
+    if not whole or not (0 <= indices[0] < indices[1] < indices[2] < indices[3] < shape.depth):
+        given = tuple(indices) if isinstance(indices, Sequence) and not isinstance(indices, str) else indices
         raise UserError(
-            f"out_indices={tuple(indices)} must be four blocks out of 0..{shape.depth - 1}, ascending, one for each of "
+            f"out_indices={given!r} must be four blocks out of 0..{shape.depth - 1}, ascending, one for each of "
             f"the strides {STRIDES}; write for example out_indices={shape.out_indices}."
         )

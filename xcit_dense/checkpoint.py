@@ -11,13 +11,13 @@ import difflib
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
 from . import zoo
 from .errors import UserError
@@ -150,21 +150,42 @@ def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
     """
     own, _ = extract(weights)
     width, depth, patch_size = _shape(own)
-    try:
-        num_heads = own["blocks.0.attn.temperature"].shape[0]
-        hidden = own["blocks.0.mlp.fc1.weight"].shape[0]
-    except (KeyError, IndexError) as error:
-        raise UserError(f"only part of an XCiT: {error} is missing; give a whole one.") from None
+    blocks = _blocks(own)
+    for number in range(depth):  # up to the first that is not there, however many are claimed
+        if number not in blocks:
+            raise UserError(f"only part of an XCiT: block {number} of {depth} is missing; give a whole one.")
+    num_heads, hidden, in_channels = (
+        _length(own, name, axis)
+        for name, axis in (("blocks.0.attn.temperature", 0), ("blocks.0.mlp.fc1.weight", 0), (STEM, 1))
+    )
+    if width < 1 or width % num_heads:
+        raise UserError(f"a damaged XCiT, with {num_heads} heads for {width} channels; give a whole one.")
     options: dict[str, Any] = {
         # Upwards, so that the product with the width does not fall short of the integer.
         "mlp_ratio": math.nextafter(hidden / width, math.inf),
         "qkv_bias": "blocks.0.attn.qkv.bias" in own,
-        "in_channels": own[STEM].shape[1],
+        "in_channels": in_channels,
     }
     name = variant_name(width, depth, patch_size)
     if name and VARIANTS[name].num_heads == num_heads:
         return {"variant": name, **options}
     return {"embed_dim": width, "depth": depth, "patch_size": patch_size, "num_heads": num_heads, **options}
+
+
+def check_held(weights: Mapping[str, Tensor]) -> None:
+    """Refuses an XCiT whose tensors claim more values than their memory holds, before one as large is built.
+
+    Args:
+        weights: Entries of a checkpoint in any dialect.
+
+    Raises:
+        UserError: There is no XCiT, or such a one.
+    """
+    for name, value in extract(weights)[0].items():
+        if value.layout == strided and value.nbytes > value.untyped_storage().nbytes():
+            raise UserError(
+                f"{name} claims the shape {tuple(value.shape)}, but the file holds fewer values; give a whole one."
+            )
 
 
 def adapt_state_dict(
@@ -241,11 +262,7 @@ def translate(
     is_classifier = not any(name.startswith(_PYRAMID) for name in weights)
     missing = [name for name in absent if is_classifier and name.startswith(_PYRAMID)]
     kept = [*missing, *(name for name in absent if name.endswith(_COUNTER))]
-    faults = [
-        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
-        for name in matched
-        if weights[name].shape != own[name].shape
-    ]
+    faults = [fault for name in matched if (fault := _fault(name, weights[name], own[name]))]
     if strict:
         faults += [f"{name} is missing" for name in absent if name not in kept]
         faults += [f"{name} is unknown" for name in unexpected]
@@ -313,12 +330,19 @@ def unwrap(content: Any) -> Mapping[str, Any]:
     Raises:
         UserError: It is no dictionary.
     """
+    opened: list[Any] = []
     while isinstance(content, Mapping):
         wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if wrapper is None:
             return content
+        opened.append(content)
         content = content[wrapper]
-    raise UserError(f"a checkpoint is a dictionary of tensors, this is a {type(content).__name__}.")
+        if any(content is outer for outer in opened):
+            raise UserError(f"a dictionary that holds itself under {wrapper!r}; give a file of weights.")
+    raise UserError(
+        f"a checkpoint is a dictionary of tensors, this is a {type(content).__name__}; give a file of weights, as "
+        "torch.save(model.state_dict(), path) writes."
+    )
 
 
 @contextmanager
@@ -336,9 +360,39 @@ def about(checkpoint: str | Path) -> Iterator[None]:
 
 def _shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int]:
     """Width, depth and patch size that the names and shapes of an XCiT's weights tell."""
-    blocks = [int(number[1]) for name in weights if (number := re.match(r"blocks\.(\d+)\.", name))]
     stem = [value for name, value in weights.items() if re.fullmatch(r"patch_embed\.proj\.\d+\.0\.weight", name)]
-    return max(value.shape[0] for value in stem if value.ndim == 4), max(blocks, default=-1) + 1, 2 ** len(stem)
+    return (
+        max(value.shape[0] for value in stem if value.ndim == 4),
+        max(_blocks(weights), default=-1) + 1,
+        2 ** len(stem),
+    )
+
+
+def _blocks(weights: Iterable[str]) -> set[int]:
+    """Numbers of the blocks among the names of some weights."""
+    return {int(number[1]) for name in weights if (number := re.match(r"blocks\.(\d{1,9})\.", name))}
+
+
+def _length(weights: Mapping[str, Tensor], name: str, axis: int) -> int:
+    """Length of an axis of one of some weights, at least 1."""
+    if name not in weights:
+        raise UserError(f"only part of an XCiT: {name} is missing; give a whole one.")
+    shape = tuple(weights[name].shape)
+    if len(shape) <= axis or not shape[axis]:
+        raise UserError(f"a damaged XCiT: {name} has shape {shape}; give a whole one.")
+    return shape[axis]
+
+
+def _fault(name: str, value: Tensor, own: Tensor) -> str | None:
+    """Why a value cannot take the place of a model's own; None if it can."""
+    if value.shape != own.shape:
+        return f"{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
+    if value.layout != own.layout or value.is_quantized or (value.is_meta and not own.is_meta):
+        kind = "no values" if value.is_meta else "quantized values" if value.is_quantized else f"{value.layout} values"
+        return f"{name} holds {kind}, which cannot be loaded"
+    if own.is_floating_point() and not value.is_floating_point():
+        return f"{name} holds {value.dtype}, not floating-point numbers"
+    return None
 
 
 def _name(weights: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import ParamSpec, TypeVar
 
 INSTALL_MM = 'pip install ".[mm]" (or ".[openmmlab]") in a clone of xcit_dense'
 """The remedy where MM libraries are missing."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,13 +26,21 @@ class MissingLibraryError(UserError, ImportError):
 
 
 def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
-    """Makes a command line end with ``error: ...`` and status 1 on a :class:`UserError`, without a traceback."""
+    """Makes a command line end with ``error: ...`` and status 1, without a traceback.
+
+    On a :class:`UserError`, and where a disk is full.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            sys.exit(f"error: {error}")
+            # One raised in a data loader's worker arrives with a traceback in its message.
+            sys.exit(f"error: {str(error).rstrip().rpartition(f'{__name__}.UserError: ')[2]}")
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            sys.exit(f"error: {error.filename or 'A file'} could not be written: {error.strerror}; make room there.")
 
     return wrapped

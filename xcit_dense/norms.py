@@ -57,8 +57,10 @@ def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
         A function from a number of channels to a layer.
 
     Raises:
-        UserError: An unknown type.
+        UserError: An unknown type, or an option that its layer does not take.
     """
+    if not isinstance(norm_cfg, str | Mapping):
+        raise UserError(f"norm_cfg={norm_cfg!r} must be a name or a dictionary; write norm_cfg=dict(type='BN').")
     options: dict[str, Any] = {"type": norm_cfg} if isinstance(norm_cfg, str) else dict(norm_cfg)
     kinds: dict[str, Callable[..., nn.Module]] = {"BN": nn.BatchNorm2d, "BN2d": nn.BatchNorm2d, "SyncBN": SyncBatchNorm}
     name = options.pop("type", None)
@@ -66,6 +68,10 @@ def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
         raise UserError(unknown_name("norm layer", str(name), kinds))
     requires_grad = options.pop("requires_grad", True)
     make = partial(kinds[name], **options)
+    try:
+        make(1).eval()(torch.zeros(2, 1, 1, 1))
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"norm_cfg={norm_cfg!r} makes no {name}: {error}; write norm_cfg=dict(type='BN').") from error
 
     def norm_layer(num_features: int) -> nn.Module:
         return make(num_features).requires_grad_(requires_grad)

@@ -45,11 +45,12 @@ def read_file(path: str | Path, map_location: Any = "cpu") -> Any:
         # Seeking in a file cut short is an invalid argument.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise UserError(f"{path} cannot be read: {text}.") from error
-        code = re.search(r"GLOBAL ([\w.]+)|(?:function|but got) <\w+ '?([\w.]+)", text)
+        code = re.search(r"GLOBAL ([\w.]+)|(?:function|but got) <\w+ '?([\w.]+)|(TorchScript)", text)
         if code:
+            name = code[code.lastindex or 0]
             raise UserError(
-                f"{path} holds more than weights, {code[1] or code[2]}, and was not executed; give a file of weights "
-                "alone, as torch.save(model.state_dict(), path) writes."
+                f"{path} holds more than weights, {name}, and was not executed; give a file of weights alone, as "
+                "torch.save(model.state_dict(), path) writes."
             ) from error
         if "torch.cuda.is_available() is False" in text:
             raise UserError(
@@ -59,8 +60,9 @@ def read_file(path: str | Path, map_location: Any = "cpu") -> Any:
         reason = (text.partition("WeightsUnpickler error: ")[2] or text).partition("\n")[0].split(". ")[0].rstrip(".")
         cause = ": ".join(filter(None, [type(error).__name__, reason]))
         kind = "safetensors file" if path.suffix == ".safetensors" else "checkpoint"
-        remedy = "; delete it, and it is downloaded again" if path.parent == download_directory() else ""
-        raise UserError(f"{path} is not a {kind}, or was cut short ({cause}){remedy}.") from error
+        downloaded = path.parent == download_directory()
+        remedy = "delete it, and it is downloaded again" if downloaded else "write, copy or download it again"
+        raise UserError(f"{path} is not a {kind}, or was cut short ({cause}); {remedy}.") from error
 
 
 def download_directory() -> Path:
@@ -68,12 +70,13 @@ def download_directory() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def load_allowed(file: str | Path | IO[bytes], map_location: Any = None) -> Any:
+def load_allowed(file: str | Path | IO[bytes], map_location: Any = None, mmap: bool = False) -> Any:
     """``torch.load(weights_only=True)`` that also reads the harmless types of :func:`_allowed`, for this file alone.
 
     Args:
         file: As for ``torch.load``.
         map_location: As for ``torch.load``.
+        mmap: As for ``torch.load``: whether to read tensors only when they are used.
 
     Returns:
         What was saved.
@@ -89,7 +92,7 @@ def load_allowed(file: str | Path | IO[bytes], map_location: Any = None) -> Any:
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([*others, *allowed])
     try:
-        return torch.load(file, map_location=map_location, weights_only=True)
+        return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap)
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 from mmengine.logging import print_log
@@ -14,6 +15,8 @@ from mmengine.registry import MODELS
 
 from .. import backbone
 from ..checkpoint import load_weights
+from ..errors import UserError
+from ..variants import unknown_name
 from .checkpoint import locate_once
 
 
@@ -31,6 +34,10 @@ class XCiT(backbone.XCiT, BaseModule):
     """
 
     def __init__(self, *args: Any, init_cfg: Any = None, **kwargs: Any) -> None:
+        known = signature(backbone.XCiT).parameters
+        for name in kwargs:
+            if name not in known:
+                raise UserError(unknown_name("argument of XCiT", name, [*known, "init_cfg"]))
         super().__init__(*args, **kwargs)
         self.init_cfg = init_cfg
 
