@@ -513,6 +513,34 @@ def test_an_address_that_is_none_is_refused_at_once(cache, user_error):
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["xcit://coco/small_12_p16"], ["coco/small_12_p16"]),
+        (["UPerNet", "medium", "p8"], ["ade20k/upernet/medium_24_p8"]),
+        (["dino", "small_12"], ["dino/small_12_p16", "dino/small_12_p8"]),
+        (["small", "24", "p16", "mask"], ["coco/small_24_p16"]),
+        (["384_dist", "large*", "p8"], ["large_24_p8_384_dist"]),
+        (["ADE20K", "tiny", "p8"], ["ade20k/sem_fpn/tiny_12_p8", "ade20k/upernet/tiny_12_p8"]),
+    ],
+)
+def test_weights_are_found_by_whole_words(words, names):
+    assert [weights.name for weights in zoo.search_weights(words)] == names
+
+
+def test_without_words_all_weights_are_found():
+    assert zoo.search_weights([]) == list(zoo.ZOO.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["p8", "smal"], ["'smal'", "'small'"]), (["2"], ["'2'"]), (["coco", "dino"], ["all of coco, dino"])],
+)
+def test_words_that_find_nothing_are_refused(user_error, words, said):
+    with user_error(*said):
+        zoo.search_weights(words)
+
+
 def test_a_directory_that_cannot_be_made_is_an_error_with_a_sentence(cache, user_error):
     cache.parent.write_text("a file in the way")
     with user_error(zoo.ZOO["coco/small_12_p16"].url, cache):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -103,6 +103,14 @@ FAMILIES = (
 )
 """What was published, in the order of the columns of the figures."""
 
+# What else weights are found by: data, model and figures.
+_WORDS = {
+    "classification": "classification ImageNet top-1",
+    "self-supervision": "self-supervision DINO ImageNet linear top-1",
+    "detection": "detection COCO Mask R-CNN mask_rcnn box AP",
+    "segmentation": "segmentation ADE20K mIoU",
+}
+
 # Figures of the families above, in their order; "-": not published.
 #               224  224d 384d  DINO  box mask   FPN  UPer
 _FIGURES = """
@@ -182,6 +190,37 @@ def list_weights(pattern: str = "*", *, variant: str | None = None, task: str | 
         for name, weights in ZOO.items()
         if fnmatchcase(name, pattern) and variant in (None, weights.variant) and task in (None, weights.task)
     ]
+
+
+def search_weights(words: Sequence[str]) -> list[Weights]:
+    """Finds published weights by words.
+
+    Args:
+        words: Parts of a name (``'small'``, ``'p8'``, ``'dist'``, ``'small_12'``), a task, a data set (``'coco'``), a
+            head or a figure's name; shell patterns are possible. Case does not matter.
+
+    Returns:
+        The weights that have every word, in the order of :data:`ZOO`.
+
+    Raises:
+        UserError: No weights have one of the words, or none have all of them.
+    """
+    texts = {name: _normal(f"{name} {weights.variant} {_WORDS[weights.task]}") for name, weights in ZOO.items()}
+    left = list(ZOO)
+    for word in words:
+        pattern = f"*_{_normal(word.removeprefix(SCHEME))}_*"
+        having = [name for name in ZOO if fnmatchcase(f"_{texts[name]}_", pattern)]
+        if not having:
+            known = dict.fromkeys(part for text in texts.values() for part in text.split("_"))
+            raise UserError(unknown_name("part of the published weights", word, known))
+        left = [name for name in left if name in having]
+    if not left:
+        raise UserError(f"No published weights have all of {', '.join(words)}; leave one out.")
+    return [ZOO[name] for name in left]
+
+
+def _normal(text: str) -> str:
+    return re.sub(r"[^a-z0-9*?]+", "_", text.lower()).strip("_")
 
 
 def locate(checkpoint: str | Path) -> Path:
