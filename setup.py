@@ -63,7 +63,14 @@ setup(
     packages=find_packages(include=["xcit_dense", "xcit_dense.*"]),
     cmdclass={"build_py": BuildWithStartup},
     package_data={"xcit_dense": ["py.typed"]},
-    install_requires=["torch>=2.6", "torchvision>=0.21", "timm>=1.0.3", "numpy>=1.24", "safetensors>=0.4"],
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "timm>=1.0.3",
+        "numpy>=1.24",
+        "safetensors>=0.4",
+        "packaging>=22",
+    ],
     extras_require={"mm": mm + mm_common, "openmmlab": openmmlab + mm_common, "dev": dev},
     classifiers=[
         "Programming Language :: Python :: 3.10",

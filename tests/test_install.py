@@ -82,6 +82,7 @@ def test_the_wheel_requires_no_mm_library(wheel):
         "timm",
         "numpy",
         "safetensors",
+        "packaging",
     }
     assert {line.split()[1] for line in metadata.splitlines() if line.startswith("Provides-Extra: ")} == {
         "mm",

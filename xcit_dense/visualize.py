@@ -342,7 +342,7 @@ def _save(figure: Figure, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(part, format="png")
+        figure.savefig(part, format="png", bbox_inches="tight", pad_inches=0.05)
         part.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}; write another directory.") from None
