@@ -1,0 +1,205 @@
+"""Pictures and videos: found by any name, each with a name of its own for what comes out of it."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("cv2", reason="OpenCV is not installed")
+import cv2
+
+from xcit_dense.media import FrameWriter, Medium, count_frames, find_media, frame_rate, read_frames, write_picture
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Makes empty files in the current directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Writes a video in which each frame has a grey of its own."""
+
+    def make(path=tmp_path / "clip.mp4", frames=7, size=(64, 48), rate=12.5):
+        video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+        assert video.isOpened(), "this OpenCV cannot write videos"
+        for number in range(frames):
+            video.write(np.full((size[1], size[0], 3), 30 * number, np.uint8))
+        video.release()
+        return path
+
+    return make
+
+
+# Finding
+
+
+def test_a_directory_gives_all_pictures_and_videos_below_it_in_order(tree):
+    tree("in/b.PNG", "in/a.jpg", "in/notes.txt", "in/.hidden.jpg", "in/.cache/a.jpg", "in/deep/er/c.webp", "in/v.mp4")
+    found = find_media(["in"])
+    assert [medium.name for medium in found] == ["a.jpg", "b.PNG", "v.mp4", "deep/er/c.webp"]
+    assert [medium.is_video for medium in found] == [False, False, True, False]
+
+
+def test_a_pattern_gives_what_it_matches(tree):
+    tree("in/a.jpg", "in/b.png", "in/deep/c.jpg", "in/deep/notes.txt")
+    assert [medium.name for medium in find_media(["in/*.jpg"])] == ["a.jpg"]
+    assert [medium.name for medium in find_media(["in/**/*.jpg"])] == ["a.jpg", "deep/c.jpg"]
+    assert [medium.name for medium in find_media(["in/d*"])] == ["c.jpg"]
+
+
+def test_each_is_taken_once_in_the_order_of_the_inputs(tree):
+    root = tree("in/a.jpg", "in/b.jpg")
+    found = find_media(["in/b.jpg", "in", "./in/../in/a.jpg", "in/*.jpg"])
+    assert [medium.path for medium in found] == [root / "in/b.jpg", root / "in/a.jpg"]
+
+
+def test_a_file_is_taken_whatever_its_ending_and_though_its_name_looks_like_a_pattern(tree):
+    tree("a[1].jpg", "picture")
+    assert [medium.name for medium in find_media(["a[1].jpg", "picture"])] == ["a[1].jpg", "picture"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/x.jpg", "b/x.jpg"),
+        ("x.jpg", "x.png", "x.jpeg"),
+        ("x.jpg", "x.png", "x.png.jpg"),
+        ("x.png.jpg", "x.jpg", "x.png"),
+        ("x.jpg", "x.mp4", "x/000000.jpg"),
+        ("a/x.jpg", "x.jpg"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_no_two_inputs_share_a_name(tree, names, whole):
+    root = tree(*(f"in/{name}" for name in names))
+    found = find_media(["in"] if whole else [f"in/{name}" for name in names])
+    assert {medium.path for medium in found} == {root / "in" / name for name in names}
+    assert {medium.name for medium in found} == set(names)
+    assert len({medium.stem for medium in found}) == len(names)
+
+
+def test_inputs_of_unlike_places_keep_the_part_that_tells_them_apart(tree):
+    tree("trip/a/x.jpg", "trip/b/c/x.jpg")
+    found = find_media(["trip/a", "trip/b/c/x.jpg"])
+    assert [(medium.name, medium.stem) for medium in found] == [("a/x.jpg", "a/x"), ("b/c/x.jpg", "b/c/x")]
+
+
+@pytest.mark.parametrize("text", ["gone.jpg", "gone", "a/gone.jpg"])
+def test_an_absent_input_is_refused(tree, user_error, text):
+    tree("a/x.jpg")
+    with user_error(text, "check the path"):
+        find_media(["a", text])
+
+
+@pytest.mark.parametrize("text", ["empty", "*.jpg", "empty/**"])
+def test_an_input_without_pictures_is_refused(tree, user_error, text):
+    tree("a/x.jpg", "empty/notes.txt")
+    with user_error(text, "no pictures or videos", ".jpg", ".mp4"):
+        find_media(["a", text])
+
+
+# Reading videos
+
+
+def test_a_video_is_read_frame_by_frame(clip):
+    frames = list(read_frames(clip()))
+    assert [frame.shape for frame in frames] == [(48, 64, 3)] * 7
+    assert [round(frame.mean() / 30) for frame in frames] == list(range(7))
+    assert count_frames(Medium(clip(), "clip.mp4", "clip")) == 7
+    assert frame_rate(clip()) == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_what_is_no_video_is_an_error(clip, content):
+    path = clip()
+    path.write_bytes(path.read_bytes()[:200] if content is None else content)
+    assert count_frames(Medium(path, "clip.mp4", "clip")) == 1
+    assert frame_rate(path) == 25
+    with pytest.raises(OSError, match="not a video"):
+        next(read_frames(path))
+
+
+# Writing
+
+
+def noise(width, height):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_pictures_become_jpeg_files_of_good_quality(tmp_path):
+    smooth = np.array(Image.fromarray(noise(8, 6)).resize((80, 60), Image.Resampling.BICUBIC))
+    with FrameWriter(tmp_path / "out") as writer:
+        writer.write(Medium(tmp_path / "a/x.png", "a/x.png", "a/x"), smooth)
+    with Image.open(tmp_path / "out/a/x.jpg") as picture:
+        assert picture.format == "JPEG"
+        assert abs(np.asarray(picture, int) - smooth).mean() < 4
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (1, 1)])
+def test_frames_become_a_video_as_fast_as_theirs(clip, tmp_path, size):
+    medium = Medium(clip(), "deep/clip.mov", "deep/clip")
+    with FrameWriter(tmp_path / "out") as writer:
+        for number in range(5):
+            writer.write(medium, np.full((size[1], size[0], 3), (0, 40 * number, 0), np.uint8))
+        assert [path.name for path in (tmp_path / "out/deep").iterdir()] == ["clip.part.mp4"], "not yet whole"
+    path = tmp_path / "out/deep/clip.mp4"
+    assert [path.name for path in path.parent.iterdir()] == ["clip.mp4"]
+    assert frame_rate(path) == pytest.approx(12.5)
+    frames = list(read_frames(path))
+    assert len(frames) == 5
+    assert frames[0].shape == (size[1] + size[1] % 2, size[0] + size[0] % 2, 3)
+    assert [round(frame[..., 1].mean() / 40) for frame in frames] == list(range(5)), "not green, or not in order"
+
+
+def test_videos_may_follow_each_other(clip, tmp_path):
+    with FrameWriter(tmp_path / "out") as writer:
+        for name in ("one", "two"):
+            for _ in range(2):
+                writer.write(Medium(clip(tmp_path / f"{name}.mp4"), f"{name}.mp4", name), noise(32, 32))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.mp4", "two.mp4"]
+
+
+def test_a_video_that_breaks_off_leaves_nothing(clip, tmp_path):
+    def interrupted():
+        with FrameWriter(tmp_path / "out") as writer:
+            writer.write(Medium(clip(), "clip.mp4", "clip"), noise(32, 32))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("pixels", [noise(7, 5)[..., 0], noise(7, 5)[..., 0].astype(np.uint16) + 300])
+def test_label_maps_come_back_as_they_were(tmp_path, pixels):
+    write_picture(tmp_path / "new/a.png", pixels)
+    with Image.open(tmp_path / "new/a.png") as picture:
+        assert np.array_equal(np.asarray(picture), pixels)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_a_picture_that_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, user_error, monkeypatch):
+    (tmp_path / "file").touch()
+    with user_error("file/a.jpg", "cannot be written", "--out"):
+        write_picture(tmp_path / "file/a.jpg", noise(4, 4))
+
+    def full(self, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with user_error("a.jpg", os.strerror(28)):
+        write_picture(tmp_path / "new/a.jpg", noise(4, 4))
+    assert list((tmp_path / "new").iterdir()) == []
