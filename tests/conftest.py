@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +167,63 @@ def refusal(python):
         return sentence.removeprefix("error: ")
 
     return run
+
+
+class Child:
+    """A process that runs a task and ends, in a session of its own, with this process's imports done.
+
+    Args:
+        task: What it does.
+        output: A file, which what it says is added to.
+    """
+
+    def __init__(self, task, output):
+        self.output = output
+        self.pid = os.fork()
+        if self.pid:
+            return
+        status = 1
+        try:
+            os.setsid()
+            torch.set_num_threads(1)
+            with output.open("a", buffering=1) as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+                sys.stdout = sys.stderr = file
+                status = self._do(task)
+        finally:
+            os._exit(status)
+
+    @staticmethod
+    def _do(task):
+        try:
+            task()
+        except SystemExit as error:
+            if isinstance(error.code, str):
+                print(error.code)
+                return 1
+            return error.code or 0
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        return 0
+
+    def wait(self, seconds=120):
+        """The exit status, negative for a signal."""
+        for _ in range(seconds * 100):
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        os.killpg(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        raise AssertionError(f"did not end: {self.output.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def fork():
+    """Starts a child process with a task, see :class:`Child`."""
+    return Child
 
 
 @pytest.fixture

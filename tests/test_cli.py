@@ -99,15 +99,22 @@ def test_the_work_directory_is_named_after_the_config(configured):
     assert configured("--work-dir", "yours", "--cfg-options", "work_dir=mine").work_dir == "yours"
 
 
-def test_the_launcher_reaches_the_runner(configured):
-    gloo = ("--cfg-options", "env_cfg.dist_cfg.backend=gloo")
-    assert configured("--launcher", "pytorch", *gloo).launcher == "pytorch"
+def test_the_launcher_reaches_the_runner(configured, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert configured("--launcher", "pytorch").launcher == "pytorch"
     assert configured().launcher == "none"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_a_launcher_that_needs_an_absent_gpu_is_refused(configured, user_error):
-    with user_error("--launcher pytorch", "nccl", "gloo"):
+def test_slurm_says_which_process_of_its_machine_this_is(configured, monkeypatch):
+    for name, value in {"PROCID": "9", "NTASKS": "16", "NODELIST": "node[1-2]", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    configured("--launcher", "slurm")
+    assert os.environ["LOCAL_RANK"] == "0"
+
+
+def test_a_launcher_that_started_nothing_is_refused(configured, user_error):
+    with user_error("--launcher pytorch", "torchrun"):
         configured("--launcher", "pytorch")
 
 

@@ -61,6 +61,16 @@ def test_a_command_line_says_that_a_disk_is_full():
         main(errno.EACCES)
 
 
+def test_a_command_line_that_is_interrupted_ends_as_shells_have_it():
+    @exit_with_sentence
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+
+
 def test_a_command_line_takes_arguments_and_gives_its_result():
     @exit_with_sentence
     def main(first: int, *, second: int) -> int:

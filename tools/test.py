@@ -25,21 +25,26 @@ def main() -> None:
     if args.out and args.out.suffix != ".json":
         raise UserError(f"--out {args.out} is for metrics as JSON; write a name that ends in .json.")
     config = make_config(args, ("test_dataloader",))
+    if not args.work_dir:  # MMEngine writes this run's config, and the training's own must stay as it is
+        config.work_dir = str(Path(config.work_dir, "test"))
     config.load_from = find_checkpoint(args.weights)
     if args.show_dir:
         draw_into(config, str(args.show_dir.resolve()))
     if args.tta:
         augment(config)
+    config.pop("strategy", None)  # what shards a model to train it
     add_hook(config, type="DeployHook")
 
     from mmengine.dist import is_main_process
-    from mmengine.runner import Runner
 
-    metrics = Runner.from_cfg(config).test()
+    from xcit_dense.mm.launch import leave, make_runner
+
+    metrics = make_runner(config).test()
     if is_main_process():
         if args.out:
             write_json(args.out, metrics)
         sum_up(metrics, args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
+    leave()
 
 
 def augment(config: Any) -> None:

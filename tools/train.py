@@ -1,9 +1,12 @@
 """Trains a detector or a segmentor: python tools/train.py configs/detection/mask_rcnn_xcit_s12.py."""
 
 from pathlib import Path
+from typing import Any
 
-from xcit_dense.cli import make_config, make_parser
+from xcit_dense.cli import add_own_data, make_config, make_parser, progress
+from xcit_dense.data_check import SAMPLE
 from xcit_dense.errors import UserError, exit_with_sentence
+from xcit_dense.work_dir import last_whole_checkpoint
 
 
 @exit_with_sentence
@@ -15,35 +18,74 @@ def main() -> None:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from CHECKPOINT, or from the last one in the work directory",
+        help="go on from CHECKPOINT, or from the last whole one in the work directory; without any, begin",
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision, where there is a GPU")
     parser.add_argument(
         "--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size of all processes"
     )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="pictures a step and process; scales the learning rate with it"
+    )
+    add_own_data(parser)
+    parser.add_argument(
+        "--check-data", action="store_true", help="open every picture of the data to check it, and do not train"
+    )
     args = parser.parse_args()
 
-    config = make_config(args, ("train_dataloader", "val_dataloader"))
+    from xcit_dense.mm.checkpoint import is_first_here
+    from xcit_dense.mm.config import scale_rate
+    from xcit_dense.mm.launch import leave, make_runner
+
+    config = make_config(args, ("train_dataloader", "val_dataloader"), weights=not args.check_data)
+    if args.auto_scale_lr or args.batch is not None:
+        scale_rate(config, args.batch)
+    if args.classes or args.check_data:
+        check(config, None if args.check_data else SAMPLE)
+        if args.check_data:
+            return
     if args.resume:
         if args.resume != "auto" and "://" not in args.resume and not Path(args.resume).is_file():
             raise UserError(
                 f"No checkpoint at {args.resume}; write --resume alone to go on from the last one in --work-dir."
             )
-        config.resume = True
-        config.load_from = None if args.resume == "auto" else args.resume
+        checkpoint = last_whole_checkpoint(config.work_dir) if args.resume == "auto" else args.resume
+        config.resume = checkpoint is not None
+        if checkpoint is not None:
+            config.load_from = str(checkpoint)
+        elif is_first_here():
+            print(f"No whole checkpoint in {config.work_dir} to go on from; training begins.", flush=True)
     if args.amp:
         config.optim_wrapper.type = "AutoAmpOptimWrapper"
-    if args.auto_scale_lr:
-        if "base_batch_size" not in config.get("auto_scale_lr", {}):
-            raise UserError(
-                f"{args.config} does not say for how many pictures a step its learning rate is meant; write "
-                "auto_scale_lr = dict(enable=True, base_batch_size=16) in it."
-            )
-        config.auto_scale_lr.enable = True
 
-    from mmengine.runner import Runner
+    make_runner(config).train()
+    leave()
 
-    Runner.from_cfg(config).train()
+
+def check(config: Any, limit: int | None) -> None:
+    """Says what the data is and what is wrong with it.
+
+    Args:
+        config: A whole config.
+        limit: Pictures of each split that are opened at most; None opens all.
+
+    Raises:
+        UserError: A training would fail or learn something wrong.
+    """
+    from xcit_dense.mm.checkpoint import is_first_here
+    from xcit_dense.mm.data import check_data, describe_data
+
+    if not is_first_here():
+        return
+    print(*describe_data(config), sep="\n")
+    reports = check_data(config, ("train_dataloader", "val_dataloader"), limit, progress)
+    print(*reports, sep="\n", flush=True)
+    errors = sum(report.errors for report in reports)
+    if errors:
+        raise UserError(
+            f"The data has {errors} kind{'s' * (errors > 1)} of errors, listed above with their places; mend them, or "
+            "leave out the annotations and pictures they concern."
+        )
 
 
 if __name__ == "__main__":

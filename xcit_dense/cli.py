@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import UserError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+T = TypeVar("T")
+
+# Where launchers other than torchrun say which of its machine's processes this is.
+LOCAL_RANKS = {"slurm": "SLURM_LOCALID", "mpi": "OMPI_COMM_WORLD_LOCAL_RANK"}
 
 
 def make_parser(description: str, argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -31,6 +36,22 @@ def make_parser(description: str, argv: Sequence[str] | None = None) -> argparse
         UserError: ``--device cuda`` on a machine without CUDA.
         MissingLibraryError: No MM library is installed.
     """
+    parser = make_config_parser(description, [make_device_parser(argv)])
+    add_data_root(parser)
+    parser.add_argument("--work-dir", metavar="DIR", help="where to write; default work_dirs/NAME_OF_CONFIG")
+    add_launcher(parser, ["none", "pytorch", "slurm", "mpi"])
+    return parser
+
+
+def make_device_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Makes a parser of ``--device`` alone, to be a parent of others.
+
+    Args:
+        argv: As for :func:`make_parser`.
+
+    Raises:
+        UserError: ``--device cuda`` on a machine without CUDA.
+    """
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument(
         "--device",
@@ -39,7 +60,19 @@ def make_parser(description: str, argv: Sequence[str] | None = None) -> argparse
         help="where to run; auto (the default) takes a GPU if there is one",
     )
     choose_device(device.parse_known_args(argv)[0].device)
+    return device
 
+
+def make_config_parser(description: str, parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
+    """Makes a parser of a config and of what changes it, once the device has been chosen.
+
+    Args:
+        description: What the tool does.
+        parents: Parsers whose options come first.
+
+    Raises:
+        MissingLibraryError: No MM library is installed.
+    """
     from . import mm  # noqa: F401  # isort: skip
     from mmengine.config import DictAction
     from mmengine.device import utils
@@ -47,10 +80,8 @@ def make_parser(description: str, argv: Sequence[str] | None = None) -> argparse
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         utils.DEVICE = "cpu"  # not another accelerator that MMEngine has found
 
-    parser = argparse.ArgumentParser(description=description, parents=[device])
+    parser = argparse.ArgumentParser(description=description, parents=list(parents))
     parser.add_argument("config", help="config file, for detection or segmentation")
-    parser.add_argument("--data-root", metavar="DIR", help="data directory, in place of the config's")
-    parser.add_argument("--work-dir", metavar="DIR", help="where to write; default work_dirs/NAME_OF_CONFIG")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -59,12 +90,28 @@ def make_parser(description: str, argv: Sequence[str] | None = None) -> argparse
         metavar="KEY=VALUE",
         help="values that replace the config's, e.g. train_dataloader.batch_size=4",
     )
-    parser.add_argument(
-        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="who started the processes"
-    )
+    return parser
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--data-root``.
+
+    Args:
+        parser: The parser.
+    """
+    parser.add_argument("--data-root", metavar="DIR", help="data directory, in place of the config's")
+
+
+def add_launcher(parser: argparse.ArgumentParser, launchers: Sequence[str]) -> None:
+    """Adds ``--launcher``, and the rank that some launchers pass.
+
+    Args:
+        parser: The parser.
+        launchers: Those that the tool knows, ``'none'`` first.
+    """
+    parser.add_argument("--launcher", choices=launchers, default=launchers[0], help="who started the processes")
     # torchrun's predecessor passes the rank on the command line.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    return parser
 
 
 def choose_device(name: str) -> None:
@@ -87,12 +134,27 @@ def choose_device(name: str) -> None:
         )
 
 
-def make_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
+def add_own_data(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a tool that takes data with classes of its own."""
+    parser.add_argument(
+        "--classes",
+        metavar="auto|A,B,C",
+        help="data of your own in --data-root, with the classes that it has (auto), or with these",
+    )
+    parser.add_argument(
+        "--ignore-zero",
+        action="store_true",
+        help="0 in your label pictures marks pixels without a label, and classes begin with 1",
+    )
+
+
+def make_config(args: argparse.Namespace, loaders: tuple[str, ...], weights: bool = True) -> Config:
     """Reads, adapts and checks the config that the shared options describe.
 
     Args:
         args: From :func:`make_parser`.
         loaders: The data loaders that the run will use, whose data is checked.
+        weights: Whether the weights that a training starts from are checked too.
 
     Returns:
         The config of the run. As launchers expect, ``LOCAL_RANK`` is set too.
@@ -102,20 +164,32 @@ def make_config(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     """
     from .mm.config import check_config, load_config
 
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    config = load_config(args.config, args.cfg_options, args.data_root)
+    rank = os.environ.get(LOCAL_RANKS.get(args.launcher, ""), args.local_rank)
+    os.environ.setdefault("LOCAL_RANK", str(rank))
+    own = {"classes": args.classes, "ignore_zero": args.ignore_zero, "progress": progress} if "classes" in args else {}
+    config = load_config(args.config, args.cfg_options, args.data_root, **own)
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
-    check_config(config, loaders)
+    check_config(config, loaders, weights)
     return config
 
 
+def progress(files: list[T]) -> Iterable[T]:
+    """Goes through files, with a bar in a terminal if it takes more than a moment."""
+    from tqdm import tqdm  # comes with timm
+
+    return tqdm(files, unit="file", leave=False, disable=None, delay=1)
+
+
 def find_checkpoint(weights: str) -> str:
-    """The checkpoint that a command line means.
+    """The checkpoint that a command line means. No MM library is needed.
 
     Args:
-        weights: A checkpoint, an address, a published name (``'xcit://...'``), or a training's work directory, of which
-            it is the last one written.
+        weights: A checkpoint, an address, a published name (``'xcit://...'``, or the name alone), or a training's work
+            directory, of which it is the last whole one.
+
+    Returns:
+        A path or an address.
 
     Raises:
         UserError: There is none.
@@ -124,12 +198,16 @@ def find_checkpoint(weights: str) -> str:
         return weights
     path = Path(weights)
     if path.is_dir():
-        from mmengine.runner import find_latest_checkpoint
+        from .work_dir import last_whole_checkpoint
 
-        latest = find_latest_checkpoint(weights)
-        if latest is None:
+        last = last_whole_checkpoint(path)
+        if last is None:
             raise UserError(f"No training has left a checkpoint in {path}; name a checkpoint or a work directory.")
-        path = Path(latest)
+        return str(last)
     if not path.is_file():
+        from .zoo import SCHEME, ZOO
+
+        if weights in ZOO:
+            return SCHEME + weights
         raise UserError(f"No checkpoint at {path}; check the path.")
     return str(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -28,11 +29,12 @@ class MissingLibraryError(UserError, ImportError):
 def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
     """Makes a command line end with ``error: ...`` and status 1, without a traceback.
 
-    On a :class:`UserError`, and where a disk is full.
+    On a :class:`UserError`, and where a disk is full. On Ctrl-C it ends with status 130, as shells have it.
     """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        logging.raiseExceptions = False  # a log that cannot be written: no traceback a line, while work goes on
         try:
             return main(*args, **kwargs)
         except UserError as error:
@@ -42,5 +44,7 @@ def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
             if error.errno not in _NO_ROOM:
                 raise
             sys.exit(f"error: {error.filename or 'A file'} could not be written: {error.strerror}; make room there.")
+        except KeyboardInterrupt:
+            sys.exit(130)
 
     return wrapped

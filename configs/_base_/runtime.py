@@ -4,10 +4,16 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type="WholeCheckpointHook", interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
-custom_hooks = [dict(type="LearningCurveHook"), dict(type="CheckWeightsHook")]
+custom_hooks = [
+    dict(type="LearningCurveHook"),
+    dict(type="CheckWeightsHook"),
+    dict(type="ProgressHook"),
+    dict(type="ReproducibleHook"),
+    dict(type="ShortHistoryHook"),
+]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),

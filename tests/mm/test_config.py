@@ -11,7 +11,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 from xcit_dense import XCiT
 from xcit_dense.errors import UserError
-from xcit_dense.mm.config import check_config, load_config, read_categories
+from xcit_dense.mm.config import check_config, load_config, scale_rate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 S12 = CONFIGS / "detection/mask_rcnn_xcit_s12.py"
@@ -356,35 +356,26 @@ def test_a_backbone_inside_another_model_passes(checked):
     checked(**{"model": {"_delete_": True, "type": "SoftTeacher", "detector": {"type": "MaskRCNN"}}})
 
 
-# Categories
-
-NAMES = [{"id": 1, "name": "person"}, {"id": 2, "name": "cat"}]
-KEYPOINTS = [{"id": 1, "name": "person", "keypoints": ["nose", "eye [left]"], "skeleton": [[16, 14], [14, 12]]}]
-PICTURES = [
-    {"id": 1, "file_name": "categories/1.jpg"},
-    {"id": 2, "file_name": "categories"},
-    {"id": 3, "file_name": '"categories": [1.jpg'},
-]
+@pytest.mark.parametrize("batch", [None, 1, 6])
+def test_the_rate_follows_the_batch(batch):
+    config = load_config(S12)
+    scale_rate(config, batch)
+    assert config.auto_scale_lr == {"enable": True, "base_batch_size": 16}
+    assert config.train_dataloader.batch_size == (batch or 2)
 
 
-@pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
-@pytest.mark.parametrize("categories", [NAMES, KEYPOINTS], ids=["names", "keypoints"])
-@pytest.mark.parametrize("pictures", [[], PICTURES[:1], PICTURES[:2], PICTURES], ids=range(4))
-def test_categories_are_read_wherever_they_stand(tmp_path, categories, first, indent, pictures):
-    rest = {"images": pictures, "annotations": [{"id": 1, "bbox": [0, 0, 1, 1], "segmentation": [[1, 2, 3, 4]]}]}
-    content = {"categories": categories, **rest} if first else {**rest, "categories": categories}
-    (tmp_path / "a.json").write_text(json.dumps(content, indent=indent))
-    assert read_categories(tmp_path / "a.json") == categories
+@pytest.mark.parametrize(
+    ("path", "batch", "options", "words"),
+    [
+        (S12, 0, {}, ["--batch 0"]),
+        (UPERNET, 1, {}, ["--batch 1", "UPerHead", "--batch 2"]),
+        (S12, 4, {"auto_scale_lr": {"_delete_": True, "enable": False}}, ["base_batch_size"]),
+    ],
+)
+def test_a_batch_that_cannot_train_is_refused(path, batch, options, words):
+    refused(words, scale_rate, load_config(path, options), batch)
 
 
-def test_long_lists_of_categories_are_read_whole(tmp_path):
-    categories = [{"id": number, "name": f"Größe {number}", "synonyms": ["a", "b"]} for number in range(5000)]
-    (tmp_path / "a.json").write_text(json.dumps({"categories": categories, "images": []}, ensure_ascii=False), "utf-8")
-    assert read_categories(tmp_path / "a.json") == categories
-
-
-def test_categories_agree_with_pycocotools_on_real_annotations(shared):
-    path = shared / "data/coco128/annotations/instances_train2017.json"
-    assert read_categories(path) == json.loads(path.read_text())["categories"]
-    assert len(read_categories(path)) == 80
+def test_one_picture_a_process_trains_where_there_are_several_processes_or_no_pooling():
+    scale_rate(load_config(SEM_FPN), 1)
+    scale_rate(load_config(UPERNET, {"launcher": "pytorch"}), 1)

@@ -78,6 +78,13 @@ def test_a_resumed_run_that_validates_first_keeps_the_metrics_before_it(log):
     assert curves.val["coco/bbox_mAP"] == [(10, 0.1), (20, 0.3)]
 
 
+def test_a_line_cut_short_by_a_kill_or_a_full_disk_is_passed_over(log):
+    (work_dir,) = {log("20260101_000000", train(10, 9.0)), log("20260101_010000", train(20, 1.0))}
+    with (work_dir / "20260101_000000/vis_data/scalars.json").open("a") as file:
+        file.write('{"lr": 1e-4, "loss": 8.')
+    assert read_curves(work_dir).train["loss"] == [(10, 9.0), (20, 1.0)]
+
+
 def test_text_and_clocks_are_no_curves(log):
     curves = read_curves(log("1", train(10, 2.0, epoch=1, memory_unit="MB")))
     assert curves.train.keys() == {"base_lr", "lr", "loss"}
@@ -267,7 +274,9 @@ def test_a_training_says_in_one_line_what_starts_from_scratch(run, whole, weight
     pyramid = sum(name.startswith("backbone.fpn") for name in whole)
     weights |= {"head.bias": torch.ones(5), "old_head.bias": torch.ones(5)}
     (line,) = weights_lines(run(weights))
-    assert f"{pyramid + 3} not in {tmp_path / 'a.pth'} and stay as initialised (neck.0.weight" in line
+    assert f"{pyramid + 2} not in {tmp_path / 'a.pth'} and stay as initialised (neck.0.weight" in line
+    assert "1 of another shape in" in line
+    assert "make them, and stay as initialised (head.bias)" in line
     assert "1 of its entries have no place (old_head.bias)" in line
 
 

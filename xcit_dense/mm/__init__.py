@@ -1,9 +1,11 @@
 """XCiT in MMDetection and MMSegmentation.
 
 Importing this module registers what configs name: the backbone ``XCiT``, the optimizer wrapper
-``AutoAmpOptimWrapper``, its constructor ``XCiTLayerDecay``, and the hooks ``LearningCurveHook``, ``CheckWeightsHook``
-and ``SegPicturesHook``. It also makes MMEngine read checkpoints without executing what a pickle can hold, and mmcv
-name the pictures that it cannot read. Configs import it themselves, by ``custom_imports = dict(imports=['xcit_dense.mm'])``.
+``AutoAmpOptimWrapper``, its constructor ``XCiTLayerDecay``, the strategy ``XCiTFSDPStrategy``, and the hooks
+``LearningCurveHook``, ``CheckWeightsHook``, ``ProgressHook``, ``ReproducibleHook``, ``SegPicturesHook``,
+``ShortHistoryHook`` and ``WholeCheckpointHook``. It also makes MMEngine read checkpoints without executing what a
+pickle can hold, and mmcv name the pictures that it cannot read. Configs import it themselves, by
+``custom_imports = dict(imports=['xcit_dense.mm'])``.
 """
 
 from __future__ import annotations
@@ -21,6 +23,17 @@ if find_spec("mmengine") is None or find_spec("mmcv") is None:
 # Before anything imports mmcv's operators.
 operators.install()
 
-from . import backbone, checkpoint, hooks, loading, optim  # noqa: E402
+from . import backbone, checkpoint, checkpointing, hooks, loading, optim, progress, reproduce, strategies  # noqa: E402
 
-__all__ = ["backbone", "checkpoint", "hooks", "loading", "operators", "optim"]
+__all__ = [
+    "backbone",
+    "checkpoint",
+    "checkpointing",
+    "hooks",
+    "loading",
+    "operators",
+    "optim",
+    "progress",
+    "reproduce",
+    "strategies",
+]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import mmap
-import re
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,30 +9,42 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from torch import cuda, device
+from torch import device
 
 from ..backbone import XCiT
 from ..checkpoint import about, find, read_weights, translate
+from ..data_layout import read_categories
 from ..errors import INSTALL_MM, MissingLibraryError, UserError
 from .checkpoint import is_first_here
+from .data import LOADERS, Progress, datasets_in, use_own_data
+from .launch import check_launcher
 
-_KEY = b'"categories"'
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
-
-def load_config(path: str | Path, options: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
+def load_config(
+    path: str | Path,
+    options: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    classes: str | None = None,
+    ignore_zero: bool = False,
+    progress: Progress = iter,
+) -> Config:
     """Reads a config and applies what the command line says.
 
     Args:
         path: The config's file.
         options: Values by dotted key, which win over the file's.
         data_root: Directory that every data set and evaluator is to use instead of the file's.
+        classes: With it, ``data_root`` may be laid out in other ways and has classes of its own; as are the two
+            arguments below, it is one of :func:`xcit_dense.mm.data.use_own_data`.
+        ignore_zero: Whether 0 in label pictures marks pixels without a label.
+        progress: Wraps lists of files that are read.
 
     Returns:
         The whole config.
 
     Raises:
-        UserError: No such file, a file that cannot be read, or no data set with a root to replace.
+        UserError: No such file, a file that cannot be read, no data set with a root to replace, or data that does not
+            fit.
     """
     if not Path(path).is_file():
         raise UserError(f"No config at {path}; those of xcit_dense are in its directory configs/.")
@@ -44,33 +52,70 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None, data_ro
         config = Config.fromfile(path)
     except (ImportError, SyntaxError) as error:
         raise UserError(f"The config {path} cannot be read: {error}; mend it, or install what it imports.") from error
-    if data_root is not None:
+    if classes is not None:
+        if data_root is None:
+            raise UserError("--classes is for data of your own; write --data-root DIR too.")
+        use_own_data(config, data_root, classes, ignore_zero, progress)
+    elif ignore_zero:
+        raise UserError("--ignore-zero is for data of your own; write --classes auto too.")
+    elif data_root is not None:
         _set_data_root(config, data_root)
     if options:
         config.merge_from_dict(options)
     return config
 
 
-def check_config(config: Config, loaders: tuple[str, ...] = _LOADERS) -> None:
+def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bool = True) -> None:
     """Checks what can be checked before a run writes anything: backbone, widths that must agree, weights, data.
 
     Args:
         config: A whole config.
         loaders: The data loaders that the run will use; with that of training, the weights to start from are checked.
+        weights: Whether they are to be; they may have to be downloaded.
 
     Raises:
         UserError: Something is wrong; the message says what to write instead.
     """
-    _check_launcher(config)
-    _check_backbone(config, pretrained="train_dataloader" in loaders)
+    check_launcher(config)
+    _check_visualizer(config)
+    _check_backbone(config, pretrained=weights and "train_dataloader" in loaders)
     for loader in loaders:
-        for dataset in _datasets(config.get(loader)):
+        for dataset in datasets_in(config.get(loader)):
             _check_dataset(dataset)
+
+
+def scale_rate(config: Config, batch: int | None = None) -> None:
+    """Lets the learning rate follow the batch: both times two, or both by half.
+
+    Args:
+        config: A whole config.
+        batch: Pictures a step and process to train on, instead of the config's; the processes' number counts too.
+
+    Raises:
+        UserError: The model cannot train on so few, or the config does not say for how many its rate is meant.
+    """
+    if batch is not None:
+        if batch < 1:
+            raise UserError(f"--batch {batch} is no number of pictures; write 1 or more.")
+        head = config.model.get("decode_head")
+        is_alone = config.get("launcher", "none") == "none"
+        if batch == 1 and is_alone and isinstance(head, dict) and 1 in head.get("pool_scales", ()):
+            raise UserError(
+                f"--batch 1 leaves the batch norm behind {head['type']}'s 1 x 1 pooling a single value; write "
+                "--batch 2 or more."
+            )
+        config.train_dataloader.batch_size = batch
+    if "base_batch_size" not in config.get("auto_scale_lr", {}):
+        raise UserError(
+            "The config does not say for how many pictures a step its learning rate is meant; write "
+            "auto_scale_lr = dict(enable=True, base_batch_size=16) in it."
+        )
+    config.auto_scale_lr.enable = True
 
 
 def _set_data_root(config: Config, data_root: str) -> None:
     """Replaces each data set's root by ``data_root``, and the old root at the start of evaluators' paths."""
-    datasets = [dataset for loader in _LOADERS for dataset in _datasets(config.get(loader))]
+    datasets = [dataset for loader in LOADERS for dataset in datasets_in(config.get(loader))]
     if not all("data_root" in dataset for dataset in datasets):
         raise UserError(
             "--data-root replaces each data set's data_root, but one has none; write data_root = '...' there."
@@ -87,25 +132,15 @@ def _set_data_root(config: Config, data_root: str) -> None:
                     evaluator.ann_file = str(Path(data_root, Path(path).relative_to(old)))
 
 
-def _datasets(node: Any) -> Iterator[Any]:
-    """The data sets below a data loader's config, through wrappers and concatenations."""
-    if isinstance(node, list | tuple):
-        for item in node:
-            yield from _datasets(item)
-    elif isinstance(node, dict):
-        if "data_prefix" in node or "ann_file" in node:
-            yield node
-        else:
-            yield from _datasets(node.get("dataset") or node.get("datasets"))
-
-
-def _check_launcher(config: Config) -> None:
-    backend = config.get("env_cfg", {}).get("dist_cfg", {}).get("backend", "nccl")
-    if config.get("launcher", "none") != "none" and backend == "nccl" and not cuda.is_available():
-        raise UserError(
-            f"--launcher {config.launcher} with the backend 'nccl' needs CUDA, which this machine has not; write "
-            "--launcher none, or --cfg-options env_cfg.dist_cfg.backend=gloo."
-        )
+def _check_visualizer(config: Config) -> None:
+    libraries = {"TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb"}
+    for backend in (config.get("visualizer") or {}).get("vis_backends") or []:
+        library = libraries.get(backend.get("type"))
+        if library and find_spec(library) is None:
+            raise MissingLibraryError(
+                f"The config logs to {backend.type}, but {library} is not installed; write pip install {library}, or "
+                "leave it out of vis_backends."
+            )
 
 
 def _check_backbone(config: Config, pretrained: bool) -> None:
@@ -132,7 +167,7 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
         )
     if isinstance(backbone_class, type) and issubclass(backbone_class, XCiT):
         with device("meta"):  # no memory, no time: for the errors alone
-            built = XCiT(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
+            built = backbone_class(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
         _check_widths(config.model, built.embed_dim)
         start = backbone.get("init_cfg")
         # By one process: the others wait for its download when they build the model.
@@ -191,44 +226,6 @@ def _check_categories(path: Path, dataset: Any) -> None:
     if [name for name in present if name in classes] != list(classes):
         raise UserError(
             f"{path} has the categories {', '.join(present)}, but the config the classes {', '.join(classes)}; write "
-            "metainfo = dict(classes=...) in the config's data sets, with names of the file in the order of the file."
+            "metainfo = dict(classes=...) in the config's data sets, with names of the file in the order of the file. "
+            "With --classes, give all files the categories of the training's, in its order."
         )
-
-
-def read_categories(path: Path) -> list[dict[str, Any]]:
-    """Reads the categories of a COCO annotation file without reading the annotations, which can be half a gigabyte.
-
-    Args:
-        path: The JSON file.
-
-    Returns:
-        Its categories, in the file's order.
-
-    Raises:
-        UserError: The file has none.
-    """
-    complaint = UserError(
-        f"{path} has no categories; add a list 'categories' of entries like {{'id': 1, 'name': 'person'}}."
-    )
-    if path.stat().st_size == 0:
-        raise complaint
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # Last in COCO's own files. The word may be a value too, say a picture's name.
-        start = content.rfind(_KEY)
-        while start >= 0 and not re.match(_KEY + rb"\s*:\s*\[", content[start : start + 99]):
-            start = content.rfind(_KEY, 0, start)
-        if start < 0:
-            raise complaint
-        opening, size = content.find(b"[", start), 1 << 16
-        while True:  # with pieces large enough to hold the whole list
-            piece = content[opening : opening + size].decode(errors="replace")
-            try:
-                categories: list[dict[str, Any]] = json.JSONDecoder().raw_decode(piece)[0]
-                break
-            except json.JSONDecodeError as error:
-                if opening + size >= len(content):
-                    raise UserError(f"{path} is not valid JSON: {error}.") from error
-            size *= 2
-    if not categories or not all(isinstance(category, dict) and "name" in category for category in categories):
-        raise complaint
-    return categories

@@ -43,7 +43,10 @@ def read_curves(work_dir: str | Path) -> Curves:
     iteration = 0
     for path in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
         for line in path.read_text().splitlines():
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # cut short: the run was killed, or its disk was full
+                continue
             # Only training records carry a learning rate. A metric belongs to the iteration trained last: its own
             # step counts epochs in some configs and iterations in others.
             is_train = "lr" in record
@@ -88,8 +91,9 @@ def draw_learning_curve(work_dir: str | Path) -> Path | None:
             axes.plot(*zip(*points), label=name, marker="." if len(points) < 60 else None, linewidth=1.2)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration")
-        axes.set_xlim(0, last)
+        axes.set_xlim(0, max(last, 1))
         axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
         axes.grid(alpha=0.3)
         if len(series) > 1:
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -138,20 +142,46 @@ class CheckWeightsHook(Hook):
             return
         source = runner._load_from or "the checkpoint"
         with about(source):
-            missing, unknown, reshaped = _compare(runner.model, checkpoint)
+            # A model in shards has names and shapes that no checkpoint has.
+            make_whole = getattr(getattr(runner, "strategy", None), "make_whole", None)
+            model = make_whole() if make_whole else runner.model
+            missing, unknown, reshaped = _compare(model, checkpoint)
             tests = isinstance(runner._test_loop, BaseLoop) or isinstance(runner._val_loop, BaseLoop)
             if tests and not isinstance(runner._train_loop, BaseLoop):
-                faults = [_some(missing, "missing"), _some(unknown, "unknown"), _some(reshaped, "of another shape")]
-                if any(faults):
-                    raise UserError(
-                        f"these weights do not fill the model of the config: {'; '.join(filter(None, faults))}. Give a "
-                        "checkpoint of this config's model, or the config of the checkpoint's."
-                    )
+                _refuse(missing, unknown, reshaped)
             else:
-                kept = _some([*missing, *reshaped], f"not in {source} and stay as initialised")
-                unused = _some(unknown, "of its entries have no place")
-                if kept or unused:
-                    runner.logger.info(f"Weights: {'; '.join(filter(None, [kept, unused]))}.")
+                other = f"of another shape in {source}, as other classes make them, and stay as initialised"
+                said = [
+                    _some(missing, f"not in {source} and stay as initialised"),
+                    _some(reshaped, other, 6),
+                    _some(unknown, "of its entries have no place"),
+                ]
+                if any(said):
+                    runner.logger.info(f"Weights: {'; '.join(filter(None, said))}.")
+
+
+def load_whole(model: nn.Module, checkpoint: dict[str, Any], source: str) -> None:
+    """Loads a checkpoint into a model that only tests.
+
+    Args:
+        model: The model.
+        checkpoint: What MMEngine has read.
+        source: What errors call it.
+
+    Raises:
+        UserError: The checkpoint does not fill the model, as for :class:`CheckWeightsHook`.
+    """
+    with about(source):
+        _refuse(*_compare(model, checkpoint))
+
+
+def _refuse(missing: Sequence[str], unknown: Sequence[str], reshaped: Sequence[str]) -> None:
+    faults = [_some(missing, "missing"), _some(unknown, "unknown"), _some(reshaped, "of another shape")]
+    if any(faults):
+        raise UserError(
+            f"these weights do not fill the model of the config: {'; '.join(filter(None, faults))}. Give a "
+            "checkpoint of this config's model, or the config of the checkpoint's, which lies in its work directory."
+        )
 
 
 def _compare(model: nn.Module, checkpoint: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
@@ -181,9 +211,9 @@ def _compare(model: nn.Module, checkpoint: dict[str, Any]) -> tuple[list[str], l
     return missing, unknown, reshaped
 
 
-def _some(names: Sequence[str], what: str) -> str:
+def _some(names: Sequence[str], what: str, shown: int = 3) -> str:
     """How many names there are, and the first few; nothing of none."""
-    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    listed = ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
     return f"{len(names)} {what} ({listed})" if names else ""
 
 
@@ -222,6 +252,26 @@ class SegPicturesHook(Hook):
             runner.visualizer.add_datasample(
                 path.name, image, sample, out_file=str(self.directory / path.with_suffix(".png").name)
             )
+
+
+@HOOKS.register_module(force=True)
+class ShortHistoryHook(Hook):
+    """Forgets what was logged long ago, which is in the log files.
+
+    MMEngine keeps a million values of each loss and rate, copies them all at each step, and writes them into each
+    checkpoint.
+
+    Args:
+        length: Values to keep; no logged average may be over more.
+    """
+
+    def __init__(self, length: int = 10_000) -> None:
+        self.length = length
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Limits the histories, which then limit themselves."""
+        for history in runner.message_hub.log_scalars.values():
+            history.max_length = min(history.max_length, self.length)
 
 
 def _headline(series: Series) -> Series:

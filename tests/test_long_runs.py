@@ -1,0 +1,160 @@
+"""Memory stays what it is over many steps and predictions, each of a size of its own."""
+
+import gc
+import random
+import resource
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from xcit_dense import deploy
+
+STEPS, WARM = 1000, 300  # libraries keep something for each of the first sizes
+STATM = Path("/proc/self/statm")
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def memory():
+    """Memory of this process, in MB."""
+    return int(STATM.read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def tensors():
+    gc.collect()
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+class Watch:
+    """Sees to it that neither tensors nor memory grow after a run's first steps."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def step(self):
+        """Counts a step."""
+        self.steps += 1
+        if self.steps == WARM:
+            self.before = memory(), tensors()
+        elif self.steps == STEPS:
+            assert tensors() == self.before[1]
+            assert memory() - self.before[0] < 8
+
+
+class Pictures:
+    """Random pictures, each of a size of its own."""
+
+    metainfo = None
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, index):
+        chance = random.Random(index)
+        return {"inputs": torch.rand(3, chance.randrange(16, 65), chance.randrange(16, 65))}
+
+
+def check_flat(step):
+    """Takes a step with each picture."""
+    watch, pictures = Watch(), Pictures()
+    for index in range(STEPS):
+        step(pictures[index]["inputs"][None])
+        watch.step()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As small as the pictures are, a second thread only waits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+needs_statm = pytest.mark.skipif(not STATM.exists(), reason="only Linux tells a process its memory in this way")
+
+
+@needs_statm
+@pytest.mark.slow
+def test_a_thousand_training_steps_hold_memory_flat(tiny, tmp_path):
+    """Of MMEngine's runner, with the hooks of every config."""
+    pytest.importorskip("mmengine", reason="MMEngine is not installed")
+    pytest.importorskip("mmcv", reason="mmcv is not installed")
+    from mmengine.config import Config
+    from mmengine.hooks import Hook
+    from mmengine.model import BaseModel
+    from mmengine.runner import Runner
+
+    class Model(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.backbone = tiny(norm_cfg="BN")
+
+        def forward(self, inputs, mode):
+            levels = self.backbone(torch.stack(inputs))
+            return {f"loss_{number}": level.square().mean() for number, level in enumerate(levels)}
+
+    class WatchHook(Hook):
+        priority = "LOWEST"
+
+        def after_train_iter(self, *_, **__):
+            watch.step()
+
+    watch = Watch()
+    config = Config.fromfile(CONFIGS / "_base_/runtime.py")
+    runner = Runner(
+        model=Model(),
+        work_dir=str(tmp_path),
+        train_dataloader={
+            "dataset": Pictures(),
+            "sampler": {"type": "DefaultSampler", "shuffle": False},
+            "collate_fn": {"type": "pseudo_collate"},
+            "batch_size": 1,
+            "num_workers": 0,
+        },
+        train_cfg={"by_epoch": False, "max_iters": STEPS},
+        optim_wrapper={"type": "AutoAmpOptimWrapper", "optimizer": {"type": "AdamW", "lr": 1e-4}},
+        default_hooks=config.default_hooks,
+        custom_hooks=[*config.custom_hooks, WatchHook()],
+        log_processor={"by_epoch": False},
+        default_scope="mmengine",
+        experiment_name="long",
+    )
+    runner.train()
+    assert watch.steps == STEPS
+
+
+@needs_statm
+@pytest.mark.slow
+def test_a_thousand_predictions_hold_memory_flat(tiny):
+    """Of a deployed model, which keeps the positional encodings of the last sizes."""
+    model = deploy(tiny(norm_cfg="BN").eval())
+    with torch.no_grad():
+        check_flat(model)
+
+
+@needs_statm
+@pytest.mark.parametrize("keep", [torch.clone, lambda images: b"x" * 100_000], ids=["tensors", "memory"])
+def test_the_check_sees_a_leak(keep):
+    kept = []
+    with pytest.raises(AssertionError):
+        check_flat(lambda images: kept.append(keep(images)))
+
+
+def test_what_is_logged_is_not_kept_for_ever():
+    pytest.importorskip("mmengine", reason="MMEngine is not installed")
+    pytest.importorskip("mmcv", reason="mmcv is not installed")
+    from mmengine.logging import MessageHub
+    from mmengine.registry import HOOKS
+
+    import xcit_dense.mm  # noqa: F401
+
+    hub = MessageHub("long")
+    hook = HOOKS.build({"type": "ShortHistoryHook", "length": 50})
+    for step in range(200):
+        hub.update_scalar("train/loss", step)
+        hook.after_train_iter(SimpleNamespace(message_hub=hub), step)
+    values, counts = hub.get_scalar("train/loss").data
+    assert values.tolist() == list(range(150, 200))
+    assert len(counts) == 50

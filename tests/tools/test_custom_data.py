@@ -1,0 +1,188 @@
+"""A user's own data, from a directory to a model: the commands of docs/custom_data.md, as they are written there."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+pytest.importorskip("mmcv", reason="mmcv is not installed")
+
+from xcit_dense.zoo import ZOO
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("floor", "nut", "bolt", "washer")  # not those of the configs, nor as many
+
+
+def coco(shapes, root):
+    """The shapes as Roboflow exports them, three of their classes under other names."""
+    for split, source in (("train", "train2017"), ("valid", "val2017")):
+        shutil.copytree(shapes / source, root / split)
+        content = json.loads((shapes / f"annotations/instances_{source}.json").read_text())
+        content["categories"] = [{"id": 1 + label, "name": name} for label, name in enumerate(NAMES[1:])]
+        content["annotations"] = [each for each in content["annotations"] if each["category_id"] <= 3]
+        (root / split / "_annotations.coco.json").write_text(json.dumps(content))
+
+
+def labels(shapes, root):
+    """The shapes as pictures and label pictures, four of their classes under other names."""
+    for split, source in (("train", "training"), ("val", "validation")):
+        shutil.copytree(shapes / "images" / source, root / "images" / split)
+        (root / "labels" / split).mkdir(parents=True)
+        for label in (shapes / "annotations" / source).iterdir():
+            values = np.asarray(Image.open(label)) - 1
+            Image.fromarray(np.where(values < 4, values, 255).astype(np.uint8)).save(
+                root / "labels" / split / label.name
+            )
+    (root / "classes.txt").write_text("\n".join(NAMES))
+
+
+TASKS = {"Detection": (coco, NAMES[1:]), "Segmentation": (labels, NAMES)}
+
+
+@pytest.fixture(scope="module")
+def walk(shapes, tmp_path_factory):
+    """Walks through a section of the page in a directory that looks like a clone with data in data/mine."""
+
+    done = {}
+
+    def walked(section):
+        if section not in done:
+            root = tmp_path_factory.mktemp(section)
+            for name in ("tools", "configs"):
+                (root / name).symlink_to(ROOT / name)
+            (root / "data/mine").mkdir(parents=True)
+            TASKS[section][0](shapes, root / "data/mine")
+            commands = "\n".join(re.findall(r"^```bash\n(.*?)^```", sections()[section], re.M | re.S))
+            assert commands.count("python tools/") == 5
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            process = subprocess.run(
+                ["bash", "-e", "-c", commands],
+                cwd=root,
+                env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+                capture_output=True,
+                text=True,
+            )
+            output = process.stdout + process.stderr
+            assert process.returncode == 0, output[-3000:]
+            (config,) = (root / "work_dirs/mine").glob("*.py")
+            done[section] = SimpleNamespace(root=root, work_dir=root / "work_dirs/mine", config=config, output=output)
+        return done[section]
+
+    return walked
+
+
+def sections():
+    """The page's sections by title."""
+    page = (ROOT / "docs/custom_data.md").read_text()
+    return dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
+
+
+each_task = pytest.mark.parametrize("section", TASKS)
+
+
+@pytest.mark.slow
+@each_task
+def test_the_walk_through_ends_with_metrics_by_own_class_names(walk, section):
+    walked, names = walk(section), TASKS[section][1]
+    assert f"Classes: {len(names)} ({', '.join(names)})" in walked.output
+    assert "8 pictures" in walked.output
+    for name in names:
+        assert re.search(rf"^\| +{name} +\| +[\d.]+", walked.output, re.M), "not in the table of metrics"
+    assert not re.search(r"\bstar\b", walked.output), "a class of the config's own"
+
+
+@pytest.mark.slow
+@each_task
+def test_the_checkpoint_has_heads_of_the_right_size_and_knows_the_names(walk, read, section):
+    walked, names = walk(section), TASKS[section][1]
+    checkpoint = read(walked.work_dir / "iter_4.pth")
+    assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == names
+    assert len({tuple(colour) for colour in checkpoint["meta"]["dataset_meta"]["palette"]}) == len(names)
+    layer, extra = {"Detection": ("roi_head.bbox_head.fc_cls", 1), "Segmentation": ("decode_head.conv_seg", 0)}[section]
+    assert len(checkpoint["state_dict"][f"{layer}.weight"]) == len(names) + extra
+
+
+@pytest.mark.slow
+@each_task
+def test_the_saved_config_is_left_as_training_wrote_it(walk, section):
+    walked = walk(section)
+    text = walked.config.read_text()
+    assert "DeployHook" not in text
+    assert "'star'" not in text, "a class of the config's own"
+    assert "load_from = None" in text
+    assert str(walked.root / "data/mine") in text
+    assert list((walked.work_dir / "test").glob("*.py"))
+
+
+@pytest.mark.slow
+@each_task
+@pytest.mark.parametrize(("directory", "count"), [("seen", 8), ("pictures", 4), ("found/pictures", 4)])
+def test_every_step_draws_its_pictures(walk, section, directory, count):
+    drawn = [path for path in (walk(section).work_dir / directory).rglob("*") if path.suffix in (".jpg", ".png")]
+    assert len(drawn) == count
+
+
+@pytest.mark.slow
+@each_task
+def test_the_rate_is_scaled_with_the_batch(walk, logged, section):
+    walked = walk(section)
+    assert "Scaling the original LR by 2.0" in walked.output  # four pictures, where the config means two
+    assert "batch_size=4" in walked.config.read_text()
+
+
+@pytest.mark.slow
+def test_faulty_data_ends_the_run_before_it_writes_anything(python, tools, shapes, tmp_path):
+    root = tmp_path / "mine"
+    coco(shapes, root)
+    path = root / "train/_annotations.coco.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"][:2]:
+        annotation["category_id"] = 9
+    path.write_text(json.dumps(content))
+    (root / "valid/000000000001.jpg").unlink()
+    command = [tools.train, tools.shapes, "--data-root", root, "--classes", "auto", "--device", "cpu"]
+    process = python(*command, "--work-dir", tmp_path / "work", status=1)
+    ids = [annotation["id"] for annotation in content["annotations"][:2]]
+    places = "; ".join(f"annotation {number}: category_id 9" for number in ids)
+    assert f"  error    annotations of unknown categories: 2 ({places})" in process.stdout
+    assert "  error    missing pictures: 1 (000000000001.jpg)" in process.stdout
+    assert "error: The data has 2 kinds of errors" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [("Detection", "detection/mask_rcnn_xcit_s12_1x.py"), ("Segmentation", "segmentation/upernet_xcit_s12.py")],
+)
+def test_the_options_for_the_real_training_fit_its_config_and_each_other(section, path):
+    from xcit_dense.cli import make_config_parser
+    from xcit_dense.mm.config import load_config
+
+    text = sections()[section]
+    assert f"configs/{path}" in text
+    (line,) = re.findall(r"^```text\n(--cfg-options .*?)\n```", text, re.M | re.S)
+    config = ROOT / "configs" / path
+    options = make_config_parser("").parse_args([str(config), *line.replace("\\\n", "").split()]).cfg_options
+    before, after = load_config(config), load_config(config, options)
+    for key in options:
+        node = before
+        for part in key.split("."):
+            node = node[int(part) if part.isdigit() else part]  # a name that the config has
+    assert after.load_from.removeprefix("xcit://") in ZOO
+    fall = after.param_scheduler[1]
+    if section == "Detection":
+        assert max(fall.milestones) < fall.end == after.train_cfg.max_epochs
+    else:
+        assert fall.end == after.train_cfg.max_iters + 1
+        assert after.train_cfg.max_iters % after.train_cfg.val_interval == 0

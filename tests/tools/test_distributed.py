@@ -1,0 +1,164 @@
+"""The commands of docs/training.md for several processes, here two without GPUs, and what they train and test."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+
+pytestmark = pytest.mark.slow
+
+GUIDE = Path(__file__).parents[2] / "docs/training.md"
+SHARDS, RECOMPUTED = "strategy.type=XCiTFSDPStrategy", "strategy.activation_checkpointing=True"
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def documented(tools):
+    """The shortest command of the guide that has all these words, for a config of ours and, in a test, its weights."""
+    text = GUIDE.read_text().replace("\\\n", " ")
+    commands = [line.split() for line in text.splitlines() if line.startswith(("    torchrun ", "    srun "))]
+
+    def command(*words, config, weights=None):
+        found = min((line for line in commands if {*words} <= {*line}), key=len)
+        of_ours = {"8": "2", "tools/train.py": tools.train, "tools/test.py": tools.test}
+        of_ours |= {word: config for word in found if word.startswith("configs/")}
+        of_ours |= {word: weights for word in found if word.startswith("work_dirs/")}
+        return [of_ours.get(word, word) for word in found]
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def torchrun(python):
+    """Runs a command that begins with torchrun."""
+
+    def run(command, *options):
+        launch = ["-m", "torch.distributed.run", "--master-port", free_port(), *command[1:]]
+        return python(*launch, "--device", "cpu", *options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def srun(tmp_path_factory):
+    """Runs a command that begins with srun, by two processes with the variables that Slurm sets for a node's tasks."""
+    directory = tmp_path_factory.mktemp("slurm")
+    scontrol = directory / "scontrol"  # which Slurm has to make a list of the nodes' names
+    scontrol.write_text("#!/bin/sh\necho 127.0.0.1\n")
+    scontrol.chmod(0o755)
+
+    def run(command, *options):
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PATH": os.pathsep.join([str(directory), os.environ["PATH"]]),
+            "SLURM_NTASKS": "2",
+            "SLURM_NODELIST": "node[1]",
+            "MASTER_PORT": free_port(),
+        }
+        program = [sys.executable, *command[command.index("python") + 1 :], "--device", "cpu", *options]
+        log = directory / "log"
+        with log.open("w") as output:  # not into pipes: one that nobody reads yet would stop its process
+            started = [
+                subprocess.Popen(
+                    [*map(str, program)],
+                    cwd=directory,
+                    env={**environment, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+                for rank in range(2)
+            ]
+        try:
+            status = [process.wait(timeout=300) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        assert status == [0, 0], log.read_text()[-3000:]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tools, documented, torchrun, srun, python, short, shapes, tmp_path_factory):
+    """Each task trained by two processes for two steps, and tested by one and by two on three pictures.
+
+    Slurm starts the detector's training. The segmentor's is in shards, its second step with blocks recomputed. Necks
+    and heads ask for the SyncBN of GPUs.
+    """
+
+    def train_detector(config, options):
+        options = [*options, *short(2, **{"train_dataloader.batch_size": 1, "model.neck.norm_cfg.type": "SyncBN"})]
+        srun(documented("srun", "tools/train.py", config=config), *options)
+
+    def train_segmentor(config, options):
+        changes = {"train_dataloader.batch_size": 1, "model.decode_head.norm_cfg.type": "SyncBN"}
+        torchrun(documented("tools/train.py", SHARDS, config=config), *options, *short(1, **changes))
+        torchrun(
+            documented("tools/train.py", SHARDS, RECOMPUTED, config=config), *options, "--resume", *short(2, **changes)
+        )
+
+    def run(task, config, train):
+        directory = tmp_path_factory.mktemp(task)
+        data = ["--data-root", shapes]
+        train(config, [*data, "--work-dir", directory / "work"])
+
+        def uneven(name):
+            options = [*data, "--work-dir", directory / "test", "--out", directory / f"{name}.json"]
+            options += ["--cfg-options", "test_dataloader.dataset.indices=3"]
+            if task == "detection":  # which is sure of nothing after two steps, and has an average precision of 0
+                options += ["model.test_cfg.rcnn.score_thr=0.0", f"test_evaluator.outfile_prefix={directory / name}"]
+            return options
+
+        python(tools.test, config, directory / "work", "--device", "cpu", *uneven("one"))
+        torchrun(documented("tools/test.py", config=config, weights=directory / "work"), *uneven("two"))
+        one, two = (json.loads((directory / f"{name}.json").read_text()) for name in ("one", "two"))
+        return SimpleNamespace(directory=directory, work_dir=directory / "work", one=one, two=two)
+
+    segmentor = tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]
+    return {
+        "detection": run("detection", tools.shapes, train_detector),
+        "segmentation": run("segmentation", segmentor, train_segmentor),
+    }
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_two_processes_test_as_one_does(runs, task):
+    """Three pictures, so that one process has one more than the other."""
+    assert len(runs[task].one) > 2
+    assert runs[task].two == pytest.approx(runs[task].one, abs=1e-6)
+
+
+def test_two_processes_find_the_objects_that_one_finds(runs):
+    one, two = (json.loads((runs["detection"].directory / f"{name}.bbox.json").read_text()) for name in ("one", "two"))
+    assert len(one) > 10
+    assert len({box["image_id"] for box in one}) == 3
+    for got, expected in zip(two, one, strict=True):
+        assert got["image_id"] == expected["image_id"]
+        assert got["category_id"] == expected["category_id"]
+        assert [*got["bbox"], got["score"]] == pytest.approx([*expected["bbox"], expected["score"]], abs=1e-3)
+
+
+def test_two_processes_label_the_pixels_that_one_labels(runs):
+    assert runs["segmentation"].one["mIoU"] > 0
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_two_processes_train_into_one_directory(runs, records, steps, task):
+    work_dir = runs[task].work_dir
+    assert [record["iter"] for record in records(work_dir)] == [1, 2]
+    assert (work_dir / "learning_curve.png").is_file()
+    assert len(list(work_dir.glob("*/*.log"))) == (1 if task == "detection" else 2), "one a run"

@@ -1,0 +1,171 @@
+"""Trainings that are killed or stopped, and that go on, as their user runs them."""
+
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+
+import pytest
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+
+from xcit_dense.work_dir import last_whole_checkpoint
+
+pytestmark = pytest.mark.slow
+
+# By epochs of four steps, in an order of its own each; the shapes configs count iterations.
+EPOCHS = """
+_base_ = {base!r}
+train_cfg = dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=2, val_interval=2)
+train_dataloader = dict(sampler=dict(type="DefaultSampler", shuffle=True))
+log_processor = dict(by_epoch=True)
+"""
+OPTIONS = {
+    "model.backbone.variant": None,
+    "model.backbone.patch_size": 16,
+    "model.backbone.embed_dim": 32,
+    "model.backbone.depth": 4,
+    "model.backbone.num_heads": 2,
+    "model.backbone.out_indices": "[0,1,2,3]",
+    "model.neck.in_channels": "[32,32,32,32]",
+    "default_hooks.checkpoint.interval": 3,
+    "default_hooks.logger.interval": 1,
+    "train_dataloader.batch_size": 2,
+    "train_dataloader.num_workers": 2,
+    "randomness.seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def command(tools, shapes, tmp_path_factory):
+    """Command lines of trainings of eight steps, Mask R-CNN by epochs and Semantic FPN by iterations."""
+    epochs = tmp_path_factory.mktemp("config") / "epochs.py"
+    epochs.write_text(EPOCHS.format(base=str(tools.shapes)))
+    segmentation = tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]
+    tasks = {
+        "detection": (epochs, OPTIONS),
+        "segmentation": (segmentation, {**OPTIONS, "train_cfg.max_iters": 8, "train_cfg.val_interval": 8}),
+    }
+
+    def line(task, work_dir):
+        config, options = tasks[task]
+        line = [tools.train, config, "--data-root", shapes, "--work-dir", work_dir, "--device", "cpu", "--resume"]
+        return [*map(str, line), "--cfg-options", *(f"{name}={value}" for name, value in options.items())]
+
+    return line
+
+
+@pytest.fixture(scope="module")
+def begin(command, fork, tmp_path_factory):
+    """Begins a training, or goes on with it, in a child of this process, which has imported what it needs."""
+    for library in ("mmdet", "mmseg"):
+        for part in ("datasets", "models", "evaluation", "visualization"):
+            import_module(f"{library}.{part}")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def start(task, work_dir):
+        def run():
+            sys.argv = command(task, work_dir)
+            os.chdir(elsewhere)
+            runpy.run_path(sys.argv[0], run_name="__main__")
+
+        return fork(run, work_dir.with_suffix(".txt"))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(begin, records, tmp_path_factory):
+    """What a training logs that nobody interrupts."""
+
+    def train(task):
+        work_dir = tmp_path_factory.mktemp("undisturbed") / "work"
+        child = begin(task, work_dir)
+        assert child.wait() == 0, child.output.read_text()[-3000:]
+        return records(work_dir)
+
+    return {task: train(task) for task in ("detection", "segmentation")}
+
+
+def check_losses(got, expected):
+    """Each step that was logged, again after a resume or not, has the losses of the training that went through."""
+    assert [record["step"] for record in expected] == list(range(1, 9))
+    for ours in got:
+        theirs = expected[ours["step"] - 1]
+        for name in theirs.keys() - {"time", "data_time", "memory"}:
+            assert ours[name] == theirs[name], (ours["step"], name)
+
+
+def wait_for_step(work_dir, records, step, process):
+    """Waits until a process has logged a step."""
+    while not any(record["step"] == step for record in records(work_dir)):
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        assert ended is None, f"ended before step {step}"
+        time.sleep(0.01)
+
+
+def test_a_detector_killed_in_an_epoch_goes_on_with_the_losses_of_one_that_was_not(
+    command, undisturbed, python, records, tmp_path
+):
+    """A process of its own, with its workers, killed somewhere in the steps around the checkpoint of the sixth."""
+    work_dir = tmp_path / "work"
+    with (tmp_path / "output.txt").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command("detection", work_dir)], stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            wait_for_step(work_dir, records, 5, process)
+            time.sleep(random.random() / 2)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    saved = last_whole_checkpoint(work_dir)
+    assert saved.name in ("iter_3.pth", "iter_6.pth")
+    before = len(records(work_dir))
+    python(*command("detection", work_dir))
+    got = records(work_dir)
+    assert got[before]["step"] == {"iter_3.pth": 4, "iter_6.pth": 7}[saved.name]
+    assert got[-1]["step"] == 8
+    check_losses(got, undisturbed["detection"])
+    assert not list(work_dir.glob("*.part"))
+
+
+@pytest.fixture(scope="module")
+def stopped(begin, records, tmp_path_factory):
+    """A segmentor and its workers told to stop by SIGTERM, twice, in its fourth or fifth step."""
+    work_dir = tmp_path_factory.mktemp("stopped") / "work"
+    child = begin("segmentation", work_dir)
+    wait_for_step(work_dir, records, 4, child)
+    for _ in range(2):
+        os.killpg(child.pid, signal.SIGTERM)
+    return work_dir, child.wait(), child.output.read_text()
+
+
+def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped, records, read):
+    work_dir, status, output = stopped
+    assert status == 128 + signal.SIGTERM, output[-3000:]
+    assert f"No whole checkpoint in {work_dir} to go on from; training begins." in output
+    (line,) = [line for line in output.splitlines() if "Stopped by SIGTERM" in line]
+    saved = last_whole_checkpoint(work_dir)
+    assert f"{saved}; --resume goes on from there." in line
+    assert "Traceback" not in output
+    assert read(saved)["meta"]["iter"] == records(work_dir)[-1]["step"] >= 4
+
+
+def test_it_goes_on_with_the_losses_of_a_training_that_nobody_stopped(stopped, begin, undisturbed, records):
+    """A file cut short beside the checkpoint, as other tools leave it, changes nothing."""
+    work_dir, *_ = stopped
+    saved = last_whole_checkpoint(work_dir)
+    (work_dir / "iter_9.pth").write_bytes(saved.read_bytes()[:100_000])
+    (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_9.pth"))
+    child = begin("segmentation", work_dir)
+    assert child.wait() == 0, child.output.read_text()[-3000:]
+    got = records(work_dir)
+    assert [record["step"] for record in got] == list(range(1, 9)), "a step was lost, or done twice"
+    check_losses(got, undisturbed["segmentation"])
+    assert not (work_dir / "interrupted.pth").exists()
