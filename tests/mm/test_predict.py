@@ -1,0 +1,374 @@
+"""Predictions: what the libraries find, streamed from files to files, whatever is among them."""
+
+import contextlib
+import dataclasses
+import gc
+import importlib
+import json
+import random
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+pytest.importorskip("mmcv", reason="mmcv is not installed")
+import cv2
+
+import xcit_dense.mm  # noqa: F401  # isort: skip
+from mmengine.registry import init_default_scope
+from pycocotools import mask as coding
+from pycocotools.coco import COCO
+
+from xcit_dense import XCiT
+from xcit_dense.media import Medium, find_media
+from xcit_dense.mm.config import load_config
+from xcit_dense.mm.predict import OUTPUTS, Frame, make_predictor, read_classes, reserve, run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TASKS = {"detection": "mask_rcnn", "segmentation": "sem_fpn"}
+STATM = Path("/proc/self/statm")
+BACKBONE = {"type": "XCiT", "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "out_indices": (0, 1, 2, 3)}
+
+each_task = pytest.mark.parametrize("task", TASKS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    config: object
+    weights: Path
+    predictor: object
+
+
+@pytest.fixture(scope="module")
+def setups(fill, tmp_path_factory):
+    """A small model for each task, with random weights, which finds five objects in any picture."""
+    made = {}
+    for task, name in TASKS.items():
+        config = load_config(CONFIGS / task / f"{name}_xcit_n12_p8_shapes.py", {"model.neck.in_channels": [16] * 4})
+        config.model.backbone = BACKBONE
+        for pipeline in (config.test_dataloader.dataset.pipeline, config.test_pipeline):
+            pipeline[1].scale = (48, 48)
+        if task == "detection":
+            config.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
+        init_default_scope(config.default_scope)
+        model = importlib.import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
+        weights = tmp_path_factory.mktemp(task) / "weights.pth"
+        meta = {"dataset_meta": dict(config.test_dataloader.dataset.metainfo)}
+        torch.save({"state_dict": fill(model).state_dict(), "meta": meta}, weights)
+        made[task] = Setup(config, weights, make_predictor(config, str(weights)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A directory of pictures, neighbours of one size among them."""
+    directory = tmp_path_factory.mktemp("pictures")
+    noise = np.random.default_rng(0)
+    for number, size in enumerate([(48, 36), (48, 36), (48, 36), (36, 48), (1, 1), (96, 96), (48, 37)]):
+        small = Image.fromarray(noise.integers(0, 256, (5, 6, 3), np.uint8))
+        small.resize(size, Image.Resampling.BICUBIC).save(directory / f"{number}.png")
+    return directory
+
+
+@pytest.fixture
+def predict(setups, tmp_path):
+    """Predicts inputs; gives the summary and the directory."""
+
+    def start(task, *inputs, name="out", **options):
+        setup, out = setups[task], tmp_path / name
+        init_default_scope(setup.config.default_scope)
+        reserve(out)
+        summary = run(setup.predictor, find_media(list(map(str, inputs))), out, **options)
+        assert not [path for path in out.rglob("*") if "part" in path.name], "not cleared away"
+        return summary, out
+
+    return start
+
+
+def clip(path, frames=3):
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (48, 32))
+    for number in range(frames):
+        video.write(np.full((32, 48, 3), 60 * number, np.uint8))
+    video.release()
+
+
+def detections(out):
+    with contextlib.redirect_stdout(None):
+        images = COCO(str(out / "images.json"))
+        results = images.loadRes(str(out / "results.json"))
+    return {
+        image["file_name"]: results.loadAnns(results.getAnnIds(number)) for number, image in sorted(images.imgs.items())
+    }
+
+
+def labels(out):
+    return {
+        path.relative_to(out / "labels").as_posix(): np.asarray(Image.open(path))
+        for path in sorted(out.rglob("labels/**/*.png"))
+    }
+
+
+def same_detections(got, expected):
+    assert got.keys() == expected.keys()
+    for name in got:
+        for one, other in zip(got[name], expected[name], strict=True):
+            assert one["category_id"] == other["category_id"]
+            assert [*one["bbox"], one["score"]] == pytest.approx([*other["bbox"], other["score"]], abs=1e-2)
+
+
+# What is found
+
+
+def test_the_detector_finds_what_mmdetection_finds(setups, predict, pictures):
+    from mmdet.apis import inference_detector, init_detector
+
+    _, out = predict("detection", pictures)
+    model = init_detector(setups["detection"].config, str(setups["detection"].weights), device="cpu")
+    got = detections(out)
+    assert len(got) == 7
+    for name, found in got.items():
+        expected = inference_detector(model, str(pictures / name)).pred_instances
+        assert len(found) == len(expected) == 5
+        for one, box, label, score, mask in zip(
+            found, expected.bboxes, expected.labels, expected.scores, expected.masks
+        ):
+            x, y, width, height = one["bbox"]
+            assert [x, y, x + width, y + height] == pytest.approx(box.tolist(), abs=1e-2)
+            assert one["category_id"] == label + 1
+            assert one["score"] == pytest.approx(float(score), abs=1e-4)
+            assert (coding.decode(one["segmentation"]) == mask.cpu().numpy()).mean() > 0.98
+
+
+def test_the_segmentor_labels_as_mmsegmentation_does(setups, predict, pictures):
+    from mmseg.apis import inference_model, init_model
+
+    summary, out = predict("segmentation", pictures)
+    model = init_model(setups["segmentation"].config, str(setups["segmentation"].weights), device="cpu")
+    got = labels(out)
+    assert len(got) == summary.pictures == 7
+    assert len(set(np.concatenate([one.ravel() for one in got.values()]))) > 2, "one class alone tells nothing"
+    for name, found in got.items():
+        expected = inference_model(model, str(pictures / name)).pred_sem_seg.data[0].numpy()
+        assert found.dtype == np.uint8
+        assert found.shape == expected.shape
+        assert (found == expected).mean() > 0.999
+
+
+@each_task
+def test_batches_give_the_answers_of_pictures_one_by_one(predict, pictures, task, monkeypatch):
+    _, one = predict(task, pictures, name="one", score_thr=None)
+    sizes = []
+    original = torch.nn.Module.__call__
+
+    def spy(module, *args, **kwargs):
+        if isinstance(module, XCiT):
+            sizes.append(len(args[0]))
+        return original(module, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", spy)
+    _, two = predict(task, pictures, name="two", score_thr=None, batch=2)
+    assert sizes == [2, 1, 1, 1, 1, 1]
+    if task == "detection":
+        same_detections(detections(two), detections(one))
+    else:
+        got, expected = labels(two), labels(one)
+        assert got.keys() == expected.keys()
+        assert all((got[name] == expected[name]).mean() > 0.999 for name in got)
+
+
+@each_task
+def test_the_model_is_in_the_form_that_only_infers(setups, task):
+    assert [module.deployed for module in setups[task].predictor.model.modules() if isinstance(module, XCiT)] == [True]
+
+
+def test_what_is_drawn_is_sure_enough_and_what_is_written_is_everything(predict, pictures):
+    picture = pictures / "5.png"
+    drawn, written = {}, {}
+    for score_thr in (0.0, 1.0, None):
+        _, out = predict("detection", picture, name=f"out{score_thr}", score_thr=score_thr)
+        written[score_thr] = (out / "results.json").read_bytes()
+        assert (out / "pictures").exists() == (score_thr is not None)
+        if score_thr is not None:
+            with Image.open(out / "pictures/5.jpg") as drawing, Image.open(picture) as plain:
+                whole = plain.resize(drawing.size, Image.Resampling.BICUBIC)
+                drawn[score_thr] = abs(np.asarray(drawing, int) - np.asarray(whole)).mean()
+    assert written[0.0] == written[1.0] == written[None]
+    assert drawn[1.0] < 2
+    assert drawn[0.0] > 5
+
+
+# What they are called
+
+
+def test_classes_are_the_checkpoints_else_the_configs_else_the_data_sets():
+    own, other = {"CLASSES": ("a", "b"), "PALETTE": [[1, 2, 3], [4, 5, 6]]}, {"metainfo": {"classes": ("c",)}}
+    assert read_classes(own, other, "mmseg") == (["a", "b"], [(1, 2, 3), (4, 5, 6)])
+    assert read_classes({}, other, "mmseg")[0] == ["c"]
+    assert read_classes({}, {"type": "CocoDataset"}, "mmdet")[0][0] == "person"
+    assert len(read_classes({"classes": "ab"}, {}, "mmdet")[1]) == 1
+
+
+def test_classes_that_nobody_names_are_refused(user_error):
+    with user_error("names the classes", "metainfo"):
+        read_classes({}, {"type": "BaseSegDataset"}, "mmseg")
+
+
+# Inputs
+
+
+@each_task
+def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(predict, pictures, tmp_path, task):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for name in ("a.png", "c.png"):
+        (inputs / name).symlink_to(pictures / "0.png")
+    (inputs / "b.png").write_bytes((pictures / "5.png").read_bytes()[:80])
+    (inputs / "d.mp4").touch()
+    Image.new("RGB", (900, 1)).save(inputs / "e.png")  # which is less than a pixel high, made smaller
+    summary, out = predict(task, inputs, batch=2)
+    assert summary.pictures == 2
+    assert [name for name, _ in summary.failures] == ["b.png", "d.mp4", "e.png"]
+    for (_, why), word in zip(summary.failures, ("b.png", "not a video", "900 x 1 pixels")):
+        assert word in why
+    assert [path.name for path in sorted((out / "pictures").iterdir())] == ["a.jpg", "c.jpg"]
+    if task == "detection":
+        assert list(detections(out)) == ["a.png", "c.png"]
+        assert summary.objects == 10
+
+
+@each_task
+def test_a_video_is_predicted_frame_by_frame_and_drawn_as_a_video(predict, pictures, tmp_path, task):
+    """Beside it lie pictures whose names are those that its frames could have."""
+    inputs = tmp_path / "in"
+    (inputs / "clip").mkdir(parents=True)
+    clip(inputs / "clip.mp4")
+    (inputs / "clip/000000.png").symlink_to(pictures / "5.png")
+    summary, out = predict(task, inputs, batch=2)
+    assert summary.pictures == 4
+    video = cv2.VideoCapture(str(out / "pictures/clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    video.release()
+    assert (out / "pictures/clip/000000.jpg").is_file()
+    frames = [f"clip.mp4/00000{number}" for number in range(3)]
+    if task == "detection":
+        assert list(detections(out)) == [*frames, "clip/000000.png"]
+        images = json.loads((out / "images.json").read_text())["images"]
+        assert [image.get("frame") for image in images] == [0, 1, 2, None]
+        assert [image["width"] for image in images] == [48, 48, 48, 96]
+    else:
+        shapes = {name: found.shape for name, found in labels(out).items()}
+        assert shapes == {**{f"{name}.png": (32, 48) for name in frames}, "clip/000000.png": (96, 96)}
+
+
+@each_task
+def test_pictures_of_one_name_do_not_overwrite_each_other(predict, pictures, tmp_path, task):
+    for name, source in (("a/x.png", "0.png"), ("b/x.png", "3.png"), ("a/x.bmp", "5.png")):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(pictures / source).save(tmp_path / "in" / name)
+    _, out = predict(task, tmp_path / "in/a", tmp_path / "in/b")
+    assert len(list(out.rglob("pictures/*/*.jpg"))) == 3
+    if task == "segmentation":
+        assert {found.shape for found in labels(out).values()} == {(36, 48), (48, 36), (96, 96)}
+
+
+# Memory
+
+
+@each_task
+def test_no_more_than_two_batches_are_in_memory(setups, pictures, tmp_path, task):
+    setup, held = setups[task], []
+
+    def load(results):
+        counted = len(held) % 3 == 0  # which takes a while
+        held.append(sum(type(thing) is Frame for thing in gc.get_objects()) if counted else 0)
+        return setup.predictor.load(results)
+
+    media = [Medium(pictures / f"{number % 3}.png", f"{number}.png", str(number)) for number in range(12)]
+    init_default_scope(setup.config.default_scope)
+    reserve(tmp_path / "out")
+    summary = run(dataclasses.replace(setup.predictor, load=load), media, tmp_path / "out", batch=3)
+    assert summary.pictures == len(held) == 12
+    assert 3 <= max(held) <= 6
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="only Linux tells a process its memory in this way")
+@pytest.mark.slow
+def test_a_thousand_pictures_of_varying_size_hold_memory_flat(setups, tmp_path):
+    """Boxes and masks of all are written, and some are drawn."""
+    setup, chance, seen = setups["detection"], random.Random(0), []
+
+    def load(results):
+        if len(seen) % 100 == 0:
+            gc.collect()
+        seen.append(int(STATM.read_text().split()[1]) * resource.getpagesize() / 2**20)
+        width, height = chance.randrange(8, 120), chance.randrange(8, 120)
+        noise = np.random.default_rng(len(seen)).integers(0, 256, (height, width, 3), np.uint8)
+        return {**results, "img": noise, "img_shape": noise.shape[:2], "ori_shape": noise.shape[:2]}
+
+    predictor = dataclasses.replace(setup.predictor, load=load)
+    init_default_scope(setup.config.default_scope)
+    for count, score_thr in ((100, 0.2), (900, None)):
+        media = [Medium(tmp_path / f"{number}.png", f"{number}.png", str(number)) for number in range(count)]
+        reserve(tmp_path / str(count))
+        assert run(predictor, media, tmp_path / str(count), batch=2, score_thr=score_thr).pictures == count
+    assert max(seen[-100:]) - max(seen[200:400]) < 4
+
+
+# Directories
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_results_are_not_mixed_with_those_of_another_run(tmp_path, user_error, name):
+    (tmp_path / name).mkdir()
+    with user_error(tmp_path / name, "is there already", "another --out"):
+        reserve(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path, user_error):
+    (tmp_path / "file").touch()
+    with user_error(tmp_path / "file/out", "cannot be made"):
+        reserve(tmp_path / "file/out")
+
+
+def test_a_run_that_breaks_off_leaves_only_whole_files(setups, pictures, tmp_path):
+    setup, loaded = setups["detection"], []
+    clip(tmp_path / "clip.mp4")
+
+    def load(results):
+        loaded.append(results)
+        if len(loaded) == 3:
+            raise KeyboardInterrupt
+        return setup.predictor.load(results)
+
+    init_default_scope(setup.config.default_scope)
+    out = tmp_path / "out"
+    reserve(out)
+    media = find_media([str(tmp_path / "clip.mp4"), str(pictures)])
+    with pytest.raises(KeyboardInterrupt):
+        run(dataclasses.replace(setup.predictor, load=load), media, out)
+    assert sorted(path.name for path in out.iterdir()) == ["parts", "pictures"]
+    drawn = sorted(path for path in (out / "pictures").rglob("*") if path.is_file())
+    assert [path.suffix for path in drawn] == [".jpg", ".mp4"]
+    Image.open(drawn[0]).load()
+    assert cv2.VideoCapture(str(drawn[1])).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+# Models
+
+
+def test_weights_of_another_model_are_refused(setups, user_error):
+    with user_error("do not fill the model", "missing"):
+        make_predictor(setups["detection"].config, str(setups["segmentation"].weights))
+
+
+def test_a_config_without_a_way_to_load_pictures_is_refused(setups, user_error):
+    config = setups["detection"].config.copy()
+    config.test_dataloader = None
+    with user_error("LoadImageFromFile", "test_dataloader.dataset.pipeline"):
+        make_predictor(config, str(setups["detection"].weights))
