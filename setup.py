@@ -49,7 +49,7 @@ openmmlab = [
     "ftfy",  # imported by mmsegmentation, which does not declare them
     "regex",
 ]
-mm_common = ["matplotlib", "pillow", "pycocotools", "shapely", "tqdm"]
+mm_common = ["matplotlib", "pillow", "pycocotools", "shapely"]
 dev = ["hypothesis>=6", "mypy>=1.10", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "tensorboard>=2.15"]
 
 setup(

@@ -388,6 +388,12 @@ def test_where_zero_is_ignored_the_classes_begin_with_one(labels):
     assert found(report) == {"pictures without any labelled pixel": (False, 1, "2.png")}
 
 
+@pytest.mark.parametrize(("classes", "is_error"), [(CLASSES, True), ([*CLASSES, "cow"], False)])
+def test_values_that_begin_with_one_are_seen(labels, classes, is_error):
+    report = labels(lambda root: [write(root, number, [[1, 2] * 4] * 6) for number in range(3)], classes=classes)
+    expect(report, is_error, "labels without the value 0 (if values begin with 1, write --ignore-zero)", 1, "labels")
+
+
 def test_labels_of_two_values_may_have_one_bit(labels):
     report = labels(lambda root: Image.fromarray(np.eye(6, 8, dtype=bool)).save(root / "labels/1.png"))
     assert found(report) == {}

@@ -142,6 +142,18 @@ def test_one_of_the_two_tasks_can_be_absent(environment):
     assert works(findings) == {"the backbone", "segmentation", "MMSegmentation's own scripts on these configs"}
 
 
+def test_two_opencvs_are_seen_and_one_is_left(environment):
+    (found,) = (
+        finding
+        for finding in examine(environment(versions={"opencv-python-headless": "4.12.0"}))
+        if finding.part == "opencv"
+    )
+    assert found.state == "limited"
+    assert found.remedy == (
+        "pip uninstall --yes opencv-python opencv-python-headless && pip install opencv-python-headless"
+    )
+
+
 def test_libraries_without_mmengine_are_broken(environment):
     findings = examine(environment(without=["onedl-mmengine"]))
     assert {"mmengine", "operators"} <= broken(findings).keys()

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -49,7 +51,7 @@ def test_a_command_line_shows_other_errors_whole():
         main()
 
 
-def test_a_command_line_says_that_a_disk_is_full():
+def test_a_command_line_says_that_a_disk_is_full_or_a_path_closed():
     @exit_with_sentence
     def main(number):
         raise OSError(number, os.strerror(number), "run.log")
@@ -57,8 +59,11 @@ def test_a_command_line_says_that_a_disk_is_full():
     with pytest.raises(SystemExit) as ended:
         main(errno.ENOSPC)
     assert ended.value.code == "error: run.log could not be written: No space left on device; make room there."
-    with pytest.raises(PermissionError):
+    with pytest.raises(SystemExit) as ended:
         main(errno.EACCES)
+    assert ended.value.code == "error: run.log: Permission denied; check the path and its rights, or name another."
+    with pytest.raises(OSError, match="Input/output"):
+        main(errno.EIO)
 
 
 def test_a_command_line_that_is_interrupted_ends_as_shells_have_it():
@@ -69,6 +74,14 @@ def test_a_command_line_that_is_interrupted_ends_as_shells_have_it():
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130
+
+
+def test_a_command_line_whose_reader_has_enough_ends_in_silence(tmp_path):
+    code = "from xcit_dense.errors import exit_with_sentence as e; e(lambda: print('line\\n' * 100_000))()"
+    process = subprocess.run(
+        f"'{sys.executable}' -c \"{code}\" | head -1", shell=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (process.stdout, process.stderr) == ("line\n", "")
 
 
 def test_a_command_line_takes_arguments_and_gives_its_result():

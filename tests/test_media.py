@@ -1,6 +1,7 @@
 """Pictures and videos: found by any name, each with a name of its own for what comes out of it."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def clip(tmp_path):
         video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         assert video.isOpened(), "this OpenCV cannot write videos"
         for number in range(frames):
-            video.write(np.full((size[1], size[0], 3), 30 * number, np.uint8))
+            video.write(np.full((size[1], size[0], 3), 30 * number % 256, np.uint8))
         video.release()
         return path
 
@@ -63,6 +64,19 @@ def test_each_is_taken_once_in_the_order_of_the_inputs(tree):
     root = tree("in/a.jpg", "in/b.jpg")
     found = find_media(["in/b.jpg", "in", "./in/../in/a.jpg", "in/*.jpg"])
     assert [medium.path for medium in found] == [root / "in/b.jpg", root / "in/a.jpg"]
+
+
+def test_links_to_directories_are_followed_but_not_in_circles(tree):
+    root = tree("in/a.jpg", "in/deep/b.jpg", "elsewhere/c.jpg")
+    (root / "in/deep/up").symlink_to(root / "in")
+    (root / "in/link").symlink_to(root / "elsewhere")
+    (root / "in/link/self").symlink_to(root / "in/link")
+    for text in ("in", "in*"):
+        assert [medium.path.relative_to(root / "in").as_posix() for medium in find_media([text])] == [
+            "a.jpg",
+            "deep/b.jpg",
+            "link/c.jpg",
+        ]
 
 
 def test_a_file_is_taken_whatever_its_ending_and_though_its_name_looks_like_a_pattern(tree):
@@ -131,7 +145,42 @@ def test_what_is_no_video_is_an_error(clip, content):
         next(read_frames(path))
 
 
+def test_a_video_cut_short_gives_the_frames_that_are_there_and_an_error(clip, tmp_path):
+    path = clip(tmp_path / "clip.avi", frames=40)
+    path.write_bytes(b"00dc".join(path.read_bytes().split(b"00dc")[:22]))  # with which each frame begins
+    frames = read_frames(path)
+    there = [next(frames) for _ in range(15)]
+    assert [frame.shape for frame in there] == [(48, 64, 3)] * 15
+    with pytest.raises(OSError, match=r"after \d+ of 40 frames"):
+        list(frames)
+
+
+@pytest.mark.parametrize("property_", ["CAP_PROP_FRAME_COUNT", "CAP_PROP_FPS"])
+def test_a_video_that_says_a_little_wrong_is_whole(clip, monkeypatch, property_):
+    """A frame or two more, or three times as many a second, as those of frames that last unequally long say."""
+    path, original = clip(frames=20), cv2.VideoCapture
+
+    class Capture:
+        def __init__(self, name):
+            self.video = original(name)
+            self.read, self.release = self.video.read, self.video.release
+
+        def get(self, what):
+            value = self.video.get(what)
+            if property_ == "CAP_PROP_FRAME_COUNT":
+                return value + 2 * (what == cv2.CAP_PROP_FRAME_COUNT)
+            return value * (3 if what in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS) else 1)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    assert len(list(read_frames(path))) == 20
+
+
 # Writing
+
+
+def refuse(medium, error):
+    """What a writer calls that should have nothing to call."""
+    pytest.fail(f"{medium.name}: {error}")
 
 
 def noise(width, height):
@@ -140,7 +189,7 @@ def noise(width, height):
 
 def test_pictures_become_jpeg_files_of_good_quality(tmp_path):
     smooth = np.array(Image.fromarray(noise(8, 6)).resize((80, 60), Image.Resampling.BICUBIC))
-    with FrameWriter(tmp_path / "out") as writer:
+    with FrameWriter(tmp_path / "out", refuse) as writer:
         writer.write(Medium(tmp_path / "a/x.png", "a/x.png", "a/x"), smooth)
     with Image.open(tmp_path / "out/a/x.jpg") as picture:
         assert picture.format == "JPEG"
@@ -150,10 +199,10 @@ def test_pictures_become_jpeg_files_of_good_quality(tmp_path):
 @pytest.mark.parametrize("size", [(64, 48), (63, 47), (1, 1)])
 def test_frames_become_a_video_as_fast_as_theirs(clip, tmp_path, size):
     medium = Medium(clip(), "deep/clip.mov", "deep/clip")
-    with FrameWriter(tmp_path / "out") as writer:
+    with FrameWriter(tmp_path / "out", refuse) as writer:
         for number in range(5):
             writer.write(medium, np.full((size[1], size[0], 3), (0, 40 * number, 0), np.uint8))
-        assert [path.name for path in (tmp_path / "out/deep").iterdir()] == ["clip.part.mp4"], "not yet whole"
+        assert [path.name for path in (tmp_path / "out/deep").iterdir()] == [".clip.part.mp4"], "not yet whole"
     path = tmp_path / "out/deep/clip.mp4"
     assert [path.name for path in path.parent.iterdir()] == ["clip.mp4"]
     assert frame_rate(path) == pytest.approx(12.5)
@@ -164,7 +213,7 @@ def test_frames_become_a_video_as_fast_as_theirs(clip, tmp_path, size):
 
 
 def test_videos_may_follow_each_other(clip, tmp_path):
-    with FrameWriter(tmp_path / "out") as writer:
+    with FrameWriter(tmp_path / "out", refuse) as writer:
         for name in ("one", "two"):
             for _ in range(2):
                 writer.write(Medium(clip(tmp_path / f"{name}.mp4"), f"{name}.mp4", name), noise(32, 32))
@@ -173,13 +222,52 @@ def test_videos_may_follow_each_other(clip, tmp_path):
 
 def test_a_video_that_breaks_off_leaves_nothing(clip, tmp_path):
     def interrupted():
-        with FrameWriter(tmp_path / "out") as writer:
+        with FrameWriter(tmp_path / "out", refuse) as writer:
             writer.write(Medium(clip(), "clip.mp4", "clip"), noise(32, 32))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", ["of a size that MPEG-4 has not", "of two sizes", "on a full disk"])
+def test_a_video_that_cannot_be_written_is_told_and_the_next_goes_on(clip, tmp_path, monkeypatch, fault):
+    told = []
+    one, two = (Medium(clip(tmp_path / f"{name}.mp4"), f"{name}.mp4", name) for name in ("one", "two"))
+    with FrameWriter(tmp_path / "out", lambda *told_: told.append(told_)) as writer:
+        if fault == "of a size that MPEG-4 has not":
+            for _ in range(2):
+                writer.write(one, noise(9000, 16))
+            words = "9000 x 16"
+        elif fault == "of two sizes":
+            writer.write(one, noise(32, 32))
+            writer.write(one, noise(32, 48))
+            words = "1 of 2 frames"
+        else:
+            limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+            try:
+                for _ in range(4):
+                    writer.write(one, noise(64, 64))
+                writer.write(Medium(tmp_path / "a.png", "a.png", "a"), noise(2, 2))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            words = "0 of 4 frames"
+        for _ in range(3):
+            writer.write(two, noise(32, 32))
+    ((medium, error),) = told
+    assert medium == one
+    assert words in str(error)
+    assert len(list(read_frames(tmp_path / "out/two.mp4"))) == 3
+    assert not [path.name for path in (tmp_path / "out").iterdir() if "one" in path.name]
+
+
+def test_a_picture_wider_than_jpeg_can_hold_becomes_smaller(tmp_path):
+    write_picture(tmp_path / "a.jpg", np.full((4, 70_000, 3), 200, np.uint8))
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert picture.size == (65_500, 4)
+        assert abs(np.asarray(picture, int) - 200).max() < 3
 
 
 @pytest.mark.parametrize("pixels", [noise(7, 5)[..., 0], noise(7, 5)[..., 0].astype(np.uint16) + 300])
@@ -192,7 +280,7 @@ def test_label_maps_come_back_as_they_were(tmp_path, pixels):
 
 def test_a_picture_that_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, user_error, monkeypatch):
     (tmp_path / "file").touch()
-    with user_error("file/a.jpg", "cannot be written", "--out"):
+    with user_error("file/a.jpg", "cannot be written", "name another"):
         write_picture(tmp_path / "file/a.jpg", noise(4, 4))
 
     def full(self, path, **options):

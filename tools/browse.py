@@ -6,7 +6,7 @@ Ground truth is drawn over each picture. DIR must be empty or not there.
 from itertools import islice
 from pathlib import Path
 
-from xcit_dense.cli import add_data_root, add_own_data, make_config_parser, progress
+from xcit_dense.cli import add_data_root, add_own_data, make_config_parser
 from xcit_dense.errors import UserError, exit_with_sentence
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     from xcit_dense.mm.browse import browse
     from xcit_dense.mm.config import check_config, load_config
 
-    config = load_config(args.config, args.cfg_options, args.data_root, args.classes, args.ignore_zero, progress)
+    config = load_config(args.config, args.cfg_options, args.data_root, args.classes, args.ignore_zero)
     check_config(config, ("train_dataloader",), weights=False)
     for number, (name, drawing) in enumerate(islice(browse(config, args.seed), args.number), start=1):
         path = args.out / f"{number:04d}_{Path(name).stem}.jpg"

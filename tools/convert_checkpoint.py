@@ -2,6 +2,7 @@
 
 import argparse
 
+from xcit_dense.cli import find_checkpoint
 from xcit_dense.errors import exit_with_sentence
 
 
@@ -12,14 +13,16 @@ def main() -> None:
         description="Write a checkpoint of any dialect anew, as weights alone. What else it holds is not kept: the "
         "optimizer's state, and meta such as class names."
     )
-    parser.add_argument("checkpoint", metavar="IN", help="a file, an address, or a name as in xcit://coco/small_12_p16")
+    parser.add_argument(
+        "checkpoint", metavar="IN", help="a file, a work directory, an address, or a name as coco/small_12_p16"
+    )
     parser.add_argument("out", metavar="OUT", help="file to write, .safetensors or .pth")
     parser.add_argument("--whole", action="store_true", help="keep neck and heads; by default the backbone alone")
     args = parser.parse_args()
 
     from xcit_dense.convert import convert_checkpoint
 
-    report = convert_checkpoint(args.checkpoint, args.out, args.whole)
+    report = convert_checkpoint(find_checkpoint(args.checkpoint), args.out, args.whole)
     print(f"{args.out}: {report}")
 
 

@@ -1,7 +1,6 @@
 """Writes the embedded data set: pictures of shapes in COCO's and in ADE20K's layout."""
 
 import argparse
-import functools
 import logging
 from pathlib import Path
 
@@ -19,13 +18,10 @@ def main() -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="picks the pictures")
     arguments = parser.parse_args()
 
-    from tqdm import tqdm
-
     from xcit_dense.data import write_shapes
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    bar = functools.partial(tqdm, unit="picture", leave=False, disable=None)  # None: if a terminal
-    write_shapes(**vars(arguments), progress=bar)
+    write_shapes(**vars(arguments))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @exit_with_sentence
 def main() -> None:
-    """Reads the command line, predicts, and says where everything lies and what could not be read."""
+    """Reads the command line, predicts, and says where everything lies and what failed."""
     parser = make_config_parser(__doc__, [make_device_parser()])
     parser.add_argument("weights", help="a checkpoint, a training's work directory, an address or xcit://NAME")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, videos, directories or 'patterns/*.jpg'")
@@ -64,9 +64,9 @@ def report(summary: "Summary", out: Path) -> int:
             print(out / name)
     if not summary.failures:
         return 0
-    print(f"error: {len(summary.failures)} could not be read:", file=sys.stderr)
+    print(f"error: {len(summary.failures)} could not be done, or not wholly:", file=sys.stderr)
     for name, why in summary.failures:
-        print(f"  {why}" if name in why else f"  {name}: {why}", file=sys.stderr)
+        print(f"  {name}: {why}", file=sys.stderr)
     return 1
 
 

@@ -1,11 +1,14 @@
 """Tests a detector or a segmentor: python tools/test.py CONFIG WEIGHTS."""
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
 from xcit_dense.cli import find_checkpoint, make_config, make_parser
 from xcit_dense.errors import UserError, exit_with_sentence
+from xcit_dense.files import whole
 
 
 @exit_with_sentence
@@ -22,12 +25,13 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    if args.out and args.out.suffix != ".json":
-        raise UserError(f"--out {args.out} is for metrics as JSON; write a name that ends in .json.")
+    if args.out:
+        check_out(args.out)
     config = make_config(args, ("test_dataloader",))
     if not args.work_dir:  # MMEngine writes this run's config, and the training's own must stay as it is
         config.work_dir = str(Path(config.work_dir, "test"))
     config.load_from = find_checkpoint(args.weights)
+    config.resume = False  # that of a training's own config may have gone on from another
     if args.show_dir:
         draw_into(config, str(args.show_dir.resolve()))
     if args.tta:
@@ -45,6 +49,18 @@ def main() -> None:
             write_json(args.out, metrics)
         sum_up(metrics, args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
     leave()
+
+
+def check_out(path: Path) -> None:
+    """Refuses, before any work, a file that cannot be written after it."""
+    if path.suffix != ".json":
+        raise UserError(f"--out {path} is for metrics as JSON; write a name that ends in .json.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written: {error.strerror}; name another file.") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out {path} cannot be written; name another file.")
 
 
 def augment(config: Any) -> None:
@@ -75,11 +91,10 @@ def add_hook(config: Any, **hook: Any) -> None:
 
 def write_json(path: Path, metrics: dict[str, float]) -> None:
     """Writes the metrics whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    # MMSegmentation's are NumPy's numbers.
-    part.write_text(json.dumps({name: float(value) for name, value in metrics.items()}, indent=2) + "\n")
-    part.replace(path)
+    # MMSegmentation's are NumPy's numbers; that of a class without ground truth is none.
+    numbers = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+    with whole(path) as part:
+        part.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
 def sum_up(metrics: dict[str, float], out: Path | None, pictures: Path | None, curve: Path) -> None:

@@ -1,9 +1,8 @@
 """Trains a detector or a segmentor: python tools/train.py configs/detection/mask_rcnn_xcit_s12.py."""
 
-from pathlib import Path
 from typing import Any
 
-from xcit_dense.cli import add_own_data, make_config, make_parser, progress
+from xcit_dense.cli import add_own_data, find_checkpoint, make_config, make_parser
 from xcit_dense.data_check import SAMPLE
 from xcit_dense.errors import UserError, exit_with_sentence
 from xcit_dense.work_dir import last_whole_checkpoint
@@ -40,34 +39,30 @@ def main() -> None:
     config = make_config(args, ("train_dataloader", "val_dataloader"), weights=not args.check_data)
     if args.auto_scale_lr or args.batch is not None:
         scale_rate(config, args.batch)
-    if args.classes or args.check_data:
-        check(config, None if args.check_data else SAMPLE)
+    checkpoint = None
+    if args.resume:
+        checkpoint = last_whole_checkpoint(config.work_dir) if args.resume == "auto" else find_checkpoint(args.resume)
+        if checkpoint is None and is_first_here():
+            print(f"No whole checkpoint in {config.work_dir} to go on from; training begins.", flush=True)
+    # A label that is no class ends a training of segmentation on any data; that of COCO's format is read anyway.
+    if args.classes or args.check_data or (args.data_root and config.default_scope == "mmseg"):
+        check(config, None if args.check_data else SAMPLE, own=args.classes is not None)
         if args.check_data:
             return
-    if args.resume:
-        if args.resume != "auto" and "://" not in args.resume and not Path(args.resume).is_file():
-            raise UserError(
-                f"No checkpoint at {args.resume}; write --resume alone to go on from the last one in --work-dir."
-            )
-        checkpoint = last_whole_checkpoint(config.work_dir) if args.resume == "auto" else args.resume
-        config.resume = checkpoint is not None
-        if checkpoint is not None:
-            config.load_from = str(checkpoint)
-        elif is_first_here():
-            print(f"No whole checkpoint in {config.work_dir} to go on from; training begins.", flush=True)
     if args.amp:
         config.optim_wrapper.type = "AutoAmpOptimWrapper"
 
-    make_runner(config).train()
+    make_runner(config, resume_from=checkpoint).train()
     leave()
 
 
-def check(config: Any, limit: int | None) -> None:
+def check(config: Any, limit: int | None, own: bool) -> None:
     """Says what the data is and what is wrong with it.
 
     Args:
         config: A whole config.
         limit: Pictures of each split that are opened at most; None opens all.
+        own: Whether classes were read from the data.
 
     Raises:
         UserError: A training would fail or learn something wrong.
@@ -78,13 +73,14 @@ def check(config: Any, limit: int | None) -> None:
     if not is_first_here():
         return
     print(*describe_data(config), sep="\n")
-    reports = check_data(config, ("train_dataloader", "val_dataloader"), limit, progress)
+    reports = check_data(config, ("train_dataloader", "val_dataloader"), limit)
     print(*reports, sep="\n", flush=True)
     errors = sum(report.errors for report in reports)
     if errors:
         raise UserError(
-            f"The data has {errors} kind{'s' * (errors > 1)} of errors, listed above with their places; mend them, or "
-            "leave out the annotations and pictures they concern."
+            f"The data has {errors} kind{'s' * (errors > 1)} of error, listed above with their places; "
+            f"{'' if own else 'for data with classes of its own write --classes auto, else '}mend them, or leave out "
+            "the annotations and pictures they concern."
         )
 
 

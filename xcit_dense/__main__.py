@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .errors import INSTALL_MM, MissingLibraryError, UserError, exit_with_sentence
+from . import __version__
+from .errors import INSTALL_MM, MissingLibraryError, exit_with_sentence
 from .tables import show_table
 from .variants import VARIANTS
 from .zoo import SCHEME, search_weights
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The command line; by default that of the process.
     """
     parser = argparse.ArgumentParser(prog="python -m xcit_dense", description="Look things up about xcit_dense.")
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     zoo = commands.add_parser("zoo", help="variants and published weights, with the authors' figures")
@@ -113,17 +115,14 @@ def show_config(path: str, options: Sequence[str] = (), data_root: str | None = 
         UserError: The config cannot be read, or its backbone is not possible.
         MissingLibraryError: MMEngine is not installed.
     """
-    for option in options:
-        if "=" not in option:
-            raise UserError(f"--cfg-options has {option!r}; write KEY=VALUE, as in train_dataloader.batch_size=4.")
     try:
-        from mmengine.config import DictAction
+        import mmengine  # noqa: F401
     except ImportError as error:
         raise MissingLibraryError(f"Configs are read with MMEngine ({error}); write {INSTALL_MM}.") from error
-    from .mm.config import check_config, load_config
+    from .mm.config import OptionAction, check_config, load_config
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
+    parser.add_argument("--cfg-options", nargs="+", action=OptionAction, default={})
     values = parser.parse_args(["--cfg-options", *options] if options else []).cfg_options
     config = load_config(path, values, data_root)
     print(config.pretty_text.rstrip(), flush=True)

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from .errors import UserError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-
-T = TypeVar("T")
 
 # Where launchers other than torchrun say which of its machine's processes this is.
 LOCAL_RANKS = {"slurm": "SLURM_LOCALID", "mpi": "OMPI_COMM_WORLD_LOCAL_RANK"}
@@ -74,18 +72,21 @@ def make_config_parser(description: str, parents: Sequence[argparse.ArgumentPars
         MissingLibraryError: No MM library is installed.
     """
     from . import mm  # noqa: F401  # isort: skip
-    from mmengine.config import DictAction
     from mmengine.device import utils
+
+    from .mm.config import OptionAction
 
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         utils.DEVICE = "cpu"  # not another accelerator that MMEngine has found
 
-    parser = argparse.ArgumentParser(description=description, parents=list(parents))
+    parser = argparse.ArgumentParser(
+        description=description, parents=list(parents), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", help="config file, for detection or segmentation")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=OptionAction,
         default={},
         metavar="KEY=VALUE",
         help="values that replace the config's, e.g. train_dataloader.batch_size=4",
@@ -166,19 +167,12 @@ def make_config(args: argparse.Namespace, loaders: tuple[str, ...], weights: boo
 
     rank = os.environ.get(LOCAL_RANKS.get(args.launcher, ""), args.local_rank)
     os.environ.setdefault("LOCAL_RANK", str(rank))
-    own = {"classes": args.classes, "ignore_zero": args.ignore_zero, "progress": progress} if "classes" in args else {}
+    own = {"classes": args.classes, "ignore_zero": args.ignore_zero} if "classes" in args else {}
     config = load_config(args.config, args.cfg_options, args.data_root, **own)
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
     check_config(config, loaders, weights)
     return config
-
-
-def progress(files: list[T]) -> Iterable[T]:
-    """Goes through files, with a bar in a terminal if it takes more than a moment."""
-    from tqdm import tqdm  # comes with timm
-
-    return tqdm(files, unit="file", leave=False, disable=None, delay=1)
 
 
 def find_checkpoint(weights: str) -> str:
@@ -205,9 +199,13 @@ def find_checkpoint(weights: str) -> str:
             raise UserError(f"No training has left a checkpoint in {path}; name a checkpoint or a work directory.")
         return str(last)
     if not path.is_file():
+        import difflib
+
         from .zoo import SCHEME, ZOO
 
         if weights in ZOO:
             return SCHEME + weights
-        raise UserError(f"No checkpoint at {path}; check the path.")
+        near = difflib.get_close_matches(weights, ZOO, n=1, cutoff=0.8)
+        hint = f" Did you mean the published {near[0]!r}?" if near else ""
+        raise UserError(f"No checkpoint at {path}, and no published weights of that name; check the path.{hint}")
     return str(path)

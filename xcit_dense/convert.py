@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from .backbone import XCiT
 from .checkpoint import Report, about, find, find_roots, infer_options, read_weights, translate
 from .errors import UserError
+from .files import whole
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -33,8 +35,6 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
     source, out = find(checkpoint), Path(out)
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out} must end in {' or '.join(SUFFIXES)}, which says how to write it.")
-    if not out.parent.is_dir():
-        raise UserError(f"No directory at {out.parent}; make it, or write elsewhere.")
     if out.exists() and source.exists() and out.samefile(source):
         raise UserError(f"{out} is the checkpoint to read; write to another file.")
     weights = read_weights(source)
@@ -57,23 +57,19 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[st
 
     Args:
         weights: Tensors by name, which may share memory or be views; the file holds each by itself.
-        path: ``.safetensors`` or ``.pth``.
+        path: ``.safetensors`` or ``.pth``; its directory is made.
         metadata: What a ``.safetensors`` file says about itself; a ``.pth`` file cannot.
 
     Raises:
         UserError: The file cannot be written.
     """
     own = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import save_file
-
-            save_file(own, part, {"format": "pt", **metadata})
-        else:
-            torch.save(own, part)
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"Could not write {path}: {error}; free the place, or write elsewhere.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part:
+        try:
+            if path.suffix == ".safetensors":
+                save_file(own, part, {"format": "pt", **metadata})
+            else:
+                with part.open("wb") as file:
+                    torch.save(own, file)
+        except (RuntimeError, SafetensorError) as error:  # what the two make of a full disk
+            raise OSError(error.__context__ or error) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,8 @@ from PIL import Image
 
 from .data_layout import IGNORED, UNREADABLE, Split, counts, files_in
 from .errors import UserError
+from .progress import tracked
 
-Progress = Callable[[list[Any]], Iterable[Any]]
 T = TypeVar("T")
 
 SAMPLE = 2000
@@ -100,7 +100,6 @@ def check_coco(
     min_size: int = 0,
     leaves_out_empty: bool = False,
     limit: int | None = None,
-    progress: Progress = iter,
 ) -> Report:
     """Checks an annotation file in COCO's format and the pictures it names.
 
@@ -112,7 +111,6 @@ def check_coco(
         min_size: Pictures with a side below this many pixels are left out of training.
         leaves_out_empty: Whether pictures without objects are left out of training.
         limit: Pictures that are opened at most, evenly spread; None opens all.
-        progress: Wraps the list of pictures, for instance `tqdm.tqdm`.
 
     Returns:
         What was found.
@@ -127,7 +125,7 @@ def check_coco(
     objects = _check_annotations(report, content["annotations"], sizes, files, names, masks)
     del content
     opened = 0
-    for (picture, name), is_sample in progress(_mark(list(files.items()), limit)):
+    for (picture, name), is_sample in tracked("pictures checked", _mark(list(files.items()), limit)):
         path = pictures / name
         opened += is_sample
         if not path.is_file():
@@ -163,7 +161,6 @@ def check_labels(
     *,
     ignore_zero: bool = False,
     limit: int | None = None,
-    progress: Progress = iter,
 ) -> Report:
     """Checks pictures and the label pictures beside them.
 
@@ -173,7 +170,6 @@ def check_labels(
         classes: Names of the classes, in the order of their values.
         ignore_zero: Whether 0 marks pixels without a label, and the classes begin with 1.
         limit: Pictures that are opened at most, with their labels, evenly spread; None opens all.
-        progress: Wraps the list of pictures, for instance `tqdm.tqdm`.
 
     Returns:
         What was found.
@@ -185,7 +181,7 @@ def check_labels(
     pixels: Counter[int] = Counter()
     expected = set()
     opened = 0
-    for name, is_sample in progress(_mark(names, limit)):
+    for name, is_sample in tracked("pictures checked", _mark(names, limit)):
         label = name.removesuffix(split.picture_suffix) + split.label_suffix
         expected.add(label)
         is_there = (labels / label).is_file()
@@ -203,6 +199,9 @@ def check_labels(
     for number, name in numbered:
         if not pixels[number]:
             report.warning("classes without pixels", name)
+    if any(pixels[number] for number, _ in numbered) and not ignore_zero and not pixels[0]:
+        hint = "labels without the value 0 (if values begin with 1, write --ignore-zero)"
+        (report.error if pixels[len(classes)] else report.warning)(hint, str(labels))
     if not names:
         report.error("directories without pictures", f"{pictures}, *{split.picture_suffix}")
     elif not any(pixels[number] for number, _ in numbered):

@@ -6,7 +6,7 @@ import json
 import mmap
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import UserError
+from .progress import tracked
 
 IGNORED = 255
 """The value of label pictures that marks pixels without a label."""
@@ -223,12 +224,11 @@ def read_names(root: Path) -> tuple[list[str], bool] | None:
     return names, first == 1
 
 
-def read_values(labels: Iterable[Path], progress: Callable[[list[Path]], Iterable[Path]] = iter) -> set[int]:
+def read_values(labels: Iterable[Path]) -> set[int]:
     """Values that occur in label pictures, `IGNORED` left out. Reads every one of them.
 
     Args:
         labels: The label pictures. Some may be damaged or hold colours: they are passed over.
-        progress: Wraps the list of them, for instance `tqdm.tqdm`.
 
     Raises:
         UserError: All of them are, or do.
@@ -236,7 +236,7 @@ def read_values(labels: Iterable[Path], progress: Callable[[list[Path]], Iterabl
     values: set[int] = set()
     why = ""
     paths = list(labels)
-    for path in progress(paths):
+    for path in tracked("label pictures read", paths):
         try:
             with Image.open(path) as label:
                 if len(label.getbands()) == 1:

@@ -280,7 +280,13 @@ def _check_mm(environment: Environment, present: Mapping[str, Sequence[str]]) ->
 
     for name, module in (("opencv", "cv2"), ("pycocotools", "pycocotools.mask")):
         versions = [f"{one} {version}" for one, version in environment.versions.items() if one.startswith(name)]
-        yield _check_import(environment, name, ", ".join(sorted(versions)), module, _DISTRIBUTIONS.get(module, name))
+        finding = _check_import(
+            environment, name, ", ".join(sorted(versions)), module, _DISTRIBUTIONS.get(module, name)
+        )
+        if finding.state == "ok" and len(versions) > 1:
+            several = f"{finding.found}, which overwrite each other's files"
+            finding = Finding(name, "limited", several, _one_opencv(environment))
+        yield finding
     broken = False
     for module, tried in _TRIED.items():
         names = present.get(module, [])
@@ -346,12 +352,16 @@ def _check_import(environment: Environment, part: str, found: str, module: str, 
     return Finding(part, "broken", f"{found}: {error}".removeprefix(": "), _mend(environment, error, requirement))
 
 
+def _one_opencv(environment: Environment) -> str:
+    """The command that leaves one OpenCV, for servers; all of them write the same files, so none may stay."""
+    opencv = sorted(name for name in environment.versions if name.startswith("opencv"))
+    return f"pip uninstall --yes {' '.join(opencv)} && pip install opencv-python-headless"
+
+
 def _mend(environment: Environment, error: str, *requirements: str) -> str:
     """The command against an error of an import, by default the import's distributions anew."""
     if re.search(r"libGL|libgthread|libSM|libXext|libxcb", error):  # a display's libraries, which servers lack
-        opencv = [name for name in environment.versions if name.startswith("opencv")]
-        # All of them write the same files, so none may stay.
-        return f"pip uninstall --yes {' '.join(sorted(opencv))} && pip install opencv-python-headless"
+        return _one_opencv(environment)
     of_numpy = r"_ARRAY_API|multiarray|dtype size changed|module 'numpy' has no|Numpy is not available|NumPy 1"
     if re.search(of_numpy, error) and int(environment.versions.get("numpy", "0").split(".")[0]) >= 2:
         return "pip install 'numpy<2'"

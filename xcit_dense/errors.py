@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -13,6 +14,7 @@ INSTALL_MM = 'pip install ".[mm]" (or ".[openmmlab]") in a clone of xcit_dense'
 """The remedy where MM libraries are missing."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +31,8 @@ class MissingLibraryError(UserError, ImportError):
 def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
     """Makes a command line end with ``error: ...`` and status 1, without a traceback.
 
-    On a :class:`UserError`, and where a disk is full. On Ctrl-C it ends with status 130, as shells have it.
+    On a :class:`UserError`, and where a disk is full or a path is not for this user. On Ctrl-C it ends with status 130,
+    as shells have it.
     """
 
     @functools.wraps(main)
@@ -40,10 +43,16 @@ def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
         except UserError as error:
             # One raised in a data loader's worker arrives with a traceback in its message.
             sys.exit(f"error: {str(error).rstrip().rpartition(f'{__name__}.UserError: ')[2]}")
+        except BrokenPipeError:  # who reads has enough, as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            sys.exit(f"error: {error.filename or 'A file'} could not be written: {error.strerror}; make room there.")
+            if error.errno in _NO_ROOM:
+                name = error.filename or "A file"
+                sys.exit(f"error: {name} could not be written: {error.strerror}; make room there.")
+            if error.errno in _NO_ACCESS and error.filename:
+                sys.exit(f"error: {error.filename}: {error.strerror}; check the path and its rights, or name another.")
+            raise
         except KeyboardInterrupt:
             sys.exit(130)
 

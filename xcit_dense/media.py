@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from .errors import MissingLibraryError, UserError
+from .files import whole
 
 try:
     import cv2
@@ -50,7 +51,8 @@ def find_media(inputs: Sequence[str]) -> list[Medium]:
     """Finds the pictures and videos that a command line means.
 
     Args:
-        inputs: Files; directories, of which everything below is taken; patterns, as ``'photos/**/*.jpg'``.
+        inputs: Files; directories, of which everything below is taken, through links too; patterns, as
+            ``'photos/**/*.jpg'``.
 
     Returns:
         Each once, in the order of the inputs; those of a directory or a pattern in the order of their paths.
@@ -99,7 +101,13 @@ def _absolute(path: Path) -> Path:
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    for parent, directories, files in os.walk(directory):
+    seen: set[str] = set()
+    for parent, directories, files in os.walk(directory, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen:  # links may lead in circles
+            directories.clear()
+            continue
+        seen.add(place)
         directories[:] = sorted(name for name in directories if not name.startswith("."))
         yield from filter(_is_medium, (Path(parent, name) for name in sorted(files)))
 
@@ -114,11 +122,13 @@ def count_frames(medium: Medium) -> int:
     Args:
         medium: The picture or video.
     """
-    if not medium.is_video:
-        return 1
-    video = cv2.VideoCapture(str(medium.path))
+    return max(1, _count_frames(medium.path)) if medium.is_video else 1
+
+
+def _count_frames(path: Path) -> int:
+    video = cv2.VideoCapture(str(path))
     try:
-        return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))  # -1 where there is no video
     finally:
         video.release()
 
@@ -133,19 +143,24 @@ def read_frames(path: Path) -> Iterator[Pixels]:
         Its frames, (H, W, 3), BGR.
 
     Raises:
-        OSError: It has none that can be read.
+        OSError: It has none that can be read; or, after those that it has, that they are far fewer than it says.
     """
     video = cv2.VideoCapture(str(path))
     try:
-        number = 0
+        said, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+        number, seconds = 0, 0.0
         while True:
             there, frame = video.read()
             if not there:
                 break
             number += 1
+            seconds = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
             yield np.asarray(frame, np.uint8)
         if not number:
             raise OSError("not a video that can be read")
+        # Where frames last unequally long, files tell their time, and their number is a guess from it.
+        if max(number, seconds * rate) < 0.9 * said - 1:
+            raise OSError(f"ends after {number} of {said:.0f} frames, maybe cut short; these are kept")
     finally:
         video.release()
 
@@ -164,17 +179,24 @@ def frame_rate(path: Path) -> float:
         video.release()
 
 
+class VideoError(UserError):
+    """A video cannot be written; others may."""
+
+
 class FrameWriter:
     """Writes pictures as JPEG files and the frames of videos as MP4 files, each whole or not at all.
 
     Args:
         directory: Where to; files are called as the stems of their media.
+        fail: Called for a video that cannot be written whole, and why. The others go on.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, fail: Callable[[Medium, Exception], None]) -> None:
         self.directory = directory
-        self._medium: Medium | None = None  # the video that is open
-        self._video: cv2.VideoWriter | None = None
+        self._fail = fail
+        self._medium: Medium | None = None  # that came last
+        self._add: Callable[[Pixels], None] | None = None  # to its video
+        self._files = ExitStack()  # that video's
 
     def write(self, medium: Medium, pixels: Pixels) -> None:
         """Writes a picture, or the next frame of a video, whose frames come together.
@@ -188,60 +210,78 @@ class FrameWriter:
         """
         if medium != self._medium:
             self._finish()
+            self._medium = medium
+            if medium.is_video:
+                path, size = self.directory / f"{medium.stem}.mp4", (pixels.shape[1], pixels.shape[0])
+                try:
+                    self._add = self._files.enter_context(_video(path, frame_rate(medium.path), size))
+                except VideoError as error:
+                    self._fail(medium, error)
         if not medium.is_video:
             write_picture(self.directory / f"{medium.stem}.jpg", pixels)
-            return
-        height, width = pixels.shape[:2]
-        if self._video is None:
-            self._medium = medium
-            part, path = self._files(medium)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            size = (width + width % 2, height + height % 2)  # MPEG-4 knows even sizes only
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(part), codec, frame_rate(medium.path), size)
-            if not self._video.isOpened():
-                raise UserError(f"This OpenCV cannot write {path}; write --no-draw, or give pictures.")
-        even = cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        self._video.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+        elif self._add is not None:
+            self._add(pixels)
 
     def __enter__(self) -> FrameWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._finish(whole=kind is None)
+        if kind is None:
+            self._finish()
+        else:
+            self._files.__exit__(kind, error, at)
 
-    def _finish(self, whole: bool = True) -> None:
-        if self._video is not None and self._medium is not None:
-            self._video.release()
-            part, path = self._files(self._medium)
-            if whole:
-                part.replace(path)
-            else:
-                part.unlink(missing_ok=True)
-        self._medium = self._video = None
+    def _finish(self) -> None:
+        try:
+            self._files.close()
+        except VideoError as error:
+            assert self._medium is not None
+            self._fail(self._medium, error)
+        self._add = None
 
-    def _files(self, medium: Medium) -> tuple[Path, Path]:
-        # The ending chooses the format, so it comes last.
-        return self.directory / f"{medium.stem}.part.mp4", self.directory / f"{medium.stem}.mp4"
+
+@contextmanager
+def _video(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Callable[[Pixels], None]]:
+    """A new video, whole or not at all; gives what adds a frame of a size, (W, H), RGB."""
+    width, height = size
+    right, bottom = width % 2, height % 2  # MPEG-4 knows even sizes only
+    count = 0
+    with whole(path) as part:
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        video = cv2.VideoWriter(str(part), codec, rate, (width + right, height + bottom))
+
+        def add(pixels: Pixels) -> None:
+            nonlocal count
+            count += 1
+            even = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+            video.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+
+        try:
+            if not video.isOpened():
+                raise VideoError(f"OpenCV cannot write a video of {width} x {height} pixels")
+            yield add
+        finally:
+            video.release()
+        # OpenCV does not tell whether it could write.
+        there = _count_frames(part)
+        if there != count:
+            raise VideoError(f"of the drawn video {there} of {count} frames could be written; is there room for it?")
 
 
 def write_picture(path: Path, pixels: npt.NDArray[np.integer]) -> None:
     """Writes a picture whole or not at all.
 
     Args:
-        path: The file, ``.jpg`` or ``.png``; its directory is made.
+        path: The file, ``.jpg`` or ``.png``; its directory is made. A picture of more than 65,500 pixels a side, which
+            JPEG cannot hold, becomes smaller.
         pixels: (H, W, 3) in RGB, or (H, W) of 8 or 16 bits.
 
     Raises:
         UserError: The file cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
     options = {"format": "PNG"} if path.suffix == ".png" else {"format": "JPEG", "quality": 92, "subsampling": 0}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(part, **options)
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # the directory may be none
-            part.unlink()
-        raise UserError(f"{path} cannot be written: {error.strerror or error}; write another --out.") from error
+    picture = Image.fromarray(pixels)
+    if options["format"] == "JPEG":
+        picture.thumbnail((65_500, 65_500))
+    with whole(path) as part:
+        picture.save(part, **options)

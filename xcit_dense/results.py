@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from .draw import Instances
-from .errors import MissingLibraryError
+from .errors import MissingLibraryError, UserError
+from .files import whole
 
 try:
     from pycocotools import mask as coco_mask
@@ -43,8 +43,13 @@ def make_results(instances: Instances, categories: Sequence[dict[str, Any]]) -> 
     Args:
         instances: The objects of one picture, with scores.
         categories: From :func:`make_categories`.
+
+    Raises:
+        UserError: Scores or boxes are not finite, for which JSON has no numbers.
     """
     assert instances.scores is not None
+    if not (np.isfinite(instances.scores).all() and np.isfinite(instances.boxes).all()):
+        raise UserError("scores or boxes are not finite numbers; check the weights")
     results = []
     for index, (x1, y1, x2, y2) in enumerate(np.asarray(instances.boxes, np.float64).tolist()):
         result: dict[str, Any] = {
@@ -66,19 +71,19 @@ def write_record(file: TextIO, record: Record) -> None:
         file: The part.
         record: What became of a picture.
     """
-    file.write(json.dumps(record) + "\n")
+    file.write(json.dumps(record, allow_nan=False) + "\n")
     file.flush()
 
 
 def read_records(parts: Iterable[Path]) -> Iterator[Record]:
-    """Reads parts, one record at a time.
+    """Reads parts, one record at a time, but for one that a run has left unfinished.
 
     Args:
         parts: The files, in the order of the processes.
     """
     for part in parts:
         with part.open() as file:
-            yield from map(json.loads, file)
+            yield from (json.loads(line) for line in file if line.endswith("\n"))
 
 
 def write_results(out: Path, parts: Sequence[Path], categories: Sequence[dict[str, Any]]) -> int:
@@ -94,33 +99,28 @@ def write_results(out: Path, parts: Sequence[Path], categories: Sequence[dict[st
 
     Returns:
         The number of objects.
+
+    Raises:
+        UserError: They cannot be written.
     """
 
     def records() -> Iterator[tuple[int, Record]]:
         return enumerate((record for record in read_records(parts) if "image" in record), start=1)
 
-    with _whole(out / "images.json") as file:
+    with whole(out / "images.json") as part, part.open("w") as file:
         file.write(f'{{"info": {{}},\n"categories": {json.dumps(categories)},\n"images": ')
         _write_list(file, ({"id": number, **record["image"]} for number, record in records()))
         file.write("}\n")
-    with _whole(out / "results.json") as file:
+    with whole(out / "results.json") as part, part.open("w") as file:
         return _write_list(
             file, ({"image_id": number, **result} for number, record in records() for result in record["results"])
         )
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[TextIO]:
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w") as file:
-        yield file
-    part.replace(path)
-
-
 def _write_list(file: TextIO, items: Iterable[dict[str, Any]]) -> int:
     count = 0
     for item in items:
-        file.write(("[" if not count else ",") + "\n" + json.dumps(item))
+        file.write(("[" if not count else ",") + "\n" + json.dumps(item, allow_nan=False))
         count += 1
     file.write("]" if count else "[]")
     return count

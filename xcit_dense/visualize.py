@@ -23,6 +23,7 @@ from torch import Tensor
 from .backbone import XCiT
 from .checkpoint import find, load_weights
 from .errors import MissingLibraryError, UserError
+from .files import whole
 from .pyramid import STRIDES
 
 try:
@@ -339,10 +340,5 @@ def _show(axes: Axes, picture: Image.Image, pixels: Any, title: str, stride: int
 
 
 def _save(figure: Figure, path: Path) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
         figure.savefig(part, format="png", bbox_inches="tight", pad_inches=0.05)
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; write another directory.") from None

@@ -54,8 +54,8 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
 
 def _is_whole(path: Path) -> bool:
     """Whether each part of a checkpoint has its checksum: after a power cut a file may have its length alone."""
-    with zipfile.ZipFile(path) as parts:
-        try:
+    try:
+        with zipfile.ZipFile(path) as parts:
             return parts.testzip() is None
-        except (zipfile.BadZipFile, OSError):
-            return False
+    except (zipfile.BadZipFile, OSError):
+        return False

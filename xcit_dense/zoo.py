@@ -6,6 +6,7 @@ distilled from a convolutional teacher. ``timm://xcit_small_12_p16_384.fb_dist_i
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -205,14 +206,22 @@ def search_weights(words: Sequence[str]) -> list[Weights]:
     Raises:
         UserError: No weights have one of the words, or none have all of them.
     """
-    texts = {name: _normal(f"{name} {weights.variant} {_WORDS[weights.task]}") for name, weights in ZOO.items()}
+    texts = {
+        name: _normal(f"{name} {expand('{variant} {short}', weights.variant)} {_WORDS[weights.task]}")
+        for name, weights in ZOO.items()
+    }
     left = list(ZOO)
     for word in words:
         pattern = f"*_{_normal(word.removeprefix(SCHEME))}_*"
         having = [name for name in ZOO if fnmatchcase(f"_{texts[name]}_", pattern)]
         if not having:
             known = dict.fromkeys(part for text in texts.values() for part in text.split("_"))
-            raise UserError(unknown_name("part of the published weights", word, known))
+            near = difflib.get_close_matches(word.lower(), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(
+                f"No published weights have the word {word!r}.{hint} Try a size (small), a patch (p8), a task, data "
+                "(coco) or a head (upernet)."
+            )
         left = [name for name in left if name in having]
     if not left:
         raise UserError(f"No published weights have all of {', '.join(words)}; leave one out.")

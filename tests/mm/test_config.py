@@ -1,6 +1,7 @@
 """Configs for a run: read, pointed at data, and checked before anything is written."""
 
 import json
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 from xcit_dense import XCiT
 from xcit_dense.errors import UserError
-from xcit_dense.mm.config import check_config, load_config, scale_rate
+from xcit_dense.mm.config import OptionAction, check_config, load_config, scale_rate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 S12 = CONFIGS / "detection/mask_rcnn_xcit_s12.py"
@@ -188,6 +189,48 @@ def refused(words, check, *arguments, **options):
     message = str(caught.value)
     assert "\n" not in message
     assert not [word for word in words if word not in message], message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("epoch_12.pth", "", ("Only py",)),
+        ("config.py", "_base_ = 'gone.py'", ("gone.py",)),
+        ("config.py", "lr = rate", ("NameError", "rate")),
+        ("config.py", "lr = (", ("config.py",)),
+        ("config.py", "custom_imports = dict(imports=['gone_module'])", ("gone_module", "install")),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_refused(tmp_path, user_error, name, text, words):
+    (tmp_path / name).write_text(text)
+    with user_error(name, "cannot be read", *words):
+        load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize("option", ["param_scheduler.9.end", "model.type.x", "train_dataloader.batch_size.x"])
+def test_an_option_that_has_no_place_is_refused(user_error, option):
+    with user_error("--cfg-options", option, "xcit_dense config"):
+        load_config(SHAPES, {option: 3})
+
+
+def test_an_option_within_a_misspelt_part_is_refused_and_a_new_part_is_made(user_error):
+    with user_error("model.bakbone.with_cp", "'backbone'"):
+        load_config(SHAPES, {"model.bakbone.with_cp": True})
+    assert load_config(SHAPES, {"strategy.type": "XCiTFSDPStrategy"}).strategy.type == "XCiTFSDPStrategy"
+
+
+def test_a_work_directory_in_place_of_a_config_is_refused_with_the_config_in_it(tmp_path, user_error):
+    (tmp_path / "trained.py").touch()
+    with user_error("No config", tmp_path / "trained.py"):
+        load_config(tmp_path)
+
+
+def test_an_option_without_a_value_is_refused(user_error):
+    parser = ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=OptionAction)
+    assert parser.parse_args(["--cfg-options", "a.b=1", "c=x"]).cfg_options == {"a.b": 1, "c": "x"}
+    with user_error("--cfg-options", "weights.pth", "KEY=VALUE"):
+        parser.parse_args(["--cfg-options", "a.b=1", "weights.pth"])
 
 
 def test_an_absent_data_directory_is_refused(tmp_path):

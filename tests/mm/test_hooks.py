@@ -147,6 +147,19 @@ def test_the_hook_draws_after_validation_and_says_where_after_training(log, capl
     assert str(picture) in caplog.text
 
 
+def test_a_picture_that_cannot_be_written_ends_no_training(log, caplog):
+    hook = HOOKS.build({"type": "LearningCurveHook"})
+    work_dir = log("1", train(10, 2.0))
+    picture = work_dir / "learning_curve.png"
+    picture.mkdir()
+    runner = SimpleNamespace(work_dir=str(work_dir), logger=logging.getLogger("test_hooks"))
+    hook.after_val_epoch(runner, {"coco/bbox_mAP": 0.5})
+    hook.after_train(runner)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert f"{picture} cannot be written" in caplog.text
+    assert not [path for path in work_dir.rglob("*") if "part" in path.name]
+
+
 # Weights that do not fill the model ---------------------------------------------------------------------------------
 
 
@@ -289,6 +302,41 @@ def test_a_run_that_resumes_is_not_checked(run, whole):
     runner = run(whole, resume=True)
     runner.test_loop  # noqa: B018  # built, as a test would
     runner.load_checkpoint(runner._load_from)
+
+
+# Pictures of segmentations -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "drawn"),
+    [
+        (["a/1.png", "a/deep/1.png", "b/1.png"], ["a/1.png", "a/deep/1.png", "b/1.png"]),
+        (["val/1.png", "val/2.png"], ["1.png", "2.png"]),
+        (["1.png"], ["1.png"]),
+    ],
+)
+def test_pictures_of_one_name_in_several_directories_are_all_drawn(tmp_path, names, drawn):
+    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+    from mmseg.datasets import BaseSegDataset
+
+    for name in names:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    options = {"data_prefix": {"img_path": "images"}, "metainfo": {"classes": ("a",)}, "img_suffix": ".png"}
+    dataset = BaseSegDataset(data_root=str(tmp_path), test_mode=True, **options)
+    written = []
+    runner = SimpleNamespace(
+        test_dataloader=SimpleNamespace(dataset=dataset),
+        visualizer=SimpleNamespace(add_datasample=lambda *_, out_file: written.append(out_file)),
+    )
+    hook = HOOKS.build({"type": "SegPicturesHook", "directory": str(tmp_path / "out")})
+    hook.before_test(runner)
+    hook.after_test_iter(runner, 0, outputs=[SimpleNamespace(img_path=one["img_path"]) for one in dataset])
+    assert written == [str(tmp_path / "out" / name) for name in drawn]
+
+
+# Deployment ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import importlib
+import itertools
 import json
+import os
 import random
 import resource
 from pathlib import Path
@@ -27,7 +30,7 @@ from pycocotools.coco import COCO
 from xcit_dense import XCiT
 from xcit_dense.media import Medium, find_media
 from xcit_dense.mm.config import load_config
-from xcit_dense.mm.predict import OUTPUTS, Frame, make_predictor, read_classes, reserve, run
+from xcit_dense.mm.predict import OUTPUTS, Frame, make_predictor, reserve, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TASKS = {"detection": "mask_rcnn", "segmentation": "sem_fpn"}
@@ -205,17 +208,15 @@ def test_what_is_drawn_is_sure_enough_and_what_is_written_is_everything(predict,
 # What they are called
 
 
-def test_classes_are_the_checkpoints_else_the_configs_else_the_data_sets():
-    own, other = {"CLASSES": ("a", "b"), "PALETTE": [[1, 2, 3], [4, 5, 6]]}, {"metainfo": {"classes": ("c",)}}
-    assert read_classes(own, other, "mmseg") == (["a", "b"], [(1, 2, 3), (4, 5, 6)])
-    assert read_classes({}, other, "mmseg")[0] == ["c"]
-    assert read_classes({}, {"type": "CocoDataset"}, "mmdet")[0][0] == "person"
-    assert len(read_classes({"classes": "ab"}, {}, "mmdet")[1]) == 1
-
-
-def test_classes_that_nobody_names_are_refused(user_error):
-    with user_error("names the classes", "metainfo"):
-        read_classes({}, {"type": "BaseSegDataset"}, "mmseg")
+@each_task
+def test_a_model_of_more_classes_than_have_names_is_refused_before_any_work(setups, tmp_path, user_error, task):
+    setup = setups[task]
+    torch.save({**torch.load(setup.weights), "meta": {}}, tmp_path / "a.pth")
+    config = setup.config.copy()
+    config.test_dataloader = {"dataset": {**setup.config.test_dataloader.dataset, "metainfo": {"classes": ("a", "b")}}}
+    count = len(setup.predictor.classes)
+    with user_error(f"more than 2 of the model's {count} classes", "metainfo"):
+        make_predictor(config, str(tmp_path / "a.pth"))
 
 
 # Inputs
@@ -233,8 +234,9 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(predict, pictures,
     summary, out = predict(task, inputs, batch=2)
     assert summary.pictures == 2
     assert [name for name, _ in summary.failures] == ["b.png", "d.mp4", "e.png"]
-    for (_, why), word in zip(summary.failures, ("b.png", "not a video", "900 x 1 pixels")):
+    for (_, why), word in zip(summary.failures, ("may be cut short", "not a video", "at 900 x 1 pixels")):
         assert word in why
+        assert str(inputs) not in why, "its path twice"
     assert [path.name for path in sorted((out / "pictures").iterdir())] == ["a.jpg", "c.jpg"]
     if task == "detection":
         assert list(detections(out)) == ["a.png", "c.png"]
@@ -274,6 +276,153 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(predict, pictures, tmp
     assert len(list(out.rglob("pictures/*/*.jpg"))) == 3
     if task == "segmentation":
         assert {found.shape for found in labels(out).values()} == {(36, 48), (48, 36), (96, 96)}
+
+
+def test_a_video_cut_short_is_kept_and_reported(predict, tmp_path):
+    video = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (48, 32))
+    for _ in range(20):
+        video.write(np.zeros((32, 48, 3), np.uint8))
+    video.release()
+    path = tmp_path / "clip.avi"
+    path.write_bytes(b"00dc".join(path.read_bytes().split(b"00dc")[:10]))
+    summary, out = predict("segmentation", path)
+    assert 5 < summary.pictures == len(labels(out)) < 12
+    ((name, why),) = summary.failures
+    assert name == "clip.avi"
+    assert f"after {summary.pictures} of 20 frames" in why
+
+
+# What goes wrong with one picture
+
+
+@pytest.fixture
+def mixed(setups, pictures, tmp_path):
+    """Predicts pictures 0 to 2, in one batch, and a video, with a detector to which something is done at each call."""
+
+    def start(change, **options):
+        setup = setups["detection"]
+        clip(tmp_path / "v.mp4")
+
+        class Changed:
+            calls = 0
+
+            def test_step(self, data):
+                Changed.calls += 1
+                names = [Path(sample.img_path).name for sample in data["data_samples"]]
+                return change(names, lambda: setup.predictor.model.test_step(data))
+
+        init_default_scope(setup.config.default_scope)
+        reserve(tmp_path / "out")
+        media = find_media([*(str(pictures / f"{number}.png") for number in range(3)), str(tmp_path / "v.mp4")])
+        predictor = dataclasses.replace(setup.predictor, model=Changed())
+        return run(predictor, media, tmp_path / "out", batch=3, **options), tmp_path / "out"
+
+    return start
+
+
+def outside(names):
+    return sorted(Path(name).name for name in names)
+
+
+def test_what_is_too_large_for_the_gpu_in_a_batch_is_tried_alone(mixed):
+    def change(names, step):
+        if len(names) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step()
+
+    summary, out = mixed(change)
+    assert summary.pictures == len(detections(out)) == 6
+    assert not summary.failures
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), "the GPU's memory is too small for it"),
+        (RuntimeError("shapes\n  differ"), "RuntimeError: shapes differ"),
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
+)
+def test_a_picture_with_which_the_model_fails_is_reported_and_the_rest_goes_on(mixed, error, words):
+    def change(names, step):
+        if {"1.png", "v.mp4"} & set(names):
+            raise type(error)(*error.args)  # not itself, which would hold the pictures
+        return step()
+
+    summary, out = mixed(change, score_thr=None)
+    assert [(Path(name).name, why) for name, why in summary.failures] == [
+        ("1.png", words),
+        ("v.mp4", f"{words} (3 frames)"),
+    ]
+    assert outside(detections(out)) == ["0.png", "2.png"]
+
+
+@pytest.mark.parametrize("fault", ["not a number", "no such class", "a name too long"])
+def test_a_picture_whose_answer_makes_no_sense_is_reported_and_the_rest_goes_on(mixed, monkeypatch, fault):
+    def change(names, step):
+        samples = step()
+        for name, sample in zip(names, samples):
+            if name == "1.png":
+                found = sample.pred_instances
+                if fault == "not a number":
+                    found.scores[2] = float("nan")
+                elif fault == "no such class":
+                    found.labels[2] = 99
+        return samples
+
+    if fault == "a name too long":
+        original = Image.Image.save
+
+        def save(self, path, **options):
+            if ".1." in path.name:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            original(self, path, **options)
+
+        monkeypatch.setattr(Image.Image, "save", save)
+    summary, out = mixed(change)
+    ((name, why),) = summary.failures
+    assert name.endswith("1.png")
+    assert {"not a number": "not finite", "no such class": "IndexError", "a name too long": "too long"}[fault] in why
+    found = outside(detections(out))
+    assert [name for name in found if name.endswith("png")] == (
+        ["0.png", "1.png", "2.png"] if fault == "a name too long" else ["0.png", "2.png"]
+    )
+    assert len(found) == 3 + sum(name.endswith("png") for name in found)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_results(
+    mixed, tmp_path, monkeypatch, user_error, number
+):
+    original = Image.Image.save
+
+    def save(self, path, **options):
+        if ".2." in path.name:
+            raise OSError(number, os.strerror(number))
+        original(self, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with user_error(os.strerror(number)):
+        mixed(lambda names, step: step())
+    assert outside(detections(tmp_path / "out")) == ["0.png", "1.png", "2.png"]
+
+
+# Several processes
+
+
+def test_of_several_processes_the_first_says_that_it_counts_its_own_pictures(predict, pictures, monkeypatch, capsys):
+    """This one takes three of seven; the other has found nothing."""
+    reserve_, seconds = reserve, itertools.count()
+
+    def with_the_others_part(out):
+        reserve_(out)
+        (out / "parts/1.jsonl").touch()
+
+    monkeypatch.setitem(globals(), "reserve", with_the_others_part)
+    monkeypatch.setattr("xcit_dense.mm.predict.dist.get_dist_info", lambda: (0, 2))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))  # of a short run nothing is said
+    assert predict("segmentation", pictures, score_thr=None)[0].pictures == 3
+    assert "3 of 3 pictures of this process in " in capsys.readouterr().err
 
 
 # Memory
@@ -325,7 +474,7 @@ def test_a_thousand_pictures_of_varying_size_hold_memory_flat(setups, tmp_path):
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_results_are_not_mixed_with_those_of_another_run(tmp_path, user_error, name):
     (tmp_path / name).mkdir()
-    with user_error(tmp_path / name, "is there already", "another --out"):
+    with user_error(tmp_path / name, "is there already", "another directory"):
         reserve(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -352,7 +501,8 @@ def test_a_run_that_breaks_off_leaves_only_whole_files(setups, pictures, tmp_pat
     media = find_media([str(tmp_path / "clip.mp4"), str(pictures)])
     with pytest.raises(KeyboardInterrupt):
         run(dataclasses.replace(setup.predictor, load=load), media, out)
-    assert sorted(path.name for path in out.iterdir()) == ["parts", "pictures"]
+    assert sorted(path.name for path in out.iterdir()) == ["images.json", "parts", "pictures", "results.json"]
+    assert outside(detections(out)) == ["0.png", "000000", "000001", "000002"]
     drawn = sorted(path for path in (out / "pictures").rglob("*") if path.is_file())
     assert [path.suffix for path in drawn] == [".jpg", ".mp4"]
     Image.open(drawn[0]).load()

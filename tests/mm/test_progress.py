@@ -196,7 +196,7 @@ def test_the_log_writes_to_its_stream_again_after_the_run(run, terminal):
 
 
 def test_of_several_processes_the_others_show_nothing(run, terminal, monkeypatch):
-    monkeypatch.setattr("xcit_dense.mm.progress.is_main_process", lambda: False)
+    monkeypatch.setenv("RANK", "1")
     terminal("stdout", "stderr")
     run()
     assert "train ━" not in terminal.written()

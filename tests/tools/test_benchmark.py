@@ -175,7 +175,7 @@ def test_drawing_without_matplotlib_is_refused(refused, monkeypatch):
 
 def test_a_directory_that_cannot_be_made_is_refused(refused, tmp_path):
     (tmp_path / "file").touch()
-    assert "write another directory" in refused("--contenders", "ours", "--out", tmp_path / "file")
+    assert "name another" in refused("--contenders", "ours", "--out", tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

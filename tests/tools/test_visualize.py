@@ -61,7 +61,8 @@ def detector(weights, tmp_path):
     """The checkpoint of a training, in its work directory."""
     directory = tmp_path / "work"
     directory.mkdir()
-    torch.save({"state_dict": {**weights, "neck.weight": torch.ones(3)}, "meta": {"iter": 4}}, directory / "iter_4.pth")
+    state = {**weights, "neck.weight": torch.ones(3)}
+    torch.save({"state_dict": state, "meta": {"iter": 4}, "message_hub": {}}, directory / "iter_4.pth")
     return directory / "iter_4.pth"
 
 

@@ -17,7 +17,8 @@ import timm
 import torch
 from torch.utils import collect_env
 
-from ..errors import MissingLibraryError, UserError
+from ..errors import MissingLibraryError
+from ..files import whole
 from .options import Options
 from .race import TOLERANCES, Result
 
@@ -48,13 +49,8 @@ def write_json(path: Path, options: Options, results: Sequence[Result]) -> None:
         "tolerance": TOLERANCES[options.dtype],
         "results": [asdict(result) for result in results],
     }
-    part = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; write another directory.") from None
 
 
 def table(result: Result, options: Options) -> str:
@@ -125,4 +121,5 @@ def _plot(path: Path, what: str, lines: dict[str, list[float]], results: Sequenc
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path)
+    with whole(path) as part:
+        figure.savefig(part)

@@ -14,7 +14,6 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pycocotools import mask as coco_mask
 
 from xcit_dense.data.scene import CLASSES, MIN_SIZE, Instance, draw_scene, parts
 from xcit_dense.errors import UserError
+from xcit_dense.progress import tracked
 
 SEGMENTATION_CLASSES = ("background", *CLASSES)
 PALETTE = ((90, 90, 90), (230, 85, 70), (70, 150, 230), (80, 190, 100), (245, 190, 50))
@@ -46,7 +46,6 @@ def write_shapes(
     val: int = 100,
     size: int = 256,
     seed: int = 0,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Path:
     """Writes the data set, or leaves it alone where it already stands.
 
@@ -60,7 +59,6 @@ def write_shapes(
         val: Number of held-out pictures, 0 or more.
         size: Width and height of the pictures in pixels, 64 or more.
         seed: 0 or more; another seed gives other pictures.
-        progress: Wraps the positions of each split's pictures, for instance `tqdm.tqdm`.
 
     Returns:
         The absolute path of ``root``.
@@ -85,7 +83,8 @@ def write_shapes(
         draft = Path(scratch, root.name)  # unlike the scratch directory, with usual permissions
         draft.mkdir()
         for position, count in enumerate((train, val)):
-            _write_split(draft, position, count, size, seed, progress)
+            _write_split(draft, position, count, size, seed)
+        Path(draft, "classes.txt").write_text("".join(f"{name}\n" for name in SEGMENTATION_CLASSES))
         Path(draft, _MANIFEST).write_text(json.dumps(manifest) + "\n")
         if root.exists():
             root.rmdir()
@@ -102,14 +101,7 @@ def _holds(root: Path, manifest: dict[str, int]) -> bool:
         return False
 
 
-def _write_split(
-    root: Path,
-    split: int,
-    count: int,
-    size: int,
-    seed: int,
-    progress: Callable[[Iterable[int]], Iterable[int]],
-) -> None:
+def _write_split(root: Path, split: int, count: int, size: int, seed: int) -> None:
     """Writes one split in both layouts."""
     _, coco_name, ade_name = _SPLITS[split]
     pictures = root / coco_name
@@ -120,7 +112,7 @@ def _write_split(
 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index in progress(range(count)):
+    for index in tracked("pictures", range(count)):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, index, size)))
         scene = draw_scene(rng, size)
         image_id = index + 1

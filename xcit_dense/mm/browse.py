@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..draw import Colour, Instances, Pixels, draw_instances, draw_label_map
 from ..errors import UserError
-from .predict import read_classes
+from .classes import read_classes
 
 
 def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:

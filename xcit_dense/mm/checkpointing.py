@@ -129,6 +129,9 @@ class WholeCheckpointHook(CheckpointHook):
     def _note(self, number: int, frame: Any) -> None:
         if number == self._signal == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self._signal and dist.is_main_process():
+            # Not by print, which may be under way.
+            os.write(2, f"{signal.Signals(number).name}: finishes this step, saves and stops.\n".encode())
         self._signal = number
 
     def _restore(self) -> None:
@@ -252,9 +255,12 @@ def _write(path: Path, task: Callable[[], None] | None) -> None:
 
 def _replace_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    _sync(part)
-    _rename(part, path)
+    try:
+        part.write_text(text)
+        _sync(part)
+        _rename(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _rename(part: Path, path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import DefaultScope
 from torch import device
 
@@ -16,8 +18,32 @@ from ..checkpoint import about, find, read_weights, translate
 from ..data_layout import read_categories
 from ..errors import INSTALL_MM, MissingLibraryError, UserError
 from .checkpoint import is_first_here
-from .data import LOADERS, Progress, datasets_in, use_own_data
+from .data import LOADERS, datasets_in, use_own_data
 from .launch import check_launcher
+
+
+class OptionAction(DictAction):
+    """MMEngine's action of ``--cfg-options``, which says what is wrong with an option."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: Any = None) -> None:
+        """Reads options.
+
+        Args:
+            parser: The parser.
+            namespace: Where to put them.
+            values: The options.
+            option_string: What the command line calls them.
+
+        Raises:
+            UserError: One is not ``KEY=VALUE``.
+        """
+        for value in values:
+            if "=" not in value:
+                raise UserError(
+                    f"{option_string} has {value!r}; write KEY=VALUE, as in train_dataloader.batch_size=4, and what is "
+                    "no option before it."
+                )
+        super().__call__(parser, namespace, values, option_string)
 
 
 def load_config(
@@ -26,7 +52,6 @@ def load_config(
     data_root: str | None = None,
     classes: str | None = None,
     ignore_zero: bool = False,
-    progress: Progress = iter,
 ) -> Config:
     """Reads a config and applies what the command line says.
 
@@ -37,7 +62,6 @@ def load_config(
         classes: With it, ``data_root`` may be laid out in other ways and has classes of its own; as are the two
             arguments below, it is one of :func:`xcit_dense.mm.data.use_own_data`.
         ignore_zero: Whether 0 in label pictures marks pixels without a label.
-        progress: Wraps lists of files that are read.
 
     Returns:
         The whole config.
@@ -47,22 +71,49 @@ def load_config(
             fit.
     """
     if not Path(path).is_file():
-        raise UserError(f"No config at {path}; those of xcit_dense are in its directory configs/.")
+        own = sorted(map(str, Path(path).glob("*.py")))  # of a work directory
+        raise UserError(
+            f"No config at {path}; {f'write {own[0]}' if own else 'those of xcit_dense are in its directory configs/'}."
+        )
     try:
         config = Config.fromfile(path)
-    except (ImportError, SyntaxError) as error:
-        raise UserError(f"The config {path} cannot be read: {error}; mend it, or install what it imports.") from error
+    except Exception as error:  # it is code of the user's
+        kind = "" if isinstance(error, ImportError | SyntaxError | OSError) else f"{type(error).__name__}: "
+        raise UserError(
+            f"The config {path} cannot be read: {kind}{error}; mend it, or install what it imports."
+        ) from error
     if classes is not None:
         if data_root is None:
             raise UserError("--classes is for data of your own; write --data-root DIR too.")
-        use_own_data(config, data_root, classes, ignore_zero, progress)
+        use_own_data(config, data_root, classes, ignore_zero)
     elif ignore_zero:
         raise UserError("--ignore-zero is for data of your own; write --classes auto too.")
     elif data_root is not None:
         _set_data_root(config, data_root)
-    if options:
-        config.merge_from_dict(options)
+    for name in options or ():
+        _check_parents(config, name)
+    try:
+        config.merge_from_dict(options or {})
+    except (KeyError, IndexError, TypeError) as error:
+        raise UserError(
+            f"--cfg-options {' '.join(options or ())} has no place in {path} ({type(error).__name__}: {error}); "
+            f"`python -m xcit_dense config {path}` prints what there is."
+        ) from error
     return config
+
+
+def _check_parents(config: Config, name: str) -> None:
+    """Refuses an option within something that is not there, where what is there is called much the same."""
+    node: Any = config
+    for key in name.split(".")[:-1]:
+        if not isinstance(node, dict | Config):
+            return
+        if key not in node:
+            near = difflib.get_close_matches(key, list(node), n=1, cutoff=0.8)
+            if near:
+                raise UserError(f"--cfg-options {name}: the config has no {key!r} there; did you mean {near[0]!r}?")
+            return
+        node = node[key]
 
 
 def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bool = True) -> None:

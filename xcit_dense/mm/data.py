@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,12 @@ from ..draw import make_palette
 from ..errors import UserError
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-Progress = Callable[[list[Any]], Iterable[Any]]
 
 # Names that configs give to parts of their data sets on the way; no run reads them.
 _OF_OTHER_DATA = ("data_root", "dataset", "metainfo", "classes", "num_classes")
 
 
-def use_own_data(
-    config: Config, data_root: str, classes: str = "auto", ignore_zero: bool = False, progress: Progress = iter
-) -> None:
+def use_own_data(config: Config, data_root: str, classes: str = "auto", ignore_zero: bool = False) -> None:
     """Points a config at data with classes of its own, and gives its heads as many classes.
 
     Detection reads annotation files in COCO's format, segmentation pictures with label pictures beside them. Without a
@@ -49,7 +46,6 @@ def use_own_data(
         classes: ``'auto'``, or names with commas between them: those of a COCO file that are to be used, or those of
             the values of label pictures.
         ignore_zero: Whether 0 in label pictures marks pixels without a label, and the classes begin with 1.
-        progress: Wraps lists of files that are read, for instance `tqdm.tqdm`.
 
     Raises:
         UserError: The data is not laid out in a known way, or the classes do not fit it.
@@ -70,7 +66,7 @@ def use_own_data(
             raise UserError("--ignore-zero is for label pictures; COCO files have no such value, so leave it out.")
         _use_coco(config, root, given)
     elif scope == "mmseg":
-        _use_labels(config, root, given, ignore_zero, progress)
+        _use_labels(config, root, given, ignore_zero)
     else:
         raise UserError(f"default_scope is {scope!r}; write default_scope = 'mmdet' or 'mmseg' in the config.")
 
@@ -91,22 +87,17 @@ def describe_data(config: Config) -> list[str]:
     return lines
 
 
-def check_data(
-    config: Config, loaders: tuple[str, ...], limit: int | None = None, progress: Progress = iter
-) -> list[Report]:
+def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = None) -> list[Report]:
     """Checks a config's data (:mod:`xcit_dense.data_check`).
 
     Args:
         config: A whole config, which :func:`xcit_dense.mm.config.check_config` has passed.
         loaders: The data loaders whose data is checked, a set that several share once.
         limit: Pictures of each set that are opened at most; None opens all.
-        progress: Wraps lists of files that are read, for instance `tqdm.tqdm`.
 
     Returns:
-        What was found, a report for each set.
-
-    Raises:
-        UserError: A data set is of a type that cannot be checked.
+        What was found, a report for each set; of types other than COCO files and label pictures, that it was not
+        checked.
     """
     reports: dict[Any, Report] = {}
     for leaf in (leaf for loader in loaders for leaf in datasets_in(config.get(loader))):
@@ -125,7 +116,6 @@ def check_data(
                 min_size=left_out.get("min_size", 0),
                 leaves_out_empty=left_out.get("filter_empty_gt", False),
                 limit=limit,
-                progress=progress,
             )
         elif config.get("default_scope") == "mmseg" and not leaf.get("ann_file"):
             split = Split(
@@ -135,12 +125,10 @@ def check_data(
                 _default(config, leaf, "seg_map_suffix"),
             )
             zero = _ignores_zero(config, leaf)
-            reports[key] = check_labels(root, split, classes, ignore_zero=zero, limit=limit, progress=progress)
+            reports[key] = check_labels(root, split, classes, ignore_zero=zero, limit=limit)
         else:
-            raise UserError(
-                f"The data set type {leaf.type!r} cannot be checked, only COCO files and directories of label "
-                "pictures; leave out --check-data."
-            )
+            reports[key] = Report(root, "not checked")
+            reports[key].warning("data sets that are neither COCO files nor label pictures", str(leaf.type))
     return list(reports.values())
 
 
@@ -182,7 +170,7 @@ def _use_coco(config: Config, root: Path, given: list[str] | None) -> None:
                 node.classwise = True
 
 
-def _use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero: bool, progress: Progress) -> None:
+def _use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero: bool) -> None:
     layout = find_labels(root)
     train = layout.splits["train"]
     found = read_names(root) if given is None else None
@@ -197,7 +185,7 @@ def _use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero
             for split in layout.splits.values()
             for name in files_in(root / split.annotations, [split.label_suffix])
         ]
-        values = read_values(labels, progress)
+        values = read_values(labels)
         if max(values, default=0) > IGNORED:
             raise UserError(
                 f"Label pictures in {root / train.annotations} hold values up to {max(values)}, but MMSegmentation "

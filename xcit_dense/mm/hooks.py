@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..backbone import XCiT
 from ..checkpoint import about, translate
 from ..deploy import deploy
 from ..errors import UserError
+from ..files import whole
 from .checkpoint import unwrap_model
 
 Series = dict[str, list[tuple[int, float]]]
@@ -69,6 +71,9 @@ def draw_learning_curve(work_dir: str | Path) -> Path | None:
 
     Returns:
         The picture, or None where nothing has been logged yet.
+
+    Raises:
+        UserError: It cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -98,29 +103,38 @@ def draw_learning_curve(work_dir: str | Path) -> Path | None:
         if len(series) > 1:
             axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     path = Path(work_dir) / "learning_curve.png"
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=110)
-    part.replace(path)
+    with whole(path) as part:
+        figure.savefig(part, dpi=110)
     return path
 
 
 @HOOKS.register_module(force=True)
 class LearningCurveHook(Hook):
-    """Draws the learning curve after each validation and at the end of training (:func:`draw_learning_curve`)."""
+    """Draws the learning curve after each validation and at the end of training (:func:`draw_learning_curve`).
+
+    Where it cannot be written, a warning says so, and the training goes on.
+    """
 
     priority = "VERY_LOW"  # after the logger has written the metrics
 
     @master_only
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Draws the curve so far."""
-        draw_learning_curve(runner.work_dir)
+        self._draw(runner)
 
     @master_only
     def after_train(self, runner: Any) -> None:
         """Draws the whole curve and says where it is."""
-        path = draw_learning_curve(runner.work_dir)
+        path = self._draw(runner)
         if path:
             runner.logger.info(f"Learning curve: {path}")
+
+    def _draw(self, runner: Any) -> Path | None:
+        try:
+            return draw_learning_curve(runner.work_dir)
+        except UserError as error:
+            runner.logger.warning(str(error))
+            return None
 
 
 @HOOKS.register_module(force=True)
@@ -233,7 +247,9 @@ class DeployHook(Hook):
 
 @HOOKS.register_module(force=True)
 class SegPicturesHook(Hook):
-    """Draws each test picture of a segmentation, truth left and prediction right, under the picture's own name.
+    """Draws each test picture of a segmentation, truth left and prediction right, under the picture's own path.
+
+    That is its path below the directory that holds all pictures of the test.
 
     MMSegmentation's own hook numbers the pictures and hides them among the logs.
 
@@ -243,15 +259,25 @@ class SegPicturesHook(Hook):
 
     def __init__(self, directory: str) -> None:
         self.directory = Path(directory)
+        self.root = Path()
+
+    def before_test(self, runner: Any) -> None:
+        """Finds the directory that holds all pictures."""
+        dataset = runner.test_dataloader.dataset
+        paths = (dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
+        self.root = Path(os.path.commonpath({_absolute(path).parent for path in paths}))
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the pictures of a batch."""
         for sample in outputs:
-            path = Path(sample.img_path)
+            path = _absolute(sample.img_path)
+            out_file = self.directory / path.relative_to(self.root).with_suffix(".png")
             image = mmcv.imread(path, channel_order="rgb")
-            runner.visualizer.add_datasample(
-                path.name, image, sample, out_file=str(self.directory / path.with_suffix(".png").name)
-            )
+            runner.visualizer.add_datasample(path.name, image, sample, out_file=str(out_file))
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 (links keep their names)
 
 
 @HOOKS.register_module(force=True)

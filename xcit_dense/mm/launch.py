@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,7 +29,7 @@ _LAUNCHERS = {
 }
 
 
-def make_runner(config: Config) -> Runner | FlexibleRunner:
+def make_runner(config: Config, resume_from: str | Path | None = None) -> Runner | FlexibleRunner:
     """Makes MMEngine's runner of a config and joins the run's other processes, if there are any.
 
     Without a GPU, processes speak by gloo, and each SyncBN of the model, which PyTorch has for GPUs alone, becomes BN;
@@ -37,16 +38,20 @@ def make_runner(config: Config) -> Runner | FlexibleRunner:
     Args:
         config: A whole config. With a ``strategy``, as :mod:`xcit_dense.mm.strategies` has them, it is that which
             distributes the model.
+        resume_from: The checkpoint of the training that goes on. The config that the run writes does not name it, so
+            that it can be trained anew, or tested.
 
     Raises:
         UserError: As :func:`check_launcher`.
     """
     check_launcher(config)
-    runner = FlexibleRunner if config.get("strategy") else Runner
-    if config.get("launcher", "none") == "none":
-        return runner.from_cfg(config)
-    with _without_gpus(config) if get_device() == "cpu" else nullcontext():
-        return runner.from_cfg(config)
+    make = FlexibleRunner.from_cfg if config.get("strategy") else Runner.from_cfg
+    is_alone_or_on_gpus = config.get("launcher", "none") == "none" or get_device() != "cpu"
+    with nullcontext() if is_alone_or_on_gpus else _without_gpus(config):
+        runner = make(config)
+    if resume_from is not None:
+        runner._load_from, runner._resume = str(resume_from), True
+    return runner
 
 
 def check_launcher(config: Config) -> None:

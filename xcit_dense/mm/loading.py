@@ -36,13 +36,18 @@ class LoadImageFromFile(loading.LoadImageFromFile):
             return super().transform(results)
         except (AssertionError, OSError, cv2.error) as error:
             path = str(results["img_path"])
-            fault = str(error) if "://" in path else _fault(Path(path))
+            fault = str(error) if "://" in path else find_fault(Path(path))
             raise UserError(
                 f"The picture {path} cannot be read: {fault}; put a whole one there, or take it out of the data set."
             ) from error
 
 
-def _fault(path: Path) -> str:
+def find_fault(path: Path) -> str:
+    """Why a picture cannot be read.
+
+    Args:
+        path: The file, of which OpenCV makes nothing.
+    """
     if not path.is_file():
         return "there is no such file"
     if path.stat().st_size == 0:

@@ -5,10 +5,12 @@ Every step is a generator, so that no more than a batch is in memory, however ma
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -30,15 +32,20 @@ from torch import nn
 
 from ..backbone import XCiT
 from ..deploy import deploy
-from ..draw import Colour, Instances, draw_instances, draw_label_map, make_palette
+from ..draw import Colour, Instances, draw_instances, draw_label_map
 from ..errors import UserError
 from ..media import FrameWriter, Medium, Pixels, count_frames, read_frames, write_picture
+from ..progress import track
 from ..results import make_categories, make_results, read_records, write_record, write_results
+from .classes import read_classes
 from .hooks import load_whole
-from .track import track
+from .loading import find_fault
 
 OUTPUTS = ("pictures", "labels", "images.json", "results.json", "parts")
 """What a run writes; ``parts`` is gone at its end."""
+
+Fail = Callable[[Medium, Exception], None]
+"""Notes that a picture, a video or a frame of it has failed, and why."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Summary:
     Attributes:
         pictures: How many there were, frames of videos included.
         objects: How many were found; None in segmentation.
-        failures: What could not be read, and why.
+        failures: What could not be done, or not wholly, and why.
     """
 
     pictures: int
@@ -121,12 +128,12 @@ def reserve(out: Path) -> None:
     if dist.is_main_process():
         taken = [str(out / name) for name in OUTPUTS if (out / name).exists()]
         if taken:
-            fault = [f"{', '.join(taken)} is there already; name another --out, or remove it."]
+            fault = [f"{', '.join(taken)} is there already; name another directory, or remove it."]
         else:
             try:
                 (out / "parts").mkdir(parents=True)
             except OSError as error:
-                fault = [f"--out {out} cannot be made: {error.strerror}; name another directory."]
+                fault = [f"{out} cannot be made: {error.strerror}; name another directory."]
     dist.broadcast_object_list(fault)
     if fault[0]:
         raise UserError(fault[0])
@@ -136,6 +143,8 @@ def run(
     predictor: Predictor, media: Sequence[Medium], out: Path, *, batch: int = 1, score_thr: float | None = 0.3
 ) -> Summary | None:
     """Predicts all media and writes what was found; each of several processes takes its share.
+
+    What fails with one picture ends nothing. What ends the run leaves ``parts``, and the results so far.
 
     Args:
         predictor: The model.
@@ -153,20 +162,26 @@ def run(
     rank, world = dist.get_dist_info()
     mine = media[rank * len(media) // world : (rank + 1) * len(media) // world]
     parts = [out / "parts" / f"{number}.jsonl" for number in range(world)]
+    what = "pictures" if world == 1 else "pictures of this process"
     try:
-        with parts[rank].open("w") as part, track("pictures", sum(map(count_frames, mine))) as count:
+        with parts[rank].open("w") as part, track(what, sum(map(count_frames, mine))) as count:
 
             def fail(medium: Medium, error: Exception) -> None:
-                write_record(part, {"failed": medium.name, "why": " ".join(str(error).split())})
+                write_record(part, {"failed": medium.name, "why": _reason(error)})
                 count()
 
-            predictions = predict(predictor, read(predictor, mine, fail), batch)
-            for _ in write(predictor, predictions, out, part, score_thr):
+            predictions = predict(predictor, read(predictor, mine, fail), batch, fail)
+            for _ in write(predictor, predictions, out, part, score_thr, fail):
                 count()
         dist.barrier()
         return _sum_up(predictor, out, parts) if rank == 0 else None
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}; write another --out.") from error
+    except BaseException as error:
+        if rank == 0:
+            with suppress(Exception):  # of a full disk, say
+                _join(predictor, out, [part for part in parts if part.exists()])
+        if isinstance(error, OSError):
+            raise UserError(f"{out} cannot be written: {error.strerror or error}; name another directory.") from error
+        raise
 
 
 def make_predictor(config: Config, weights: str) -> Predictor:
@@ -180,7 +195,8 @@ def make_predictor(config: Config, weights: str) -> Predictor:
         The model and its surroundings, on the GPU if MMEngine has found one.
 
     Raises:
-        UserError: The weights cannot be had or do not fill the model, or the config has no test pipeline.
+        UserError: The weights cannot be had or do not fill the model, the config has no test pipeline, or nobody names
+            the classes.
     """
     init_default_scope(config.default_scope)
     model = import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
@@ -192,49 +208,18 @@ def make_predictor(config: Config, weights: str) -> Predictor:
     dataset = _test_dataset(config)
     load, prepare = _split_pipeline(dataset.get("pipeline") or [])
     meta = checkpoint.get("meta") or {}
-    classes, palette = read_classes(meta.get("dataset_meta") or {}, dataset, config.default_scope)
+    count = _count_classes(model)
+    classes, palette = read_classes(meta.get("dataset_meta") or {}, dataset, config.default_scope, count)
     return Predictor(model, load, prepare, classes, palette, config.default_scope == "mmseg")
 
 
-def read_classes(
-    dataset_meta: dict[str, Any], dataset: dict[str, Any], scope: str
-) -> tuple[Sequence[str], Sequence[Colour]]:
-    """Names and colours of the classes: the checkpoint's, else those of the config, else those of its data set's class.
-
-    Args:
-        dataset_meta: That of the checkpoint, maybe empty.
-        dataset: The config of a data set.
-        scope: ``'mmdet'`` or ``'mmseg'``.
-
-    Returns:
-        Names, and a colour for each.
-
-    Raises:
-        UserError: Nobody knows the names.
-    """
-    known = import_module(f"{scope}.registry").DATASETS.get(dataset.get("type")) if "type" in dataset else None
-    for source in (dataset_meta, dataset.get("metainfo") or {}, getattr(known, "METAINFO", {})):
-        meta = {key.lower(): value for key, value in source.items()}
-        classes = meta.get("classes")
-        if classes:
-            classes = [classes] if isinstance(classes, str) else list(classes)
-            palette = meta.get("palette")
-            if not isinstance(palette, list | tuple) or len(palette) < len(classes):
-                palette = make_palette(len(classes))
-            return classes, [(int(red), int(green), int(blue)) for red, green, blue in palette]
-    raise UserError(
-        "Neither the checkpoint nor the config names the classes; write metainfo = dict(classes=...) in the config's "
-        "test_dataloader.dataset."
-    )
-
-
-def read(predictor: Predictor, media: Iterable[Medium], fail: Callable[[Medium, Exception], None]) -> Iterator[Frame]:
+def read(predictor: Predictor, media: Iterable[Medium], fail: Fail) -> Iterator[Frame]:
     """Reads pictures, and videos frame by frame, and prepares them for the model.
 
     Args:
         predictor: Of which the pipeline is used.
         media: What to read.
-        fail: Called for each that cannot be read.
+        fail: Called for each that cannot be read, and for a video that ends too early.
 
     Yields:
         Pictures, one at a time.
@@ -247,16 +232,12 @@ def read(predictor: Predictor, media: Iterable[Medium], fail: Callable[[Medium, 
                     sample = {"img": frame, "img_path": str(medium.path), "img_shape": shape, "ori_shape": shape}
                     yield _prepare(predictor, medium, number, sample)
             else:
-                loaded = predictor.load({"img_path": str(medium.path)})
-                if loaded is None:
-                    raise OSError("not a picture that can be read")
-                yield _prepare(predictor, medium, None, loaded)
-        # MMCV asserts that OpenCV has read something.
-        except (OSError, AssertionError, ValueError, cv2.error) as error:
+                yield _prepare(predictor, medium, None, _load(predictor, medium.path))
+        except Exception as error:
             fail(medium, error)
 
 
-def predict(predictor: Predictor, frames: Iterable[Frame], batch: int) -> Iterator[tuple[Frame, Any]]:
+def predict(predictor: Predictor, frames: Iterable[Frame], batch: int, fail: Fail) -> Iterator[tuple[Frame, Any]]:
     """Runs the model over pictures.
 
     Args:
@@ -264,6 +245,7 @@ def predict(predictor: Predictor, frames: Iterable[Frame], batch: int) -> Iterat
         frames: From :func:`read`.
         batch: How many go through the model at once, at most. Only neighbours of one size do, so that none is padded
             for another's sake, and the answers are those of a batch of one.
+        fail: Called for each with which the model fails by itself, as where memory is short.
 
     Yields:
         Each picture with the sample that the model has filled.
@@ -271,11 +253,11 @@ def predict(predictor: Predictor, frames: Iterable[Frame], batch: int) -> Iterat
     waiting: list[Frame] = []
     for frame in frames:
         if waiting and (len(waiting) == batch or _sizes(waiting[0]) != _sizes(frame)):
-            yield from _run(predictor.model, waiting)
+            yield from _run(predictor.model, waiting, fail)
             waiting = []
         waiting.append(frame)
     if waiting:
-        yield from _run(predictor.model, waiting)
+        yield from _run(predictor.model, waiting, fail)
 
 
 def write(
@@ -284,6 +266,7 @@ def write(
     out: Path,
     part: TextIO,
     score_thr: float | None,
+    fail: Fail,
 ) -> Iterator[Frame]:
     """Writes what the model has found: records of detections, label maps, and pictures.
 
@@ -293,28 +276,39 @@ def write(
         out: The directory.
         part: For the records.
         score_thr: Least score of what is drawn; None draws no pictures.
+        fail: Called for each whose answer is none, or cannot be drawn or named.
 
     Yields:
         Each picture, when all of it is written.
+
+    Raises:
+        UserError: Something cannot be written.
     """
-    categories = make_categories(predictor.classes)
+    categories = [] if predictor.segments else make_categories(predictor.classes)
     with ExitStack() as stack:
-        pictures = None if score_thr is None else stack.enter_context(FrameWriter(out / "pictures"))
+        pictures = None if score_thr is None else stack.enter_context(FrameWriter(out / "pictures", fail))
         for frame, sample in predictions:
-            record: dict[str, Any] = {"image": _describe(frame)}
-            if predictor.segments:
-                labels = sample.pred_sem_seg.data[0].cpu().numpy()
-                _write_labels(out / "labels", frame, labels, len(predictor.classes))
-                draw = partial(draw_label_map, label_map=labels)
+            try:
+                record: dict[str, Any] = {"image": _describe(frame)}
+                if predictor.segments:
+                    labels = sample.pred_sem_seg.data[0].cpu().numpy()
+                    _write_labels(out / "labels", frame, labels, len(predictor.classes))
+                    draw = partial(draw_label_map, label_map=labels)
+                else:
+                    instances = to_instances(sample.pred_instances)
+                    record["results"] = make_results(instances, categories)
+                    draw = partial(draw_instances, instances=_keep(instances, score_thr or 0.0))
+                write_record(part, record)
+                if pictures is not None:
+                    picture = np.ascontiguousarray(frame.picture[..., ::-1])
+                    drawing = draw(picture, classes=predictor.classes, palette=predictor.palette)
+                    pictures.write(frame.medium, drawing)
+            except Exception as error:
+                if _is_of_disk(error):
+                    raise
+                fail(frame.medium, error)
             else:
-                instances = to_instances(sample.pred_instances)
-                record["results"] = make_results(instances, categories)
-                draw = partial(draw_instances, instances=_keep(instances, score_thr or 0.0))
-            write_record(part, record)
-            if pictures is not None:
-                picture = np.ascontiguousarray(frame.picture[..., ::-1])
-                pictures.write(frame.medium, draw(picture, classes=predictor.classes, palette=predictor.palette))
-            yield frame
+                yield frame
 
 
 def to_instances(found: Any) -> Instances:
@@ -331,18 +325,53 @@ def to_instances(found: Any) -> Instances:
     )
 
 
+def _count_classes(model: nn.Module) -> int:
+    """How many classes a model tells apart: as many as the head that knows most, and not fewer than one."""
+    heads = (module for name, module in model.named_modules() if "head" in name)
+    counts = (getattr(head, "num_classes", None) for head in heads)
+    return max((count for count in counts if isinstance(count, int)), default=1)
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed, in one line."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return "the GPU's memory is too small for it"
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    # The text of others, as KeyError's, is no sentence.
+    return text if text and isinstance(error, OSError | UserError) else f"{type(error).__name__}: {text}"
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Whether an error will meet the next picture too, unlike one of this picture's name."""
+    cause = error.__cause__ if isinstance(error, UserError) else error
+    return isinstance(cause, OSError) and cause.errno not in (None, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+
+
+def _join(predictor: Predictor, out: Path, parts: Sequence[Path]) -> int | None:
+    return None if predictor.segments else write_results(out, parts, make_categories(predictor.classes))
+
+
 def _sum_up(predictor: Predictor, out: Path, parts: Sequence[Path]) -> Summary:
-    pictures, failures = 0, []
+    pictures, failures = 0, Counter[tuple[str, str]]()
     for record in read_records(parts):
         if "failed" in record:
-            failures.append((record["failed"], record["why"]))
+            failures[record["failed"], record["why"]] += 1
         else:
             pictures += 1
-    objects = None
-    if not predictor.segments:
-        objects = write_results(out, parts, make_categories(predictor.classes))
+    objects = _join(predictor, out, parts)
     shutil.rmtree(out / "parts")
-    return Summary(pictures, objects, failures)
+    often = [(name, why if count == 1 else f"{why} ({count} frames)") for (name, why), count in failures.items()]
+    return Summary(pictures, objects, often)
+
+
+def _load(predictor: Predictor, path: Path) -> dict[str, Any]:
+    try:
+        loaded = predictor.load({"img_path": str(path)})
+    except UserError as error:  # which names the picture, and data sets
+        raise OSError(find_fault(path)) from error
+    if loaded is None:
+        raise OSError("not a picture that can be read")
+    return loaded
 
 
 def _prepare(predictor: Predictor, medium: Medium, number: int | None, sample: dict[str, Any]) -> Frame:
@@ -359,11 +388,21 @@ def _sizes(frame: Frame) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return frame.picture.shape, tuple(frame.data["inputs"].shape)
 
 
-def _run(model: Any, frames: list[Frame]) -> Iterator[tuple[Frame, Any]]:
+def _run(model: Any, frames: list[Frame], fail: Fail) -> Iterator[tuple[Frame, Any]]:
     names = ("inputs", "data_samples")
-    with torch.no_grad():
-        samples = model.test_step({name: [frame.data[name] for frame in frames] for name in names})
-    yield from zip(frames, samples)
+    try:
+        with torch.no_grad():
+            samples = model.test_step({name: [frame.data[name] for frame in frames] for name in names})
+    except Exception as error:
+        samples = None
+        if len(frames) == 1:
+            fail(frames[0].medium, error)
+    # Outside the handler, which holds what the model had in memory.
+    if samples is not None:
+        yield from zip(frames, samples)
+    elif len(frames) > 1:
+        for frame in frames:
+            yield from _run(model, [frame], fail)
 
 
 def _keep(instances: Instances, score_thr: float) -> Instances:

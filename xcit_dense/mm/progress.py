@@ -1,4 +1,4 @@
-"""A progress bar, where somebody looks at a terminal."""
+"""The progress of a training, validation or test, where somebody looks at a terminal."""
 
 from __future__ import annotations
 
@@ -8,25 +8,13 @@ import sys
 from time import monotonic
 from typing import Any
 
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import Progress, TextColumn
+
+from ..progress import is_first, make_bar
 
 _PAUSE = 0.25  # seconds between two drawings
-
-
-class RateColumn(ProgressColumn):
-    """Iterations a second, or seconds an iteration where these are more."""
-
-    def render(self, task: Task) -> Text:
-        """The rate of a task, empty until it is known."""
-        speed = task.finished_speed or task.speed
-        if not speed:
-            return Text("")
-        return Text(f"{speed:.1f} it/s" if speed >= 1 else f"{1 / speed:.1f} s/it")
 
 
 @HOOKS.register_module(force=True)
@@ -78,7 +66,7 @@ class ProgressHook(Hook):
 
     def _add(self, runner: Any, name: str, total: int, done: int = 0) -> None:
         if self._progress is None:
-            if not is_main_process() or not sys.stderr.isatty():
+            if not is_first() or not sys.stderr.isatty():
                 return
             self._start(runner)
         assert self._progress is not None
@@ -87,18 +75,8 @@ class ProgressHook(Hook):
 
     def _start(self, runner: Any) -> None:
         out = sys.stdout
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            RateColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
-            console=Console(stderr=True),
-            # No thread that draws: a data loader's worker may be forked while it holds a lock.
-            auto_refresh=False,
-            redirect_stdout=out.isatty(),  # a log that goes to a file stays there
-        )
+        # No thread that draws: a data loader's worker may be forked while it holds a lock.
+        self._progress = make_bar(TextColumn("{task.fields[loss]}"), auto_refresh=False)
         self._progress.start()
         atexit.register(self._stop)  # whatever ends the run
         # The log's handlers remember the stream that the bar has put its own in place of.
