@@ -189,7 +189,7 @@ def test_classes_cover_their_pixels_and_stand_in_the_legend_by_their_share(width
 
 
 def test_the_picture_shows_through():
-    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 1), np.uint8).repeat(3, axis=2)
     drawing = draw_label_map(noise, np.zeros((512, 512), int), CLASSES, PALETTE)[:, :512]
     fit = np.corrcoef(drawing[..., 1].ravel(), noise[..., 1].ravel())[0, 1]
     assert fit > 0.99
@@ -200,6 +200,14 @@ def test_what_is_ignored_is_striped():
     assert len(np.unique(drawing[100, 10:200], axis=0)) == 2
     assert len(np.unique(drawing[100, 300:500], axis=0)) == 1
     assert where(drawing[:, 512:], GREY).any(), "not in the legend"
+
+
+def test_labels_that_are_no_class_are_not_taken_for_ignored_ones():
+    drawing = draw_label_map(picture(512, 512), stripes(512, 512, 7, 255), CLASSES, PALETTE)
+    assert where(drawing[:, 512:], (255, 0, 255)).any(), "not in the legend"
+    assert where(drawing[:, 512:], GREY).any(), "not in the legend"
+    red, green, _ = drawing[:, :200].mean(axis=(0, 1))
+    assert red > green + 100
 
 
 def test_drawings_of_one_size_are_of_one_size_whatever_they_show():

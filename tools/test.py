@@ -33,7 +33,7 @@ def main() -> None:
     config.load_from = find_checkpoint(args.weights)
     config.resume = False  # that of a training's own config may have gone on from another
     if args.show_dir:
-        draw_into(config, str(args.show_dir.resolve()))
+        add_hook(config, type="PicturesHook", directory=str(args.show_dir.resolve()))
     if args.tta:
         augment(config)
     config.pop("strategy", None)  # what shards a model to train it
@@ -71,17 +71,6 @@ def augment(config: Any) -> None:
         )
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
     config.model = {**config.tta_model, "module": config.model}
-
-
-def draw_into(config: Any, directory: str) -> None:
-    """Makes the test draw each picture into ``directory``."""
-    if config.default_scope == "mmseg":
-        add_hook(config, type="SegPicturesHook", directory=directory)
-        return
-    hook = config.get("default_hooks", {}).get("visualization")
-    if not hook:
-        raise UserError("--show-dir needs a visualization hook; write default_hooks = dict(visualization=...).")
-    hook.update(draw=True, interval=1, test_out_dir=directory)
 
 
 def add_hook(config: Any, **hook: Any) -> None:

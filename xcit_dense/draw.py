@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from .data_layout import IGNORED
 from .errors import MissingLibraryError
 
 try:
@@ -30,6 +31,7 @@ _FILL = 0.4  # opacity of a mask
 _COVER = 0.55  # opacity of a label map
 _HIDDEN = 0.15  # part of a label under others from which on it is left out
 _GREY: Colour = (128, 128, 128)  # of what training ignores
+_OTHERS: dict[str, Colour] = {"ignored": _GREY, "no class": (255, 0, 255)}
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,21 @@ class Instances:
     labels: npt.NDArray[np.integer]
     scores: npt.NDArray[np.floating] | None = None
     masks: npt.NDArray[np.bool_] | None = None
+
+    def keep(self, score_thr: float) -> Instances:
+        """Those of a score or more.
+
+        Args:
+            score_thr: The least score.
+
+        Raises:
+            ValueError: There are no scores.
+        """
+        if self.scores is None:
+            raise ValueError("These objects have no scores.")
+        sure = self.scores >= score_thr
+        masks = None if self.masks is None else self.masks[sure]
+        return Instances(self.boxes[sure], self.labels[sure], self.scores[sure], masks)
 
 
 def make_palette(count: int) -> list[Colour]:
@@ -144,8 +161,8 @@ def draw_label_map(
 
     Args:
         picture: (H, W, 3), RGB.
-        label_map: (H, W), class indices. What is out of their range, as 255 in ground truth, counts as ignored and is
-            striped.
+        label_map: (H, W), class indices. 255 is ignored, and striped grey; what else is out of their range is no class,
+            and striped magenta.
         classes: Names of the classes.
         palette: A colour for each class; by default :func:`make_palette`'s.
 
@@ -155,21 +172,24 @@ def draw_label_map(
     palette = palette or make_palette(len(classes))
     canvas, factor = _enlarge(picture)
     count = len(classes)
-    labels = np.where((label_map >= 0) & (label_map < count), label_map, count)
-    shares = np.bincount(labels.ravel(), minlength=count + 1) / labels.size
+    labels = np.where((label_map >= 0) & (label_map < count), label_map, count + (label_map != IGNORED))
+    shares = np.bincount(labels.ravel(), minlength=count + 2) / labels.size
+    names = [*classes, *_OTHERS]
+    palette = [*palette[:count], *_OTHERS.values()]
     labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)
     size = _text_size(canvas.size)
-    colours = np.array([*palette[:count], _GREY], np.float32)[labels]
+    colours = np.array(palette, np.float32)[labels]
     opacity = np.full((*labels.shape, 1), _COVER, np.float32)
     rows, columns = np.indices(labels.shape, sparse=True)
-    opacity[(labels == count) & ((rows + columns) // max(2, size // 2) % 2 == 0)] = 0.95
-    opacity[_edges(labels, max(1, round(size / 10)))] = 1
-    pixels = np.asarray(canvas) * (1 - opacity) + colours * opacity
+    opacity[(labels >= count) & ((rows + columns) // max(2, size // 2) % 2 == 0)] = 0.95
+    opacity[_edges(labels, max(1, round(size / 6)))] = 1
+    # Paler, so that colours are those of the classes.
+    ground = Image.blend(canvas, canvas.convert("L").convert("RGB"), 0.3)
+    pixels = np.asarray(ground) * (1 - opacity) + colours * opacity
     present = [index for index in np.argsort(-shares, kind="stable") if shares[index]]
-    entries = [(classes[index], palette[index]) if index < count else ("ignored", _GREY) for index in present]
     return _add_legend(
         Image.fromarray(pixels.round().astype(np.uint8)),
-        [(name, colour, shares[index]) for (name, colour), index in zip(entries, present)],
+        [(names[index], palette[index], shares[index]) for index in present],
         classes,
         _font(size),
     )
@@ -278,11 +298,11 @@ def _add_legend(
 ) -> Pixels:
     """Puts a legend to the right of a drawing; it grows in height where there is no room for a few rows."""
     row, pad = round(1.6 * font.size), round(0.6 * font.size)
-    names = max(font.getlength(name) for name in (*classes, "ignored", "and 999 more"))
+    names = max(font.getlength(name) for name in (*classes, *_OTHERS, "and 999 more"))
     names = min(names, 14 * font.size)
     share = math.ceil(font.getlength("99.9 %"))
     width = math.ceil(4 * pad + font.size + names + share)
-    height = max(canvas.height, row * min(len(classes) + 1, 8) + 2 * pad)
+    height = max(canvas.height, row * min(len(classes) + len(_OTHERS), 8) + 2 * pad)
     whole = Image.new("RGB", (canvas.width + width, height), (255, 255, 255))
     whole.paste(canvas)
     pen = ImageDraw.Draw(whole)

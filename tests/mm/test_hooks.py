@@ -304,38 +304,6 @@ def test_a_run_that_resumes_is_not_checked(run, whole):
     runner.load_checkpoint(runner._load_from)
 
 
-# Pictures of segmentations -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("names", "drawn"),
-    [
-        (["a/1.png", "a/deep/1.png", "b/1.png"], ["a/1.png", "a/deep/1.png", "b/1.png"]),
-        (["val/1.png", "val/2.png"], ["1.png", "2.png"]),
-        (["1.png"], ["1.png"]),
-    ],
-)
-def test_pictures_of_one_name_in_several_directories_are_all_drawn(tmp_path, names, drawn):
-    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
-    from mmseg.datasets import BaseSegDataset
-
-    for name in names:
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(path)
-    options = {"data_prefix": {"img_path": "images"}, "metainfo": {"classes": ("a",)}, "img_suffix": ".png"}
-    dataset = BaseSegDataset(data_root=str(tmp_path), test_mode=True, **options)
-    written = []
-    runner = SimpleNamespace(
-        test_dataloader=SimpleNamespace(dataset=dataset),
-        visualizer=SimpleNamespace(add_datasample=lambda *_, out_file: written.append(out_file)),
-    )
-    hook = HOOKS.build({"type": "SegPicturesHook", "directory": str(tmp_path / "out")})
-    hook.before_test(runner)
-    hook.after_test_iter(runner, 0, outputs=[SimpleNamespace(img_path=one["img_path"]) for one in dataset])
-    assert written == [str(tmp_path / "out" / name) for name in drawn]
-
-
 # Deployment ----------------------------------------------------------------------------------------------------------
 
 

@@ -101,19 +101,12 @@ def test_a_checkpoint_gives_the_metrics_of_its_training(tested, run, logged):
 
 @pytest.mark.slow
 def test_testing_draws_truth_beside_prediction(tested, shapes):
-    drawn = [path for path in (tested.out / "pictures").rglob("*") if path.suffix in (".png", ".jpg")]
-    pictures = sorted((shapes / "val2017").iterdir())
-    assert len(drawn) == len(pictures) == 4
-    for picture in pictures:
-        (path,) = (path for path in drawn if picture.stem in path.name)
-        with Image.open(path) as both, Image.open(picture) as one:
-            width, height = one.size
-            assert both.size == (2 * width, height)
-            left, right = (np.asarray(both.crop((x, 0, x + width, height)).convert("RGB"), int) for x in (0, width))
-            original = np.asarray(one.convert("RGB"), int)
-        for half in (left, right):
-            assert abs(half - original).mean() > 10, "nothing drawn"
-        assert not np.array_equal(left, right)
+    drawn = {path.stem: path for path in (tested.out / "pictures").iterdir()}
+    assert drawn.keys() == {path.stem for path in (shapes / "val2017").iterdir()}
+    for path in drawn.values():
+        with Image.open(path) as both:
+            truth, found = np.split(np.asarray(both, int), 2, axis=1)
+        assert abs(truth - found).mean() > 1
 
 
 @pytest.mark.slow

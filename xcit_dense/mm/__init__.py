@@ -2,7 +2,7 @@
 
 Importing this module registers what configs name: the backbone ``XCiT``, the optimizer wrapper
 ``AutoAmpOptimWrapper``, its constructor ``XCiTLayerDecay``, the strategy ``XCiTFSDPStrategy``, and the hooks
-``LearningCurveHook``, ``CheckWeightsHook``, ``ProgressHook``, ``ReproducibleHook``, ``SegPicturesHook``,
+``LearningCurveHook``, ``CheckWeightsHook``, ``ProgressHook``, ``ReproducibleHook``, ``PicturesHook``,
 ``ShortHistoryHook`` and ``WholeCheckpointHook``. It also makes MMEngine read checkpoints without executing what a
 pickle can hold, and mmcv name the pictures that it cannot read. Configs import it themselves, by
 ``custom_imports = dict(imports=['xcit_dense.mm'])``.
@@ -23,7 +23,7 @@ if find_spec("mmengine") is None or find_spec("mmcv") is None:
 # Before anything imports mmcv's operators.
 operators.install()
 
-from . import backbone, checkpoint, checkpointing, hooks, loading, optim, progress, reproduce, strategies  # noqa: E402
+from . import backbone, checkpoint, checkpointing, hooks, loading, optim, pictures, progress, reproduce, strategies  # noqa: E402
 
 __all__ = [
     "backbone",
@@ -33,6 +33,7 @@ __all__ = [
     "loading",
     "operators",
     "optim",
+    "pictures",
     "progress",
     "reproduce",
     "strategies",

@@ -14,9 +14,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor
 
-from ..draw import Colour, Instances, Pixels, draw_instances, draw_label_map
+from ..draw import Colour, Pixels, draw_instances, draw_label_map
 from ..errors import UserError
 from .classes import read_classes
+from .samples import true_instances
 
 
 def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:
@@ -73,15 +74,6 @@ def _restore(image: Tensor, prepare: Any, settings: dict[str, Any]) -> Pixels:
 def _draw(picture: Pixels, sample: Any, classes: Sequence[str], palette: Sequence[Colour]) -> Pixels:
     if "gt_instances" not in sample:
         return draw_label_map(picture, sample.gt_sem_seg.data[0].cpu().numpy(), classes, palette)
-    ignored = _to_instances(sample.ignored_instances, picture) if "ignored_instances" in sample else None
-    return draw_instances(picture, _to_instances(sample.gt_instances, picture), classes, palette, ignored)
-
-
-def _to_instances(found: Any, picture: Pixels) -> Instances:
-    """MMDetection's ground truth as arrays, masks as large as the picture."""
-    boxes = found.bboxes if isinstance(found.bboxes, Tensor) else found.bboxes.tensor
-    masks = None
-    if "masks" in found:
-        # The preprocessor pads the masks of what is ignored not at all.
-        masks = found.masks.pad(picture.shape[:2]).to_ndarray().astype(bool)
-    return Instances(boxes.cpu().numpy(), found.labels.cpu().numpy(), masks=masks)
+    shape = picture.shape[0], picture.shape[1]
+    ignored = true_instances(sample.ignored_instances, shape) if "ignored_instances" in sample else None
+    return draw_instances(picture, true_instances(sample.gt_instances, shape), classes, palette, ignored)

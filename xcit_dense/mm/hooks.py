@@ -1,15 +1,13 @@
-"""Hooks: a run's learning curve, a check of weights, a faster backbone in tests, and pictures of segmentations."""
+"""Hooks: a run's learning curve, a check of weights, a faster backbone in tests, and logs that stay short."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mmcv
 from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
@@ -243,41 +241,6 @@ class DeployHook(Hook):
         averages = any(isinstance(hook, EMAHook) for hook in runner.hooks)
         if not averages and any(isinstance(module, XCiT) for module in runner.model.modules()):
             deploy(runner.model.eval())
-
-
-@HOOKS.register_module(force=True)
-class SegPicturesHook(Hook):
-    """Draws each test picture of a segmentation, truth left and prediction right, under the picture's own path.
-
-    That is its path below the directory that holds all pictures of the test.
-
-    MMSegmentation's own hook numbers the pictures and hides them among the logs.
-
-    Args:
-        directory: Where to write; made if need be.
-    """
-
-    def __init__(self, directory: str) -> None:
-        self.directory = Path(directory)
-        self.root = Path()
-
-    def before_test(self, runner: Any) -> None:
-        """Finds the directory that holds all pictures."""
-        dataset = runner.test_dataloader.dataset
-        paths = (dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
-        self.root = Path(os.path.commonpath({_absolute(path).parent for path in paths}))
-
-    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Draws the pictures of a batch."""
-        for sample in outputs:
-            path = _absolute(sample.img_path)
-            out_file = self.directory / path.relative_to(self.root).with_suffix(".png")
-            image = mmcv.imread(path, channel_order="rgb")
-            runner.visualizer.add_datasample(path.name, image, sample, out_file=str(out_file))
-
-
-def _absolute(path: str) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 (links keep their names)
 
 
 @HOOKS.register_module(force=True)

@@ -32,7 +32,7 @@ from torch import nn
 
 from ..backbone import XCiT
 from ..deploy import deploy
-from ..draw import Colour, Instances, draw_instances, draw_label_map
+from ..draw import Colour, draw_instances, draw_label_map
 from ..errors import UserError
 from ..media import FrameWriter, Medium, Pixels, count_frames, read_frames, write_picture
 from ..progress import track
@@ -40,6 +40,7 @@ from ..results import make_categories, make_results, read_records, write_record,
 from .classes import read_classes
 from .hooks import load_whole
 from .loading import find_fault
+from .samples import predicted_instances
 
 OUTPUTS = ("pictures", "labels", "images.json", "results.json", "parts")
 """What a run writes; ``parts`` is gone at its end."""
@@ -295,9 +296,9 @@ def write(
                     _write_labels(out / "labels", frame, labels, len(predictor.classes))
                     draw = partial(draw_label_map, label_map=labels)
                 else:
-                    instances = to_instances(sample.pred_instances)
+                    instances = predicted_instances(sample.pred_instances)
                     record["results"] = make_results(instances, categories)
-                    draw = partial(draw_instances, instances=_keep(instances, score_thr or 0.0))
+                    draw = partial(draw_instances, instances=instances.keep(score_thr or 0.0))
                 write_record(part, record)
                 if pictures is not None:
                     picture = np.ascontiguousarray(frame.picture[..., ::-1])
@@ -309,20 +310,6 @@ def write(
                 fail(frame.medium, error)
             else:
                 yield frame
-
-
-def to_instances(found: Any) -> Instances:
-    """MMDetection's predicted instances as arrays.
-
-    Args:
-        found: ``pred_instances`` of a sample.
-    """
-    return Instances(
-        boxes=found.bboxes.cpu().numpy(),
-        labels=found.labels.cpu().numpy(),
-        scores=found.scores.cpu().numpy(),
-        masks=found.masks.cpu().numpy().astype(bool, copy=False) if "masks" in found else None,
-    )
 
 
 def _count_classes(model: nn.Module) -> int:
@@ -403,13 +390,6 @@ def _run(model: Any, frames: list[Frame], fail: Fail) -> Iterator[tuple[Frame, A
     elif len(frames) > 1:
         for frame in frames:
             yield from _run(model, [frame], fail)
-
-
-def _keep(instances: Instances, score_thr: float) -> Instances:
-    assert instances.scores is not None
-    sure = instances.scores >= score_thr
-    masks = None if instances.masks is None else instances.masks[sure]
-    return Instances(instances.boxes[sure], instances.labels[sure], instances.scores[sure], masks)
 
 
 def _describe(frame: Frame) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""Pictures of a test: truth beside prediction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, DefaultScope
+
+from ..draw import Colour, Pixels, draw_instances, draw_label_map
+from ..media import write_picture
+from .classes import read_classes
+from .samples import predicted_instances, true_instances
+
+
+@HOOKS.register_module(force=True)
+class PicturesHook(Hook):
+    """Draws each picture of a test, truth left and prediction right, under the picture's own path.
+
+    That is its path below the directory that holds all pictures of the test. Where there is no ground truth, the
+    prediction is drawn alone.
+
+    The libraries' own hooks number pictures or drop their directories, and draw what cannot be read on small ones.
+
+    Args:
+        directory: Where to write JPEG files; made if need be.
+        score_thr: Least score of the objects that are drawn, in [0, 1].
+    """
+
+    def __init__(self, directory: str, score_thr: float = 0.3) -> None:
+        self.directory = Path(directory)
+        self.score_thr = score_thr
+        self.root = Path()
+        self.classes: list[str] = []
+        self.palette: list[Colour] = []
+
+    def before_test(self, runner: Any) -> None:
+        """Finds the directory that holds all pictures, and what the classes are called.
+
+        Args:
+            runner: The run.
+        """
+        dataset = runner.test_dataloader.dataset
+        paths = (dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
+        self.root = Path(os.path.commonpath({_absolute(path).parent for path in paths}))
+        scope = DefaultScope.get_current_instance()
+        classes, palette = read_classes(dataset.metainfo, {}, scope.scope_name if scope else "mmdet")
+        self.classes, self.palette = list(classes), list(palette)
+
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Draws the pictures of a batch.
+
+        Args:
+            runner: The run.
+            batch_idx: Not used, as what follows.
+            data_batch: Not used.
+            outputs: The samples that the model has filled.
+        """
+        for sample in outputs:
+            path = _absolute(sample.img_path)
+            sides = list(self._draw(mmcv.imread(path, channel_order="rgb"), sample))
+            write_picture(self.directory / path.relative_to(self.root).with_suffix(".jpg"), np.hstack(sides))
+
+    def _draw(self, picture: Pixels, sample: Any) -> Iterator[Pixels]:
+        """The truth, if it is known, and the prediction; both of one size."""
+        names = self.classes, self.palette
+        if "pred_sem_seg" in sample:
+            for labels in filter(None, (sample.get("gt_sem_seg"), sample.pred_sem_seg)):
+                yield draw_label_map(picture, labels.data[0].cpu().numpy(), *names)
+            return
+        if "gt_instances" in sample:
+            shape = picture.shape[0], picture.shape[1]
+            ignored = true_instances(sample.ignored_instances, shape) if "ignored_instances" in sample else None
+            yield draw_instances(picture, true_instances(sample.gt_instances, shape), *names, ignored=ignored)
+        found = predicted_instances(sample.pred_instances)
+        yield draw_instances(picture, found.keep(self.score_thr), *names)
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 (links keep their names)
