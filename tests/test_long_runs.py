@@ -2,7 +2,6 @@
 
 import gc
 import random
-import resource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,13 +11,7 @@ import torch
 from xcit_dense import deploy
 
 STEPS, WARM = 1000, 300  # libraries keep something for each of the first sizes
-STATM = Path("/proc/self/statm")
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-def memory():
-    """Memory of this process, in MB."""
-    return int(STATM.read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 def tensors():
@@ -29,17 +22,18 @@ def tensors():
 class Watch:
     """Sees to it that neither tensors nor memory grow after a run's first steps."""
 
-    def __init__(self):
+    def __init__(self, memory):
+        self.memory = memory
         self.steps = 0
 
     def step(self):
         """Counts a step."""
         self.steps += 1
         if self.steps == WARM:
-            self.before = memory(), tensors()
+            self.before = self.memory(), tensors()
         elif self.steps == STEPS:
             assert tensors() == self.before[1]
-            assert memory() - self.before[0] < 8
+            assert self.memory() - self.before[0] < 8
 
 
 class Pictures:
@@ -55,9 +49,9 @@ class Pictures:
         return {"inputs": torch.rand(3, chance.randrange(16, 65), chance.randrange(16, 65))}
 
 
-def check_flat(step):
+def check_flat(step, memory):
     """Takes a step with each picture."""
-    watch, pictures = Watch(), Pictures()
+    watch, pictures = Watch(memory), Pictures()
     for index in range(STEPS):
         step(pictures[index]["inputs"][None])
         watch.step()
@@ -72,12 +66,8 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-needs_statm = pytest.mark.skipif(not STATM.exists(), reason="only Linux tells a process its memory in this way")
-
-
-@needs_statm
 @pytest.mark.slow
-def test_a_thousand_training_steps_hold_memory_flat(tiny, tmp_path):
+def test_a_thousand_training_steps_hold_memory_flat(tiny, memory, tmp_path):
     """Of MMEngine's runner, with the hooks of every config."""
     pytest.importorskip("mmengine", reason="MMEngine is not installed")
     pytest.importorskip("mmcv", reason="mmcv is not installed")
@@ -101,7 +91,7 @@ def test_a_thousand_training_steps_hold_memory_flat(tiny, tmp_path):
         def after_train_iter(self, *_, **__):
             watch.step()
 
-    watch = Watch()
+    watch = Watch(memory)
     config = Config.fromfile(CONFIGS / "_base_/runtime.py")
     runner = Runner(
         model=Model(),
@@ -125,21 +115,19 @@ def test_a_thousand_training_steps_hold_memory_flat(tiny, tmp_path):
     assert watch.steps == STEPS
 
 
-@needs_statm
 @pytest.mark.slow
-def test_a_thousand_predictions_hold_memory_flat(tiny):
+def test_a_thousand_predictions_hold_memory_flat(tiny, memory):
     """Of a deployed model, which keeps the positional encodings of the last sizes."""
     model = deploy(tiny(norm_cfg="BN").eval())
     with torch.no_grad():
-        check_flat(model)
+        check_flat(model, memory)
 
 
-@needs_statm
 @pytest.mark.parametrize("keep", [torch.clone, lambda images: b"x" * 100_000], ids=["tensors", "memory"])
-def test_the_check_sees_a_leak(keep):
+def test_the_check_sees_a_leak(keep, memory):
     kept = []
     with pytest.raises(AssertionError):
-        check_flat(lambda images: kept.append(keep(images)))
+        check_flat(lambda images: kept.append(keep(images)), memory)
 
 
 def test_what_is_logged_is_not_kept_for_ever():

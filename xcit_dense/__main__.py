@@ -116,7 +116,7 @@ def show_config(path: str, options: Sequence[str] = (), data_root: str | None = 
         MissingLibraryError: MMEngine is not installed.
     """
     try:
-        import mmengine  # noqa: F401
+        import mmengine.config  # noqa: F401
     except ImportError as error:
         raise MissingLibraryError(f"Configs are read with MMEngine ({error}); write {INSTALL_MM}.") from error
     from .mm.config import OptionAction, check_config, load_config

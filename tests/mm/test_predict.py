@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import random
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,6 @@ from xcit_dense.mm.predict import OUTPUTS, Frame, make_predictor, reserve, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TASKS = {"detection": "mask_rcnn", "segmentation": "sem_fpn"}
-STATM = Path("/proc/self/statm")
 BACKBONE = {"type": "XCiT", "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "out_indices": (0, 1, 2, 3)}
 
 each_task = pytest.mark.parametrize("task", TASKS)
@@ -445,16 +443,15 @@ def test_no_more_than_two_batches_are_in_memory(setups, pictures, tmp_path, task
     assert 3 <= max(held) <= 6
 
 
-@pytest.mark.skipif(not STATM.exists(), reason="only Linux tells a process its memory in this way")
 @pytest.mark.slow
-def test_a_thousand_pictures_of_varying_size_hold_memory_flat(setups, tmp_path):
+def test_a_thousand_pictures_of_varying_size_hold_memory_flat(setups, memory, tmp_path):
     """Boxes and masks of all are written, and some are drawn."""
     setup, chance, seen = setups["detection"], random.Random(0), []
 
     def load(results):
         if len(seen) % 100 == 0:
             gc.collect()
-        seen.append(int(STATM.read_text().split()[1]) * resource.getpagesize() / 2**20)
+        seen.append(memory())
         width, height = chance.randrange(8, 120), chance.randrange(8, 120)
         noise = np.random.default_rng(len(seen)).integers(0, 256, (height, width, 3), np.uint8)
         return {**results, "img": noise, "img_shape": noise.shape[:2], "ori_shape": noise.shape[:2]}

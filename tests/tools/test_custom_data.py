@@ -156,7 +156,7 @@ def test_faulty_data_ends_the_run_before_it_writes_anything(python, tools, shape
     places = "; ".join(f"annotation {number}: category_id 9" for number in ids)
     assert f"  error    annotations of unknown categories: 2 ({places})" in process.stdout
     assert "  error    missing pictures: 1 (000000000001.jpg)" in process.stdout
-    assert "error: The data has 2 kinds of errors" in process.stderr
+    assert "error: The data has 2 kinds of error," in process.stderr
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "work").exists()
 
