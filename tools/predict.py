@@ -4,12 +4,11 @@ DIR receives pictures/ with what was found drawn over each picture; for detectio
 format, for segmentation labels/ with a PNG of class indices each. DIR must not hold results already.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xcit_dense.cli import add_launcher, find_checkpoint, make_config_parser, make_device_parser
+from xcit_dense.cli import add_launcher, find_checkpoint, make_config_parser, make_device_parser, set_local_rank
 from xcit_dense.errors import UserError, exit_with_sentence
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def main() -> None:
     from xcit_dense.mm.launch import leave
     from xcit_dense.mm.predict import join, make_predictor, reserve, run
 
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    set_local_rank(args)
     config = load_config(args.config, args.cfg_options)
     config.launcher = args.launcher
     check_config(config, ())

@@ -46,7 +46,8 @@ def main() -> None:
             print(f"No whole checkpoint in {config.work_dir} to go on from; training begins.", flush=True)
     # A label that is no class ends a training of segmentation on any data; that of COCO's format is read anyway.
     if args.classes or args.check_data or (args.data_root and config.default_scope == "mmseg"):
-        check(config, None if args.check_data else SAMPLE, own=args.classes is not None)
+        if is_first_here():
+            check(config, None if args.check_data else SAMPLE, own=args.classes is not None)
         if args.check_data:
             return
     if args.amp:
@@ -67,11 +68,8 @@ def check(config: Any, limit: int | None, own: bool) -> None:
     Raises:
         UserError: A training would fail or learn something wrong.
     """
-    from xcit_dense.mm.checkpoint import is_first_here
     from xcit_dense.mm.data import check_data, describe_data
 
-    if not is_first_here():
-        return
     print(*describe_data(config), sep="\n")
     reports = check_data(config, ("train_dataloader", "val_dataloader"), limit)
     print(*reports, sep="\n", flush=True)

@@ -1,4 +1,4 @@
-"""What the command lines of training and testing share.
+"""What the command lines share.
 
 No MM library is imported before the device has been chosen: MMEngine looks for a GPU when it is imported.
 """
@@ -136,7 +136,11 @@ def choose_device(name: str) -> None:
 
 
 def add_own_data(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a tool that takes data with classes of its own."""
+    """Adds the options of a tool that takes data with classes of its own.
+
+    Args:
+        parser: The parser.
+    """
     parser.add_argument(
         "--classes",
         metavar="auto|A,B,C",
@@ -165,14 +169,23 @@ def make_config(args: argparse.Namespace, loaders: tuple[str, ...], weights: boo
     """
     from .mm.config import check_config, load_config
 
-    rank = os.environ.get(LOCAL_RANKS.get(args.launcher, ""), args.local_rank)
-    os.environ.setdefault("LOCAL_RANK", str(rank))
+    set_local_rank(args)
     own = {"classes": args.classes, "ignore_zero": args.ignore_zero} if "classes" in args else {}
     config = load_config(args.config, args.cfg_options, args.data_root, **own)
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
     check_config(config, loaders, weights)
     return config
+
+
+def set_local_rank(args: argparse.Namespace) -> None:
+    """Sets ``LOCAL_RANK``, where a launcher says in another way which of its machine's processes this is.
+
+    Args:
+        args: With the options of :func:`add_launcher`.
+    """
+    rank = os.environ.get(LOCAL_RANKS.get(args.launcher, ""), args.local_rank)
+    os.environ.setdefault("LOCAL_RANK", str(rank))
 
 
 def find_checkpoint(weights: str) -> str:

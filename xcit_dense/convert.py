@@ -10,10 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from . import files
 from .backbone import XCiT
 from .checkpoint import Report, about, find, find_roots, infer_options, read_weights, translate
 from .errors import UserError
-from .files import whole
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -64,7 +64,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         UserError: The file cannot be written.
     """
     own = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
-    with whole(path) as part:
+    with files.whole(path) as part:
         try:
             if path.suffix == ".safetensors":
                 save_file(own, part, {"format": "pt", **metadata})

@@ -6,8 +6,8 @@ import json
 import mmap
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def files_in(directory: Path, suffixes: Sequence[str]) -> list[str]:
 
 def has_masks(annotations: Path) -> bool:
     """Whether any annotation of a COCO file has a mask: a polygon or a run-length code."""
-    with annotations.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with _mapped(annotations) as content:
         return _MASK.search(content) is not None
 
 
@@ -165,7 +165,7 @@ def read_categories(path: Path) -> list[dict[str, Any]]:
     )
     if path.stat().st_size == 0:
         raise complaint
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with _mapped(path) as content:
         # Last in COCO's own files. The word may be a value too, say a picture's name.
         start = content.rfind(_CATEGORIES)
         while start >= 0 and not re.match(_CATEGORIES + rb"\s*:\s*\[", content[start : start + 99]):
@@ -273,11 +273,18 @@ def read_palette(label: Path) -> list[tuple[int, int, int]]:
     return [(flat[start], flat[start + 1], flat[start + 2]) for start in range(0, len(flat) - 2, 3)]
 
 
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of a file that is not empty, of which only what is looked at is read."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
+
+
 def _pictures_of(root: Path, annotations: str, candidates: Sequence[str]) -> str:
     """The directory in which the first pictures of an annotation file are."""
     names: list[str] = []
     if (root / annotations).stat().st_size:
-        with (root / annotations).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with _mapped(root / annotations) as content:
             for match, _ in zip(_FILE_NAME.finditer(content), range(_SAMPLE)):
                 with suppress(ValueError):  # the whole file will be read, and refused, later
                     names.append(json.loads(match[1].decode(errors="replace")))

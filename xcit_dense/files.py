@@ -1,7 +1,8 @@
-"""Files written whole or not at all."""
+"""Files: written whole or not at all, and where they are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,3 +35,12 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def absolute(path: str | Path) -> Path:
+    """The absolute path. Unlike a resolved one, a link keeps its own name and place.
+
+    Args:
+        path: A path.
+    """
+    return Path(os.path.abspath(path))  # noqa: PTH100

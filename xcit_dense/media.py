@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from .errors import MissingLibraryError, UserError
-from .files import whole
+from .files import absolute, whole
 
 try:
     import cv2
@@ -23,8 +24,10 @@ try:
 except ImportError as error:
     raise MissingLibraryError("Videos are read with OpenCV; write pip install opencv-python-headless.") from error
 
+if TYPE_CHECKING:
+    from .draw import Pixels
+
 VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def find_media(inputs: Sequence[str]) -> list[Medium]:
         empty = True
         for file, directory in matches:
             empty = False
-            found.setdefault(_absolute(file), _absolute(directory))
+            found.setdefault(absolute(file), absolute(directory))
         if empty:
             endings = " ".join((*IMG_EXTENSIONS, *VIDEO_EXTENSIONS))
             raise UserError(f"{text} has no pictures or videos; they end in one of {endings}.")
@@ -93,11 +96,6 @@ def find_media(inputs: Sequence[str]) -> list[Medium]:
         stems.add(stem)
         media.append(Medium(file, relative.as_posix(), stem))
     return media
-
-
-def _absolute(path: Path) -> Path:
-    # A link keeps its own name and place.
-    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _walk(directory: Path) -> Iterator[Path]:
@@ -126,9 +124,16 @@ def count_frames(medium: Medium) -> int:
 
 
 def _count_frames(path: Path) -> int:
+    with _opened(path) as video:
+        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))  # -1 where there is no video
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
+    """A video to read; one that cannot be read has no frames."""
     video = cv2.VideoCapture(str(path))
     try:
-        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))  # -1 where there is no video
+        yield video
     finally:
         video.release()
 
@@ -145,8 +150,7 @@ def read_frames(path: Path) -> Iterator[Pixels]:
     Raises:
         OSError: It has none that can be read; or, after those that it has, that they are far fewer than it says.
     """
-    video = cv2.VideoCapture(str(path))
-    try:
+    with _opened(path) as video:
         said, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
         number, seconds = 0, 0.0
         while True:
@@ -161,8 +165,6 @@ def read_frames(path: Path) -> Iterator[Pixels]:
         # Where frames last unequally long, files tell their time, and their number is a guess from it.
         if max(number, seconds * rate) < 0.9 * said - 1:
             raise OSError(f"ends after {number} of {said:.0f} frames, maybe cut short; these are kept")
-    finally:
-        video.release()
 
 
 def frame_rate(path: Path) -> float:
@@ -171,12 +173,9 @@ def frame_rate(path: Path) -> float:
     Args:
         path: The file.
     """
-    video = cv2.VideoCapture(str(path))
-    try:
+    with _opened(path) as video:
         rate = float(video.get(cv2.CAP_PROP_FPS))
-        return rate if 0 < rate < 1000 else 25.0
-    finally:
-        video.release()
+    return rate if 0 < rate < 1000 else 25.0
 
 
 class VideoError(UserError):

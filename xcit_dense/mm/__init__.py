@@ -2,7 +2,7 @@
 
 Importing this module registers what configs name: the backbone ``XCiT``, the optimizer wrapper
 ``AutoAmpOptimWrapper``, its constructor ``XCiTLayerDecay``, the strategy ``XCiTFSDPStrategy``, and the hooks
-``LearningCurveHook``, ``CheckWeightsHook``, ``ProgressHook``, ``ReproducibleHook``, ``PicturesHook``,
+``LearningCurveHook``, ``CheckWeightsHook``, ``DeployHook``, ``ProgressHook``, ``ReproducibleHook``, ``PicturesHook``,
 ``ShortHistoryHook`` and ``WholeCheckpointHook``. It also makes MMEngine read checkpoints without executing what a
 pickle can hold, and mmcv name the pictures that it cannot read. Configs import it themselves, by
 ``custom_imports = dict(imports=['xcit_dense.mm'])``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -14,10 +14,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor
 
-from ..draw import Colour, Pixels, draw_instances, draw_label_map
+from ..draw import Pixels
 from ..errors import UserError
 from .classes import read_classes
-from .samples import true_instances
+from .samples import draw_truth
 
 
 def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:
@@ -58,7 +58,8 @@ def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:
         for batch in batches:
             data = prepare(batch, training=True)
             for image, sample in zip(data["inputs"], data["data_samples"]):
-                yield Path(sample.img_path).name, _draw(_restore(image, prepare, settings), sample, classes, palette)
+                picture = _restore(image, prepare, settings)
+                yield Path(sample.img_path).name, draw_truth(picture, sample, classes, palette)
         epoch += 1
 
 
@@ -69,11 +70,3 @@ def _restore(image: Tensor, prepare: Any, settings: dict[str, Any]) -> Pixels:
     pixels = image.permute(1, 2, 0).round().clamp(0, 255).byte().cpu().numpy()
     is_rgb = settings.get("bgr_to_rgb") or settings.get("rgb_to_bgr")  # both swap, and pictures are read as BGR
     return np.ascontiguousarray(pixels if is_rgb else pixels[..., ::-1])
-
-
-def _draw(picture: Pixels, sample: Any, classes: Sequence[str], palette: Sequence[Colour]) -> Pixels:
-    if "gt_instances" not in sample:
-        return draw_label_map(picture, sample.gt_sem_seg.data[0].cpu().numpy(), classes, palette)
-    shape = picture.shape[0], picture.shape[1]
-    ignored = true_instances(sample.ignored_instances, shape) if "ignored_instances" in sample else None
-    return draw_instances(picture, true_instances(sample.gt_instances, shape), classes, palette, ignored)

@@ -18,8 +18,9 @@ from ..checkpoint import about, find, read_weights, translate
 from ..data_layout import read_categories
 from ..errors import INSTALL_MM, MissingLibraryError, UserError
 from .checkpoint import is_first_here
-from .data import LOADERS, datasets_in, use_own_data
+from .data import LOADERS, use_own_data
 from .launch import check_launcher
+from .tree import datasets_in
 
 
 class OptionAction(DictAction):

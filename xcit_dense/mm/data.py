@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..data_layout import (
 )
 from ..draw import make_palette
 from ..errors import UserError
+from .tree import datasets_in, dicts_in
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -74,7 +75,7 @@ def use_own_data(config: Config, data_root: str, classes: str = "auto", ignore_z
 def describe_data(config: Config) -> list[str]:
     """What there is to know about a config's data and classes, in lines to print."""
     leaf = next(datasets_in(config.train_dataloader))
-    names = list((leaf.get("metainfo") or {}).get("classes") or _default(config, leaf, "METAINFO")["classes"])
+    names = _classes(config, leaf)
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     lines = [f"Classes: {len(names)} ({listed})"]
     if config.get("default_scope") == "mmseg":
@@ -105,14 +106,14 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
         key = (root, leaf.get("ann_file"), *sorted((leaf.get("data_prefix") or {}).items()))
         if key in reports:
             continue
-        classes = list((leaf.get("metainfo") or {}).get("classes") or _default(config, leaf, "METAINFO")["classes"])
+        classes = _classes(config, leaf)
         if leaf.type == "CocoDataset":
             left_out = {} if leaf.get("test_mode") else leaf.get("filter_cfg") or {}
             reports[key] = check_coco(
                 root / leaf.ann_file,
                 root / (leaf.data_prefix.get("img") or ""),
                 classes,
-                masks=any(node.get("with_mask") for node in _dicts(leaf.pipeline)),
+                masks=any(node.get("with_mask") for node in dicts_in(leaf.pipeline)),
                 min_size=left_out.get("min_size", 0),
                 leaves_out_empty=left_out.get("filter_empty_gt", False),
                 limit=limit,
@@ -130,18 +131,6 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
             reports[key] = Report(root, "not checked")
             reports[key].warning("data sets that are neither COCO files nor label pictures", str(leaf.type))
     return list(reports.values())
-
-
-def datasets_in(node: Any) -> Iterator[Any]:
-    """The data sets below a data loader's config, through wrappers and concatenations."""
-    if isinstance(node, list | tuple):
-        for item in node:
-            yield from datasets_in(item)
-    elif isinstance(node, dict):
-        if "data_prefix" in node or "ann_file" in node:
-            yield node
-        else:
-            yield from datasets_in(node.get("dataset") or node.get("datasets"))
 
 
 def _use_coco(config: Config, root: Path, given: list[str] | None) -> None:
@@ -163,7 +152,7 @@ def _use_coco(config: Config, root: Path, given: list[str] | None) -> None:
         _leave_out_masks(config)
     val = layout.splits.get("val", layout.absent_val)
     for name, split in (("val_evaluator", val), ("test_evaluator", layout.splits.get("test", val))):
-        for node in _dicts(config.get(name)):
+        for node in dicts_in(config.get(name)):
             if "ann_file" in node:
                 node.ann_file = str(root / split.annotations)
             if node.get("type") == "CocoMetric":
@@ -222,7 +211,7 @@ def _use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero
             "reduce_zero_label": ignore_zero,
         },
     )
-    for node in _dicts(config._cfg_dict):
+    for node in dicts_in(config._cfg_dict):
         if node.get("type") == "LoadAnnotations":
             node["reduce_zero_label"] = ignore_zero
     _set_classes(config, classes, palette)
@@ -249,7 +238,7 @@ def _set_classes(config: Config, classes: list[str], palette: list[tuple[int, in
             leaf.metainfo = {"classes": tuple(classes), "palette": palette}
     for name, part in config.model.items():
         if name != "rpn_head":  # it tells objects from background
-            for node in _dicts(part):
+            for node in dicts_in(part):
                 if "num_classes" in node:
                     node["num_classes"] = len(classes)
 
@@ -260,7 +249,7 @@ def _leave_out_masks(config: Config) -> None:
         config.model.type = "FasterRCNN"
     for key in ("mask_head", "mask_roi_extractor"):
         config.model.get("roi_head", {}).pop(key, None)
-    for node in _dicts(config._cfg_dict):
+    for node in dicts_in(config._cfg_dict):
         for key in ("with_mask", "pad_mask"):
             if node.get(key):
                 node[key] = False
@@ -268,15 +257,9 @@ def _leave_out_masks(config: Config) -> None:
             node["metric"] = "bbox"
 
 
-def _dicts(node: Any) -> Iterator[Any]:
-    """Every dictionary in a config's part, the part itself included."""
-    if isinstance(node, dict):
-        yield node
-        for value in node.values():
-            yield from _dicts(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _dicts(value)
+def _classes(config: Config, leaf: Any) -> list[str]:
+    """Names of a data set's classes."""
+    return list((leaf.get("metainfo") or {}).get("classes") or _default(config, leaf, "METAINFO")["classes"])
 
 
 def _default(config: Config, leaf: Any, name: str) -> Any:

@@ -17,6 +17,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import cuda
 
 from ..errors import UserError
+from .tree import dicts_in
 
 # What each launcher tells its processes, and how its users start them.
 _LAUNCHERS = {
@@ -117,17 +118,7 @@ def _without_gpus(config: Config) -> AbstractContextManager[Any]:
         "find_unused_parameters": config.get("find_unused_parameters", False),
     }
     config.model_wrapper_cfg = {**wrapper, **(config.get("model_wrapper_cfg") or {}), "device_ids": None}
-    _use_plain_batch_norm(config.get("model"))
-    return mock.patch.object(cuda, "set_device")
-
-
-def _use_plain_batch_norm(part: Any) -> None:
-    """Makes each SyncBN of a model's config BN, whose weights have the same names."""
-    if isinstance(part, dict):
+    for part in dicts_in(config.get("model")):
         if part.get("type") == "SyncBN":
-            part["type"] = "BN"
-        for value in part.values():
-            _use_plain_batch_norm(value)
-    elif isinstance(part, list | tuple):
-        for value in part:
-            _use_plain_batch_norm(value)
+            part["type"] = "BN"  # whose weights have the same names
+    return mock.patch.object(cuda, "set_device")

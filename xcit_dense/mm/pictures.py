@@ -13,9 +13,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, DefaultScope
 
 from ..draw import Colour, Pixels, draw_instances, draw_label_map
+from ..files import absolute
 from ..media import write_picture
 from .classes import read_classes
-from .samples import predicted_instances, true_instances
+from .samples import draw_truth, predicted_instances
 
 
 @HOOKS.register_module(force=True)
@@ -47,7 +48,7 @@ class PicturesHook(Hook):
         """
         dataset = runner.test_dataloader.dataset
         paths = (dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
-        self.root = Path(os.path.commonpath({_absolute(path).parent for path in paths}))
+        self.root = Path(os.path.commonpath({absolute(path).parent for path in paths}))
         scope = DefaultScope.get_current_instance()
         classes, palette = read_classes(dataset.metainfo, {}, scope.scope_name if scope else "mmdet")
         self.classes, self.palette = list(classes), list(palette)
@@ -62,24 +63,16 @@ class PicturesHook(Hook):
             outputs: The samples that the model has filled.
         """
         for sample in outputs:
-            path = _absolute(sample.img_path)
+            path = absolute(sample.img_path)
             sides = list(self._draw(mmcv.imread(path, channel_order="rgb"), sample))
             write_picture(self.directory / path.relative_to(self.root).with_suffix(".jpg"), np.hstack(sides))
 
     def _draw(self, picture: Pixels, sample: Any) -> Iterator[Pixels]:
         """The truth, if it is known, and the prediction; both of one size."""
         names = self.classes, self.palette
+        if "gt_instances" in sample or "gt_sem_seg" in sample:
+            yield draw_truth(picture, sample, *names)
         if "pred_sem_seg" in sample:
-            for labels in filter(None, (sample.get("gt_sem_seg"), sample.pred_sem_seg)):
-                yield draw_label_map(picture, labels.data[0].cpu().numpy(), *names)
-            return
-        if "gt_instances" in sample:
-            shape = picture.shape[0], picture.shape[1]
-            ignored = true_instances(sample.ignored_instances, shape) if "ignored_instances" in sample else None
-            yield draw_instances(picture, true_instances(sample.gt_instances, shape), *names, ignored=ignored)
-        found = predicted_instances(sample.pred_instances)
-        yield draw_instances(picture, found.keep(self.score_thr), *names)
-
-
-def _absolute(path: str) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 (links keep their names)
+            yield draw_label_map(picture, sample.pred_sem_seg.data[0].cpu().numpy(), *names)
+        else:
+            yield draw_instances(picture, predicted_instances(sample.pred_instances).keep(self.score_thr), *names)

@@ -32,9 +32,9 @@ from torch import nn
 
 from ..backbone import XCiT
 from ..deploy import deploy
-from ..draw import Colour, draw_instances, draw_label_map
+from ..draw import Colour, Pixels, draw_instances, draw_label_map
 from ..errors import UserError
-from ..media import FrameWriter, Medium, Pixels, count_frames, read_frames, write_picture
+from ..media import FrameWriter, Medium, count_frames, read_frames, write_picture
 from ..progress import track
 from ..results import make_categories, make_results, read_records, write_record, write_results
 from .classes import read_classes
