@@ -44,6 +44,7 @@ lint: setup
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 demo: config := configs/detection/mask_rcnn_xcit_n12_p8_shapes.py
 demo: OUT ?= work_dirs/demo

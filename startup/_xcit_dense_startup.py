@@ -1,8 +1,8 @@
 """Run at every start of Python, by xcit_dense.pth: keep it small, import nothing.
 
 MMDetection's own scripts import ``mmcv._ext`` before they read a config, so before xcit_dense can be imported. This
-importer waits for that name, and only then brings in :mod:`xcit_dense.mm.operators`, by its path, as its package needs
-torch and is perhaps being imported itself.
+importer waits for that name. Then it loads :mod:`xcit_dense.mm.patches.mmcv_ext` by its path, because importing the
+package ``xcit_dense.mm`` would import the MM libraries, which are perhaps being imported.
 """
 
 import sys
@@ -18,7 +18,7 @@ class _Waiting:
 
             package = find_spec("xcit_dense")
             if package is not None and package.submodule_search_locations:
-                file = f"{package.submodule_search_locations[0]}/mm/operators.py"
+                file = f"{package.submodule_search_locations[0]}/mm/patches/mmcv_ext.py"
                 spec = spec_from_file_location("_xcit_dense_operators", file)
                 assert spec is not None
                 assert spec.loader is not None

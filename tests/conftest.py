@@ -131,7 +131,7 @@ def shapes(tmp_path_factory):
     """A small data set of shapes: 8 training and 4 held-out pictures of 96 pixels."""
     pytest.importorskip("pycocotools", reason="the shapes data set needs pycocotools")
     pytest.importorskip("shapely", reason="the shapes data set needs shapely")
-    from xcit_dense.data import write_shapes
+    from xcit_dense.datasets.shapes import write_shapes
 
     return write_shapes(tmp_path_factory.mktemp("data") / "shapes", train=8, val=4, size=96)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from xcit_dense import XCiT, deploy
-from xcit_dense.checkpoint import load_weights
 from xcit_dense.errors import UserError
+from xcit_dense.models.pretrained import load_weights
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 300))
 SIZES = st.one_of(

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from xcit_dense import VARIANTS, XCiT
-from xcit_dense.variants import Variant, get_variant, unknown_name, variant_name
+from xcit_dense.errors import did_you_mean
+from xcit_dense.variants import Variant, get_variant, variant_name
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_an_unknown_variant_is_answered_with_all_names_and_the_nearest(user_erro
 
 
 def test_no_nearest_name_is_offered_where_none_is_near():
-    sentence = unknown_name("fruit", "zzz", ["apple", "pear"])
+    sentence = did_you_mean("fruit", "zzz", ["apple", "pear"])
     assert sentence == "No fruit is called 'zzz'. Valid names: apple, pear."
 
 

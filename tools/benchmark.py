@@ -18,8 +18,9 @@ import torch
 from xcit_dense.benchmark.contenders import CONTENDERS, choose
 from xcit_dense.benchmark.options import DTYPES, Options, Size
 from xcit_dense.benchmark.race import Result, measure
-from xcit_dense.cli import choose_device
-from xcit_dense.errors import UserError, exit_with_sentence
+from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.cli.options import choose_device
+from xcit_dense.errors import UserError
 from xcit_dense.variants import get_variant
 
 

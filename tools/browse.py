@@ -6,8 +6,9 @@ Ground truth is drawn over each picture. DIR must be empty or not there.
 from itertools import islice
 from pathlib import Path
 
-from xcit_dense.cli import add_data_root, add_own_data, make_config_parser
-from xcit_dense.errors import UserError, exit_with_sentence
+from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.cli.options import add_data_root, add_own_data, make_config_parser
+from xcit_dense.errors import UserError
 
 
 @exit_with_sentence
@@ -26,15 +27,16 @@ def main() -> None:
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out} is not an empty directory; name another.")
 
-    from xcit_dense.media import write_picture
-    from xcit_dense.mm.browse import browse
-    from xcit_dense.mm.config import check_config, load_config
+    from xcit_dense.media.images import write_image
+    from xcit_dense.mm.config.checks import check_config
+    from xcit_dense.mm.config.load import load_config
+    from xcit_dense.mm.inference.browse import browse
 
     config = load_config(args.config, args.cfg_options, args.data_root, args.classes, args.ignore_zero)
     check_config(config, ("train_dataloader",), weights=False)
     for number, (name, drawing) in enumerate(islice(browse(config, args.seed), args.number), start=1):
         path = args.out / f"{number:04d}_{Path(name).stem}.jpg"
-        write_picture(path, drawing)
+        write_image(path, drawing)
         print(path, flush=True)
 
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from xcit_dense.cli import find_checkpoint
-from xcit_dense.errors import exit_with_sentence
+from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.cli.options import find_checkpoint
 
 
 @exit_with_sentence
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="keep neck and heads; by default the backbone alone")
     args = parser.parse_args()
 
-    from xcit_dense.convert import convert_checkpoint
+    from xcit_dense.models.convert import convert_checkpoint
 
     report = convert_checkpoint(find_checkpoint(args.checkpoint), args.out, args.whole)
     print(f"{args.out}: {report}")

@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from xcit_dense import VARIANTS
-from xcit_dense.errors import UserError, exit_with_sentence
-from xcit_dense.zoo import FAMILIES, SCHEME, TIMM, ZOO, Family, Weights, expand
+from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.errors import UserError
+from xcit_dense.weights.zoo import FAMILIES, SCHEME, TIMM, ZOO, Family, Weights, expand
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKERS = "<!-- model table -->\n", "<!-- end of model table -->\n"

@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from xcit_dense.errors import exit_with_sentence
+from xcit_dense.cli.exit import exit_with_sentence
 
 
 @exit_with_sentence
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="picks the pictures")
     arguments = parser.parse_args()
 
-    from xcit_dense.data import write_shapes
+    from xcit_dense.datasets.shapes import write_shapes
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     write_shapes(**vars(arguments))

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xcit_dense.cli import add_launcher, find_checkpoint, make_config_parser, make_device_parser, set_local_rank
-from xcit_dense.errors import UserError, exit_with_sentence
+from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.cli.options import add_launcher, find_checkpoint, make_config_parser, make_device_parser, set_local_rank
+from xcit_dense.errors import UserError
 
 if TYPE_CHECKING:
-    from xcit_dense.mm.predict import Summary
+    from xcit_dense.mm.inference.predict import Summary
 
 
 @exit_with_sentence
@@ -34,10 +35,11 @@ def main() -> None:
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr {args.score_thr} is not a score; write a number from 0 to 1.")
 
-    from xcit_dense.media import find_media
-    from xcit_dense.mm.config import check_config, load_config
-    from xcit_dense.mm.launch import leave
-    from xcit_dense.mm.predict import join, make_predictor, reserve, run
+    from xcit_dense.media.inputs import find_media
+    from xcit_dense.mm.config.checks import check_config
+    from xcit_dense.mm.config.load import load_config
+    from xcit_dense.mm.inference.predict import join, make_predictor, reserve, run
+    from xcit_dense.mm.runtime.launch import leave
 
     set_local_rank(args)
     config = load_config(args.config, args.cfg_options)

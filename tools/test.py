@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xcit_dense.cli import find_checkpoint, make_config, make_parser
-from xcit_dense.errors import UserError, exit_with_sentence
-from xcit_dense.files import whole
+from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.cli.options import find_checkpoint, make_config, make_parser
+from xcit_dense.errors import UserError
+from xcit_dense.utils.files import atomic_write
 
 
 @exit_with_sentence
@@ -33,7 +34,7 @@ def main() -> None:
     config.load_from = find_checkpoint(args.weights)
     config.resume = False  # that of a training's own config may have gone on from another
     if args.show_dir:
-        add_hook(config, type="PicturesHook", directory=str(args.show_dir.resolve()))
+        add_hook(config, type="DrawImagesHook", directory=str(args.show_dir.resolve()))
     if args.tta:
         augment(config)
     config.pop("strategy", None)  # what shards a model to train it
@@ -41,7 +42,7 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
 
-    from xcit_dense.mm.launch import leave, make_runner
+    from xcit_dense.mm.runtime.launch import leave, make_runner
 
     metrics = make_runner(config).test()
     if is_main_process():
@@ -82,7 +83,7 @@ def write_json(path: Path, metrics: dict[str, float]) -> None:
     """Writes the metrics whole or not at all."""
     # MMSegmentation's are NumPy's numbers; that of a class without ground truth is none.
     numbers = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(numbers, indent=2) + "\n")
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from xcit_dense.cli import add_own_data, find_checkpoint, make_config, make_parser
-from xcit_dense.data_check import SAMPLE
-from xcit_dense.errors import UserError, exit_with_sentence
-from xcit_dense.work_dir import last_whole_checkpoint
+from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.cli.options import add_own_data, find_checkpoint, make_config, make_parser
+from xcit_dense.datasets.checks import SAMPLE
+from xcit_dense.errors import UserError
+from xcit_dense.weights.work_dir import last_intact_checkpoint
 
 
 @exit_with_sentence
@@ -32,21 +33,21 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from xcit_dense.mm.checkpoint import is_first_here
-    from xcit_dense.mm.config import scale_rate
-    from xcit_dense.mm.launch import leave, make_runner
+    from xcit_dense.mm.config.load import scale_rate
+    from xcit_dense.mm.runtime.launch import leave, make_runner
+    from xcit_dense.utils.ranks import is_local_rank_zero
 
     config = make_config(args, ("train_dataloader", "val_dataloader"), weights=not args.check_data)
     if args.auto_scale_lr or args.batch is not None:
         scale_rate(config, args.batch)
     checkpoint = None
     if args.resume:
-        checkpoint = last_whole_checkpoint(config.work_dir) if args.resume == "auto" else find_checkpoint(args.resume)
-        if checkpoint is None and is_first_here():
+        checkpoint = last_intact_checkpoint(config.work_dir) if args.resume == "auto" else find_checkpoint(args.resume)
+        if checkpoint is None and is_local_rank_zero():
             print(f"No whole checkpoint in {config.work_dir} to go on from; training begins.", flush=True)
     # A label that is no class ends a training of segmentation on any data; that of COCO's format is read anyway.
     if args.classes or args.check_data or (args.data_root and config.default_scope == "mmseg"):
-        if is_first_here():
+        if is_local_rank_zero():
             check(config, None if args.check_data else SAMPLE, own=args.classes is not None)
         if args.check_data:
             return
@@ -68,7 +69,7 @@ def check(config: Any, limit: int | None, own: bool) -> None:
     Raises:
         UserError: A training would fail or learn something wrong.
     """
-    from xcit_dense.mm.data import check_data, describe_data
+    from xcit_dense.mm.config.own_data import check_data, describe_data
 
     print(*describe_data(config), sep="\n")
     reports = check_data(config, ("train_dataloader", "val_dataloader"), limit)

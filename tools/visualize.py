@@ -8,8 +8,9 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from xcit_dense.cli import choose_device, find_checkpoint
-from xcit_dense.errors import UserError, exit_with_sentence
+from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.cli.options import choose_device, find_checkpoint
+from xcit_dense.errors import UserError
 
 
 @exit_with_sentence
@@ -41,7 +42,7 @@ def main() -> None:
 
     import torch
 
-    from xcit_dense.visualize import PictureError, load_backbone, visualize
+    from xcit_dense.visualization.features import ImageError, load_backbone, visualize
 
     backbone, random = load_backbone(find_checkpoint(args.weights), args.variant)
     backbone.to("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
@@ -50,7 +51,7 @@ def main() -> None:
         try:
             for drawn in visualize(backbone, path, args.out, args.size, args.block, random):
                 print(drawn, flush=True)
-        except PictureError as error:
+        except ImageError as error:
             unread.append(str(error))
     if unread:
         raise UserError(" ".join(unread))

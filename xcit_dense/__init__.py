@@ -1,15 +1,57 @@
 """XCiT for dense prediction: the backbone, its pyramid and its published weights.
 
-Importing this package needs torch and timm alone. ``import xcit_dense.mm`` registers the backbone in MMDetection and
-MMSegmentation.
+``from xcit_dense import XCiT`` needs torch and timm. ``import xcit_dense`` alone imports neither of them: each public
+name is imported at its first use. ``import xcit_dense.mm`` registers the backbone in MMDetection and MMSegmentation.
+
+The folders, from bottom to top; each imports only from those before it:
+
+- ``utils``: atomic file writes, progress, tables, ranks.
+- ``ops``, ``weights``: numbers without architecture; checkpoint files and published names.
+- ``models``: XCiT, its blocks and its pyramid.
+- ``inference``: models that only predict. Beside it ``datasets``, ``media`` and ``visualization``.
+- ``mm``: everything that touches MMEngine, MMCV, MMDetection and MMSegmentation.
+- ``cli``, ``benchmark``: command lines and measurements.
 """
 
-from .backbone import XCiT
-from .checkpoint import load_weights
-from .deploy import deploy
-from .variants import VARIANTS
-from .zoo import list_weights
+from __future__ import annotations
 
-__all__ = ["VARIANTS", "XCiT", "__version__", "deploy", "list_weights", "load_weights"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from xcit_dense import moved
+
+if TYPE_CHECKING:
+    from xcit_dense.errors import UserError
+    from xcit_dense.inference.deploy import deploy
+    from xcit_dense.models.pretrained import load_weights
+    from xcit_dense.models.xcit import XCiT
+    from xcit_dense.variants import VARIANTS
+    from xcit_dense.weights.zoo import list_weights
+
+__all__ = ["VARIANTS", "UserError", "XCiT", "__version__", "deploy", "list_weights", "load_weights"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "VARIANTS": "xcit_dense.variants",
+    "UserError": "xcit_dense.errors",
+    "XCiT": "xcit_dense.models.xcit",
+    "deploy": "xcit_dense.inference.deploy",
+    "list_weights": "xcit_dense.weights.zoo",
+    "load_weights": "xcit_dense.models.pretrained",
+}
+"""The module of each public name."""
+
+moved.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

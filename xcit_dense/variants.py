@@ -6,11 +6,9 @@ A name says width, depth and patch size: ``small_12_p16`` is 384 channels wide, 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .errors import UserError
+from xcit_dense.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,7 @@ def get_variant(name: str) -> Variant:
     try:
         return VARIANTS[name.removeprefix("xcit_")]
     except KeyError:
-        raise UserError(unknown_name("XCiT variant", name, VARIANTS)) from None
-
-
-def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
-    """The sentence that rejects ``name``: the nearest valid name, if one is near, and all of them."""
-    valid = list(valid)
-    nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"No {kind} is called {name!r}.{hint} Valid names: {', '.join(valid)}."
+        raise UserError(did_you_mean("XCiT variant", name, VARIANTS)) from None
 
 
 def variant_name(embed_dim: int, depth: int, patch_size: int) -> str | None:

@@ -4,7 +4,7 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="WholeCheckpointHook", interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type="AtomicCheckpointHook", interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
 custom_hooks = [

@@ -284,7 +284,7 @@ def changes(read):
 @pytest.fixture(scope="session")
 def starts_from(read):
     """The published weights that a config starts from, None for random ones."""
-    from xcit_dense.zoo import SCHEME, ZOO
+    from xcit_dense.weights.zoo import SCHEME, ZOO
 
     def weights(path):
         backbone = read(path).model.backbone

@@ -16,8 +16,8 @@ import xcit_dense.mm  # noqa: F401  isort: skip
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from xcit_dense import VARIANTS
-from xcit_dense.data import CLASSES, PALETTE
-from xcit_dense.mm.config import load_config
+from xcit_dense.datasets.shapes import CLASSES, PALETTE
+from xcit_dense.mm.config.load import load_config
 
 DIRECTORY = Path(__file__).parents[2] / "configs" / "detection"
 LEAVES = sorted(DIRECTORY.glob("*.py"))

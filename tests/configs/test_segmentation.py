@@ -20,8 +20,8 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import PixelData
 
 from xcit_dense import VARIANTS
-from xcit_dense.data import PALETTE, SEGMENTATION_CLASSES
-from xcit_dense.mm.config import load_config
+from xcit_dense.datasets.shapes import PALETTE, SEGMENTATION_CLASSES
+from xcit_dense.mm.config.load import load_config
 
 DIRECTORY = Path(__file__).parents[2] / "configs" / "segmentation"
 LEAVES = sorted(DIRECTORY.glob("*.py"))

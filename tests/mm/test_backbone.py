@@ -15,7 +15,7 @@ from mmengine.runner import load_checkpoint
 import xcit_dense
 import xcit_dense.mm
 from xcit_dense.errors import MissingLibraryError
-from xcit_dense.mm.checkpoint import locate_once
+from xcit_dense.mm.distributed import locate_once
 
 LIBRARIES = ["mmdet", "mmseg"]
 CONFIG = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"

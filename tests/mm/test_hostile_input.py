@@ -18,7 +18,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-from xcit_dense.mm.config import check_config, load_config
+from xcit_dense.mm.config.checks import check_config
+from xcit_dense.mm.config.load import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MASK_RCNN = CONFIGS / "detection/mask_rcnn_xcit_n12_p8_shapes.py"

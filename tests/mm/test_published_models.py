@@ -16,8 +16,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 
 import xcit_dense.mm  # noqa: F401
-from xcit_dense import XCiT, zoo
-from xcit_dense.checkpoint import load_weights
+from xcit_dense import XCiT
+from xcit_dense.models.pretrained import load_weights
+from xcit_dense.weights import zoo
 
 MODELS = Path(__file__).parents[2] / "configs/_base_/models"
 VARIANT, WIDTH = "nano_12_p16", 128

@@ -26,9 +26,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from mmengine.runner import BaseLoop, load_state_dict
 
-from xcit_dense.mm import operators
-from xcit_dense.mm.hooks import CheckWeightsHook
-from xcit_dense.safe_load import read_file
+from xcit_dense.mm.hooks.weight_check import CheckWeightsHook
+from xcit_dense.mm.patches import mmcv_ext as operators
+from xcit_dense.weights.safe_load import read_file
 
 PAGE = Path(__file__).parents[2] / "docs/troubleshooting.md"
 QUOTES = re.findall(r"^> `(.+)`$", PAGE.read_text(), re.MULTILINE)

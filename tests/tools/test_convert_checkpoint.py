@@ -11,7 +11,8 @@ from safetensors import safe_open
 from torch import nn
 
 from xcit_dense import XCiT
-from xcit_dense.checkpoint import load_weights, read_weights
+from xcit_dense.models.pretrained import load_weights
+from xcit_dense.weights.read import read_weights
 
 TOOL = Path(__file__).parents[2] / "tools/convert_checkpoint.py"
 

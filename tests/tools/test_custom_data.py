@@ -17,7 +17,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
-from xcit_dense.zoo import ZOO
+from xcit_dense.weights.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("floor", "nut", "bolt", "washer")  # not those of the configs, nor as many
@@ -166,8 +166,8 @@ def test_faulty_data_ends_the_run_before_it_writes_anything(python, tools, shape
     [("Detection", "detection/mask_rcnn_xcit_s12_1x.py"), ("Segmentation", "segmentation/upernet_xcit_s12.py")],
 )
 def test_the_options_for_the_real_training_fit_its_config_and_each_other(section, path):
-    from xcit_dense.cli import make_config_parser
-    from xcit_dense.mm.config import load_config
+    from xcit_dense.cli.options import make_config_parser
+    from xcit_dense.mm.config.load import load_config
 
     text = sections()[section]
     assert f"configs/{path}" in text

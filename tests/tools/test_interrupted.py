@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 
-from xcit_dense.work_dir import last_whole_checkpoint
+from xcit_dense.weights.work_dir import last_intact_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +123,7 @@ def test_a_detector_killed_in_an_epoch_goes_on_with_the_losses_of_one_that_was_n
         finally:
             os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    saved = last_whole_checkpoint(work_dir)
+    saved = last_intact_checkpoint(work_dir)
     assert saved.name in ("iter_3.pth", "iter_6.pth")
     before = len(records(work_dir))
     python(*command("detection", work_dir))
@@ -150,7 +150,7 @@ def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped, records, 
     assert status == 128 + signal.SIGTERM, output[-3000:]
     assert f"No whole checkpoint in {work_dir} to go on from; training begins." in output
     (line,) = [line for line in output.splitlines() if "Stopped by SIGTERM" in line]
-    saved = last_whole_checkpoint(work_dir)
+    saved = last_intact_checkpoint(work_dir)
     assert f"{saved}; --resume goes on from there." in line
     assert "Traceback" not in output
     assert read(saved)["meta"]["iter"] == records(work_dir)[-1]["step"] >= 4
@@ -159,7 +159,7 @@ def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped, records, 
 def test_it_goes_on_with_the_losses_of_a_training_that_nobody_stopped(stopped, begin, undisturbed, records):
     """A file cut short beside the checkpoint, as other tools leave it, changes nothing."""
     work_dir, *_ = stopped
-    saved = last_whole_checkpoint(work_dir)
+    saved = last_intact_checkpoint(work_dir)
     (work_dir / "iter_9.pth").write_bytes(saved.read_bytes()[:100_000])
     (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_9.pth"))
     child = begin("segmentation", work_dir)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xcit_dense import VARIANTS
-from xcit_dense.zoo import ZOO
+from xcit_dense.weights.zoo import ZOO
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 

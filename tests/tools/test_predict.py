@@ -207,7 +207,7 @@ def test_help_keeps_the_lines_of_its_text(predict, capsys):
 
 @pytest.mark.slow
 def test_a_name_of_the_zoo_and_a_picture_that_cannot_be_read(predict, weights, tmp_path, monkeypatch, capsys):
-    from xcit_dense.zoo import ZOO
+    from xcit_dense.weights.zoo import ZOO
 
     name, config = "ade20k/sem_fpn/tiny_12_p16", ROOT / "configs/segmentation/sem_fpn_xcit_t12.py"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

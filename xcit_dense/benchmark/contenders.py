@@ -11,13 +11,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..backbone import XCiT
-from ..deploy import deploy
-from ..errors import UserError
-from ..pyramid import make_levels
-from ..variants import get_variant, unknown_name
-from ..xca import XCA, Form
-from .options import Options
+from xcit_dense.benchmark.options import Options
+from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.inference.deploy import deploy
+from xcit_dense.models.pyramid import make_levels
+from xcit_dense.models.xca import XCA, Form
+from xcit_dense.models.xcit import XCiT
+from xcit_dense.variants import get_variant
 
 State = dict[str, Tensor]
 
@@ -97,7 +97,7 @@ def choose(names: str | None, train: bool) -> tuple[str, ...]:
     chosen = fitting if names is None else tuple(dict.fromkeys(names.split(",")))
     for name in chosen:
         if name not in fitting:
-            raise UserError(unknown_name(f"contender in {'training' if train else 'inference'}", name, fitting))
+            raise UserError(did_you_mean(f"contender in {'training' if train else 'inference'}", name, fitting))
     return chosen
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..variants import get_variant
-from .meters import clock
-from .options import DTYPES, Options, Size
+from xcit_dense.benchmark.meters import clock
+from xcit_dense.benchmark.options import DTYPES, Options, Size
+from xcit_dense.variants import get_variant
 
 
 class Product(NamedTuple):

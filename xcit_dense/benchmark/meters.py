@@ -15,9 +15,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..variants import get_variant
-from ..xca import XCA, Form
-from .options import Options, Size
+from xcit_dense.benchmark.options import Options, Size
+from xcit_dense.models.xca import XCA, Form
+from xcit_dense.variants import get_variant
 
 
 def clock(run: Callable[[], object], device: str) -> float:

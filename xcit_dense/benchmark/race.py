@@ -11,11 +11,11 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
-from .contenders import CONTENDERS, make
-from .floor import Floor
-from .meters import clock, count_attention, count_multiply_adds, count_peak_bytes, count_saved_bytes
-from .options import Options, Size
+from xcit_dense.benchmark.contenders import CONTENDERS, make
+from xcit_dense.benchmark.floor import Floor
+from xcit_dense.benchmark.meters import clock, count_attention, count_multiply_adds, count_peak_bytes, count_saved_bytes
+from xcit_dense.benchmark.options import Options, Size
+from xcit_dense.errors import UserError
 
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
 """How far a contender may be from the literal form in fp32: root mean square, in standard deviations."""

@@ -17,10 +17,10 @@ import timm
 import torch
 from torch.utils import collect_env
 
-from ..errors import MissingLibraryError
-from ..files import whole
-from .options import Options
-from .race import TOLERANCES, Result
+from xcit_dense.benchmark.options import Options
+from xcit_dense.benchmark.race import TOLERANCES, Result
+from xcit_dense.errors import MissingLibraryError
+from xcit_dense.utils.files import atomic_write
 
 try:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ def write_json(path: Path, options: Options, results: Sequence[Result]) -> None:
         "tolerance": TOLERANCES[options.dtype],
         "results": [asdict(result) for result in results],
     }
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -121,5 +121,5 @@ def _plot(path: Path, what: str, lines: dict[str, list[float]], results: Sequenc
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part)

@@ -1,19 +1,15 @@
-"""XCiT in MMDetection and MMSegmentation.
+"""XCiT in MMDetection and MMSegmentation: the module that configs import.
 
-Importing this module registers what configs name: the backbone ``XCiT``, the optimizer wrapper
-``AutoAmpOptimWrapper``, its constructor ``XCiTLayerDecay``, the strategy ``XCiTFSDPStrategy``, and the hooks
-``LearningCurveHook``, ``CheckWeightsHook``, ``DeployHook``, ``ProgressHook``, ``ReproducibleHook``, ``PicturesHook``,
-``ShortHistoryHook`` and ``WholeCheckpointHook``. It also makes MMEngine read checkpoints without executing what a
-pickle can hold, and mmcv name the pictures that it cannot read. Configs import it themselves, by
-``custom_imports = dict(imports=['xcit_dense.mm'])``.
+``custom_imports = dict(imports=['xcit_dense.mm'])`` registers everything that configs name. It also applies the
+patches of :mod:`xcit_dense.mm.patches` to the MM libraries.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-from ..errors import INSTALL_MM, MissingLibraryError
-from . import operators
+from xcit_dense.errors import INSTALL_MM, MissingLibraryError
+from xcit_dense.mm.patches import mmcv_ext
 
 if find_spec("mmengine") is None or find_spec("mmcv") is None:
     raise MissingLibraryError(
@@ -21,20 +17,18 @@ if find_spec("mmengine") is None or find_spec("mmcv") is None:
         f"write {INSTALL_MM}."
     )
 # Before anything imports mmcv's operators.
-operators.install()
+mmcv_ext.install()
 
-from . import backbone, checkpoint, checkpointing, hooks, loading, optim, pictures, progress, reproduce, strategies  # noqa: E402
-
-__all__ = [
-    "backbone",
-    "checkpoint",
-    "checkpointing",
-    "hooks",
-    "loading",
-    "operators",
-    "optim",
-    "pictures",
-    "progress",
-    "reproduce",
-    "strategies",
-]
+from xcit_dense.mm import backbone, loading  # noqa: E402, F401
+from xcit_dense.mm.hooks import (  # noqa: E402, F401
+    checkpointing,
+    deploy,
+    draw_images,
+    history,
+    learning_curve,
+    progress,
+    reproducible,
+    weight_check,
+)
+from xcit_dense.mm.patches import checkpoint_loading  # noqa: E402, F401
+from xcit_dense.mm.runtime import fsdp, optim  # noqa: E402, F401

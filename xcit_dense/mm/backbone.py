@@ -13,11 +13,10 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import update_init_info
 from mmengine.registry import MODELS
 
-from .. import backbone
-from ..checkpoint import load_weights
-from ..errors import UserError
-from ..variants import unknown_name
-from .checkpoint import locate_once
+from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.mm.distributed import locate_once
+from xcit_dense.models import xcit as backbone
+from xcit_dense.models.pretrained import load_weights
 
 
 class XCiT(backbone.XCiT, BaseModule):
@@ -26,7 +25,7 @@ class XCiT(backbone.XCiT, BaseModule):
     Args:
         *args: As for :class:`xcit_dense.XCiT`.
         init_cfg: MM initialisation. ``dict(type='Pretrained', checkpoint=...)`` takes a file or address in any
-            published dialect, or ``xcit://NAME`` (see :mod:`xcit_dense.zoo`).
+            published dialect, or ``xcit://NAME`` (see :mod:`xcit_dense.weights.zoo`).
         **kwargs: As for :class:`xcit_dense.XCiT`.
 
     Raises:
@@ -37,7 +36,7 @@ class XCiT(backbone.XCiT, BaseModule):
         known = signature(backbone.XCiT).parameters
         for name in kwargs:
             if name not in known:
-                raise UserError(unknown_name("argument of XCiT", name, [*known, "init_cfg"]))
+                raise UserError(did_you_mean("argument of XCiT", name, [*known, "init_cfg"]))
         super().__init__(*args, **kwargs)
         self.init_cfg = init_cfg
 

@@ -10,7 +10,7 @@ from mmcv.transforms import loading
 from mmengine.registry import TRANSFORMS
 from PIL import Image
 
-from ..errors import UserError
+from xcit_dense.errors import UserError
 
 
 @TRANSFORMS.register_module(force=True)

@@ -1,0 +1,123 @@
+"""What the command lines share, and how they end on mistakes."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("mmengine", reason="MMEngine is not installed")
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+from xcit_dense.cli.options import choose_device, make_config, make_parser
+
+SHAPES = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """Puts back what a run tells its libraries by environment variables."""
+    for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Parses a command line, given to the process."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tool", *map(str, arguments)])
+        return make_parser("A tool.").parse_args()
+
+    return run
+
+
+@pytest.fixture
+def configured(parse, shapes):
+    """Makes the config that a command line describes, on the shapes data set."""
+
+    def make(*arguments):
+        return make_config(parse(SHAPES, "--data-root", shapes, *arguments), ("train_dataloader",))
+
+    return make
+
+
+def test_options_have_the_types_of_their_values(parse):
+    args = parse("c.py", "--cfg-options", "a.b=1", "a.c=[(1,2)]", "d=None", "e=x", "f=0.5", "g=True")
+    assert args.cfg_options == {"a.b": 1, "a.c": [(1, 2)], "d": None, "e": "x", "f": 0.5, "g": True}
+
+
+def test_nothing_but_the_config_is_required(parse):
+    args = parse("c.py")
+    assert (args.config, args.data_root, args.work_dir, args.cfg_options) == ("c.py", None, None, {})
+    assert (args.launcher, args.device) == ("none", "auto")
+
+
+@pytest.mark.parametrize("option", ["--local-rank", "--local_rank"])
+def test_the_launchers_rank_reaches_the_libraries(configured, option):
+    configured(f"{option}=3")
+    assert os.environ["LOCAL_RANK"] == "3"
+
+
+def test_a_rank_in_the_environment_wins(configured, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    configured("--local-rank=3")
+    assert os.environ["LOCAL_RANK"] == "5"
+
+
+def test_cpu_hides_the_gpus_before_the_libraries_look(parse):
+    parse("c.py", "--device", "cpu")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_auto_leaves_the_gpus_visible(parse):
+    parse("c.py")
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_cuda_is_refused_only_where_there_is_none(monkeypatch, user_error, present):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
+    if present:
+        choose_device("cuda")
+    else:
+        with user_error("--device cuda", torch.__version__, "--device cpu"):
+            choose_device("cuda")
+
+
+def test_an_unknown_device_is_a_usage_error(parse, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse("c.py", "--device", "tpu")
+    assert caught.value.code == 2
+    assert "'tpu'" in capsys.readouterr().err
+
+
+def test_the_work_directory_is_named_after_the_config(configured):
+    assert configured().work_dir == f"work_dirs/{SHAPES.stem}"
+    assert configured("--cfg-options", "work_dir=mine").work_dir == "mine"
+    assert configured("--work-dir", "yours", "--cfg-options", "work_dir=mine").work_dir == "yours"
+
+
+def test_the_launcher_reaches_the_runner(configured, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert configured("--launcher", "pytorch").launcher == "pytorch"
+    assert configured().launcher == "none"
+
+
+def test_slurm_says_which_process_of_its_machine_this_is(configured, monkeypatch):
+    for name, value in {"PROCID": "9", "NTASKS": "16", "NODELIST": "node[1-2]", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    configured("--launcher", "slurm")
+    assert os.environ["LOCAL_RANK"] == "0"
+
+
+def test_a_launcher_that_started_nothing_is_refused(configured, user_error):
+    with user_error("--launcher pytorch", "torchrun"):
+        configured("--launcher", "pytorch")
+
+
+def test_the_config_is_checked(parse, tmp_path, user_error):
+    with user_error("No data directory", tmp_path / "gone"):
+        make_config(parse(SHAPES, "--data-root", tmp_path / "gone"), ("train_dataloader",))

@@ -1,0 +1,8 @@
+"""Configs: read, pointed at data, checked.
+
+Imports nothing of ``mm`` but ``patches``. A new check of a config goes into ``checks.py``.
+"""
+
+from xcit_dense.moved import old_names
+
+__getattr__ = old_names("mm.config")

@@ -1,0 +1,41 @@
+"""The processes of a run, and the models inside what distributes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine import dist
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import nn
+
+from xcit_dense.utils.ranks import is_local_rank_zero
+from xcit_dense.weights.resolve import find
+
+
+def locate_once(checkpoint: str) -> Path:
+    """:func:`xcit_dense.weights.resolve.find` for several processes: one of each machine downloads, others wait.
+
+    Args:
+        checkpoint: As for :func:`xcit_dense.load_weights`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: As :func:`xcit_dense.weights.resolve.find`.
+    """
+    if is_local_rank_zero():
+        find(checkpoint)
+    dist.barrier()
+    return find(checkpoint)
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model inside what MMEngine wraps around it, to distribute it or to augment its tests.
+
+    Args:
+        model: The model, wrapped or not.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.get_submodule("module")
+    return model

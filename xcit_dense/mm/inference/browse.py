@@ -1,0 +1,72 @@
+"""What a training really sees: pictures and ground truth after augmentation, padded as in their batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, set_random_seed
+from torch import Tensor
+
+from xcit_dense.errors import UserError
+from xcit_dense.mm.inference.classes import read_classes
+from xcit_dense.mm.inference.samples import draw_truth
+from xcit_dense.structures import Pixels
+
+
+def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:
+    """Draws the training's pictures, one after the other, without end.
+
+    They are what the model gets: loaded, augmented, put into batches, and padded with what pads them there. Only the
+    normalisation is undone, and the order of the channels.
+
+    Args:
+        config: A whole config, checked.
+        seed: Of the order and of the augmentation. The first batches of a training differ, as it draws numbers for
+            its weights before.
+
+    Yields:
+        The name of the picture's file, and the drawing.
+
+    Raises:
+        UserError: The config has no data to train on, or the classes have no names.
+    """
+    init_default_scope(config.default_scope)
+    if "train_dataloader" not in config:
+        raise UserError("The config has no train_dataloader; take one of configs/_base_/datasets into its _base_.")
+    set_random_seed(seed)
+    # In this process, so that the seed says all.
+    loader = {**deepcopy(config.train_dataloader), "num_workers": 0, "persistent_workers": False}
+    loader.pop("prefetch_factor", None)
+    batches = Runner.build_dataloader(loader, seed=seed)
+    if not len(batches):
+        raise UserError("The training has no pictures; check the data set's ann_file, data_prefix and filter_cfg.")
+    settings = config.model.get("data_preprocessor") or config.data_preprocessor
+    prepare = import_module(f"{config.default_scope}.registry").MODELS.build(settings)
+    meta = {key: value for key, value in batches.dataset.metainfo.items() if value is not None}
+    classes, palette = read_classes(meta, {}, config.default_scope)
+    epoch = 0
+    while True:
+        if hasattr(batches.sampler, "set_epoch"):  # an endless one has not
+            batches.sampler.set_epoch(epoch)
+        for batch in batches:
+            data = prepare(batch, training=True)
+            for image, sample in zip(data["inputs"], data["data_samples"]):
+                picture = _restore(image, prepare, settings)
+                yield Path(sample.img_path).name, draw_truth(picture, sample, classes, palette)
+        epoch += 1
+
+
+def _restore(image: Tensor, prepare: Any, settings: dict[str, Any]) -> Pixels:
+    """A picture (3, H, W) of a batch, as it was before its normalisation; (H, W, 3), RGB."""
+    if settings.get("mean") is not None:
+        image = image * prepare.std + prepare.mean
+    pixels = image.permute(1, 2, 0).round().clamp(0, 255).byte().cpu().numpy()
+    is_rgb = settings.get("bgr_to_rgb") or settings.get("rgb_to_bgr")  # both swap, and pictures are read as BGR
+    return np.ascontiguousarray(pixels if is_rgb else pixels[..., ::-1])

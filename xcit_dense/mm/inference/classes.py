@@ -1,0 +1,52 @@
+"""Names and colours of classes, from whoever knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from xcit_dense.errors import UserError
+from xcit_dense.structures import Colour
+from xcit_dense.visualization.draw import make_palette
+
+
+def read_classes(
+    dataset_meta: dict[str, Any], dataset: dict[str, Any], scope: str, count: int = 1
+) -> tuple[Sequence[str], Sequence[Colour]]:
+    """Names and colours of the classes: the checkpoint's, else those of the config, else those of its data set's class.
+
+    Args:
+        dataset_meta: That of the checkpoint, maybe empty.
+        dataset: The config of a data set.
+        scope: ``'mmdet'`` or ``'mmseg'``.
+        count: How many the model tells apart. Who names fewer is not asked.
+
+    Returns:
+        Names, and a colour for each.
+
+    Raises:
+        UserError: Nobody knows the names.
+    """
+    known = import_module(f"{scope}.registry").DATASETS.get(dataset.get("type")) if "type" in dataset else None
+    own = _lower(dataset.get("metainfo") or {})
+    most: Sequence[str] = []
+    for meta in (_lower(dataset_meta), own if own.get("classes") else _lower(getattr(known, "METAINFO", {}))):
+        classes = meta.get("classes") or []
+        classes = [classes] if isinstance(classes, str) else list(classes)
+        if len(classes) >= count:
+            palette = meta.get("palette")
+            if not isinstance(palette, list | tuple) or len(palette) < len(classes):
+                palette = make_palette(len(classes))
+            return classes, [(int(red), int(green), int(blue)) for red, green, blue in palette]
+        most = max(most, classes, key=len)
+    named = f"more than {len(most)} of the model's {count} classes" if most else "the classes"
+    raise UserError(
+        f"Neither the checkpoint nor the config names {named}; write metainfo = dict(classes=...) in the config's "
+        "test_dataloader.dataset."
+    )
+
+
+def _lower(meta: dict[str, Any]) -> dict[str, Any]:
+    # Older versions of the libraries write the keys in capitals.
+    return {key.lower(): value for key, value in meta.items()}

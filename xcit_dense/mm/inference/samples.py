@@ -1,0 +1,48 @@
+"""What the libraries' samples hold: predicted objects as arrays, and the ground truth drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from xcit_dense.structures import Colour, Instances, Pixels
+from xcit_dense.visualization.draw import draw_instances, draw_label_map
+
+
+def predicted_instances(found: Any) -> Instances:
+    """Predicted objects.
+
+    Args:
+        found: ``pred_instances`` of a sample.
+    """
+    return Instances(
+        boxes=found.bboxes.cpu().numpy(),
+        labels=found.labels.cpu().numpy(),
+        scores=found.scores.cpu().numpy(),
+        masks=found.masks.cpu().numpy().astype(bool, copy=False) if "masks" in found else None,
+    )
+
+
+def draw_truth(picture: Pixels, sample: Any, classes: Sequence[str], palette: Sequence[Colour]) -> Pixels:
+    """Draws a sample's ground truth: objects, those that training ignores among them, or a label map.
+
+    Args:
+        picture: (H, W, 3), RGB.
+        sample: Of a detector, with ``gt_instances``, or of a segmentor, with ``gt_sem_seg``.
+        classes: As for :func:`xcit_dense.visualization.draw.draw_instances`.
+        palette: As there.
+    """
+    if "gt_instances" not in sample:
+        return draw_label_map(picture, sample.gt_sem_seg.data[0].cpu().numpy(), classes, palette)
+    shape = picture.shape[0], picture.shape[1]
+    ignored = _true_instances(sample.ignored_instances, shape) if "ignored_instances" in sample else None
+    return draw_instances(picture, _true_instances(sample.gt_instances, shape), classes, palette, ignored)
+
+
+def _true_instances(found: Any, shape: tuple[int, int]) -> Instances:
+    boxes = found.bboxes if isinstance(found.bboxes, Tensor) else found.bboxes.tensor
+    # The preprocessor pads the masks of what is ignored not at all.
+    masks = found.masks.pad(shape).to_ndarray().astype(bool) if "masks" in found else None
+    return Instances(boxes.cpu().numpy(), found.labels.cpu().numpy(), masks=masks)

@@ -1,0 +1,352 @@
+"""XCiT as a backbone for dense prediction: stem, XCA blocks, pyramid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from xcit_dense.errors import UserError
+from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock
+from xcit_dense.models.pyramid import STRIDES, make_levels
+from xcit_dense.models.state_dict import adapt_state_dict, check_held, infer_options
+from xcit_dense.ops.checkpointing import recompute_contexts
+from xcit_dense.ops.norms import NormConfig, make_norm_layer
+from xcit_dense.variants import Variant, get_variant
+from xcit_dense.weights.read import naming, read_weights
+from xcit_dense.weights.resolve import find
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class XCiT(nn.Module):
+    """Cross-Covariance Image Transformer with a four-level pyramid.
+
+    Built by the name of a published variant, ``XCiT('small_12_p16')``, or by the hyper-parameters of the original
+    configs, ``XCiT(patch_size=16, embed_dim=384, depth=12, num_heads=8)``. Parameter names are those of the published
+    detection and segmentation checkpoints; other published dialects are translated by ``load_state_dict`` (see
+    :mod:`xcit_dense.models.state_dict`). Weights are random until ``xcit_dense.load_weights(backbone,
+    'xcit://small_12_p16_384_dist')`` or a file of your own replaces them;
+    ``XCiT.from_pretrained('small_12_p16_384_dist')`` builds and loads in one.
+
+    Source: El-Nouby et al. 2021; the backbone ``xcit.py`` of the original detection and segmentation code.
+
+    Args:
+        variant: One of :data:`xcit_dense.VARIANTS`; fixes ``patch_size``, ``embed_dim``, ``depth`` and ``num_heads``.
+        patch_size: Pixels per token along each side, 8 or 16.
+        embed_dim: Channels C of a token and of each level.
+        depth: Number of XCA blocks.
+        num_heads: Heads of the attention; divides ``embed_dim``.
+        mlp_ratio: Hidden width of the MLPs over C.
+        qkv_bias: Whether the projections to Q, K and V have a bias.
+        eta: First value of the LayerScale gains; by default 1 up to 12 blocks, 1e-5 beyond.
+        drop_rate: Dropout probability of tokens and projections, in [0, 1].
+        attn_drop_rate: Dropout probability of the attention matrices, in [0, 1].
+        drop_path_rate: Stochastic depth, the same in each block, in [0, 1].
+        out_indices: Four blocks, counted from 0 and ascending, whose tokens make the levels at strides 4, 8, 16 and
+            32, in this order. By default those after a third, a half, two thirds and all of the blocks.
+        in_channels: Channels of the images.
+        norm_cfg: Batch norm of stem, LPI and pyramid: ``'BN'``, ``'SyncBN'`` or an MM-style dictionary. SyncBN is
+            plain batch norm by itself where it cannot run: on CPU, or in a single process.
+        norm_eval: Keep the batch norms' statistics fixed in training.
+        frozen_stages: -1 trains everything; 0 freezes stem and positional encoding; n > 0 also the first n blocks.
+        with_cp: Activation checkpointing: blocks are recomputed in the backward pass, which saves memory.
+
+    Attributes:
+        out_channels: Channels of the four levels.
+        out_strides: Their strides in pixels, (4, 8, 16, 32).
+        deployed: Whether :func:`xcit_dense.deploy` has made it a model for inference alone.
+
+    Raises:
+        UserError: A name, index or number out of range; the message says what to write.
+    """
+
+    out_strides = STRIDES
+
+    def __init__(
+        self,
+        variant: str | None = None,
+        *,
+        patch_size: int | None = None,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        eta: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        out_indices: Sequence[int] | None = None,
+        in_channels: int = 3,
+        norm_cfg: NormConfig = "SyncBN",
+        norm_eval: bool = False,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        shape = _resolve(variant, embed_dim, depth, num_heads, patch_size)
+        dim = shape.embed_dim
+        if out_indices is None:
+            out_indices = shape.out_indices
+        _check_out_indices(out_indices, shape)
+        if not is_integer(frozen_stages) or not -1 <= frozen_stages <= shape.depth:
+            raise UserError(
+                f"frozen_stages={frozen_stages} is out of range; write -1 (train all), 0 (freeze the stem) "
+                f"or up to {shape.depth} (freeze that many blocks too)."
+            )
+        for name, rate in (("drop", drop_rate), ("attn_drop", attn_drop_rate), ("drop_path", drop_path_rate)):
+            if not _is_number(rate) or not 0 <= rate <= 1:
+                raise UserError(f"{name}_rate={rate} is a probability; write a number from 0 to 1.")
+        if not _is_number(mlp_ratio) or not 1 <= mlp_ratio * dim < math.inf:
+            raise UserError(
+                f"mlp_ratio={mlp_ratio!r} must be a number that leaves the MLPs at least one channel; write 4, as in "
+                "the published variants."
+            )
+        if eta is not None and not (_is_number(eta) and math.isfinite(eta)):
+            raise UserError(f"eta={eta!r} must be a finite number; write 1, or 1e-5 for more than 12 blocks.")
+        if not is_integer(in_channels) or in_channels < 1:
+            raise UserError(f"in_channels={in_channels!r} must be a whole number, at least 1; write 3 for RGB.")
+        self.embed_dim = dim
+        self.patch_size = shape.patch_size
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.out_channels = (dim,) * len(STRIDES)
+        self.norm_eval = norm_eval
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+        self.deployed = False
+
+        norm_layer = make_norm_layer(norm_cfg)
+        levels = make_levels(dim, shape.patch_size, norm_layer)
+        self.patch_embed = ConvPatchEmbed(in_channels, dim, shape.patch_size, norm_layer)
+        self.pos_embeder = PositionalEncodingFourier(dim)
+        self.pos_drop = nn.Dropout(drop_rate)
+        self.blocks = nn.ModuleList(
+            XCABlock(
+                dim,
+                shape.num_heads,
+                mlp_ratio,
+                qkv_bias,
+                drop_rate,
+                attn_drop_rate,
+                drop_path_rate,
+                shape.eta if eta is None else eta,
+                norm_layer,
+            )
+            for _ in range(shape.depth)
+        )
+        self._level_names = tuple(levels)
+        for name, level in levels.items():
+            self.add_module(name, level)
+
+        self.apply(_init_linear)
+        self.register_load_state_dict_pre_hook(adapt_state_dict)
+        self._freeze()
+
+    @classmethod
+    def from_pretrained(cls, checkpoint: str | Path, **options: Any) -> Self:
+        """Builds the XCiT that a checkpoint is of, and loads it.
+
+        Args:
+            checkpoint: As for :func:`xcit_dense.load_weights`: ``'small_12_p16_384_dist'``, ``'coco/small_12_p16'``,
+                an address, a file. In any published dialect; a classifier leaves the pyramid as initialised.
+            **options: Further arguments of the class. They go before what the checkpoint tells, which is all but
+                ``out_indices`` (by default the variant's) and how the model trains.
+
+        Returns:
+            The backbone, in training mode like any new module.
+
+        Raises:
+            UserError: The checkpoint cannot be had, or holds no whole XCiT, or ``options`` do not fit it.
+        """
+        path = find(checkpoint)
+        weights = read_weights(path)
+        with naming(path):
+            found = infer_options(weights)
+            check_held(weights)
+        model = cls(**{**found, **options})
+        with naming(path):
+            model.load_state_dict(weights)
+        return model
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As that of PyTorch, for any published dialect (see :mod:`xcit_dense.models.state_dict`).
+
+        Args:
+            state_dict: Entries of a checkpoint.
+            strict: Refuse what does not fill the backbone. A classifier does, without a pyramid.
+            assign: As in PyTorch.
+
+        Returns:
+            As in PyTorch, the names missing and unexpected; none if ``strict``.
+
+        Raises:
+            UserError: The entries are of another variant or shape, or, if ``strict``, of none or only part of one.
+        """
+        self.lenient = not strict  # PyTorch does not tell its hooks
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        finally:
+            del self.lenient
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Makes pyramid features.
+
+        Args:
+            images: (B, in_channels, H, W), normalised, of any height and width, in any memory format and
+                floating-point dtype, which is taken to that of the weights. The published weights expect RGB in
+                [0, 1], less the mean (0.485, 0.456, 0.406), over the deviation (0.229, 0.224, 0.225). A value that is
+                no number makes all levels of its image NaN, and in evaluation mode those of no other.
+
+        Returns:
+            Four maps (B, C, ., .) at strides 4, 8, 16 and 32, finest first. With h = ceil(H / p), w = ceil(W / p)
+            tokens of patch size p, a level of stride s is p / s times as large; coarser levels round down, but not
+            below 1.
+
+        Raises:
+            UserError: ``images`` is not (B, in_channels, H, W), has no pixels or no floating-point numbers.
+        """
+        if not isinstance(images, Tensor):
+            raise UserError(
+                f"images must be a tensor (B, {self.in_channels}, H, W), got {type(images).__name__}; write "
+                "torch.from_numpy(array), or torch.stack(list)."
+            )
+        if images.ndim != 4:
+            raise UserError(
+                f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; make a batch of one image "
+                "with image[None]."
+            )
+        if images.shape[1] != self.in_channels:
+            raise UserError(
+                f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; convert them to "
+                f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[1]}."
+            )
+        if images.shape[2] == 0 or images.shape[3] == 0:
+            raise UserError(f"images have no pixels, got {tuple(images.shape)}; give at least 1 x 1.")
+        if not images.is_floating_point():
+            raise UserError(
+                f"images are {images.dtype}, not floating-point numbers; normalise them: "
+                "(images.float() / 255 - mean) / std."
+            )
+        stem = cast(nn.Conv2d, self.get_submodule("patch_embed.proj.0.0"))
+        x = self.patch_embed(images.to(stem.weight.dtype).contiguous(memory_format=torch.channels_last))
+        x = x + self.pos_embeder(*x.shape[2:])
+        # Blocks add to x what may be 1e-5 of it: too little for the half precision that autocast gave it.
+        x = x.to(self.pos_embeder.token_projection.weight.dtype, memory_format=torch.channels_last)
+        x = self.pos_drop(x)
+        levels: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            x = self._run(block, x)
+            if index in self.out_indices:
+                to_level = self.get_submodule(self._level_names[len(levels)])
+                levels.append(to_level(x))
+        return tuple(levels)
+
+    def train(self, mode: bool = True) -> XCiT:
+        """Switches training mode; frozen stages stay in evaluation mode, and with ``norm_eval`` the batch norms.
+
+        Raises:
+            UserError: The model is deployed.
+        """
+        if mode and self.deployed:
+            raise UserError(
+                "A deployed XCiT cannot train; build it anew, and deploy a copy: deploy(copy.deepcopy(model))."
+            )
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if not (self.with_cp and self.training):
+            return block(x)
+
+        return checkpoint(block, x, use_reentrant=False, context_fn=partial(recompute_contexts, block))
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        if self.frozen_stages >= 0:
+            yield self.patch_embed
+            yield self.pos_embeder
+            yield from self.blocks[: self.frozen_stages]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval().requires_grad_(False)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        # Not trunc_normal_, with which the original draws a weight of -2 now and then: its bounds are +-2, not 2 std.
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _resolve(
+    name: str | None,
+    embed_dim: int | None,
+    depth: int | None,
+    num_heads: int | None,
+    patch_size: int | None,
+) -> Variant:
+    """The hyper-parameters, from a variant's name or one by one."""
+    given = {
+        "embed_dim": embed_dim,
+        "depth": depth,
+        "num_heads": num_heads,
+        "patch_size": patch_size,
+    }
+    if name is not None:
+        variant = get_variant(str(name))
+        for key, value in given.items():
+            if value is not None and value != getattr(variant, key):
+                raise UserError(
+                    f"{name!r} has {key}={getattr(variant, key)}, not {value}; leave {key} out, or name no variant "
+                    f"and write {', '.join(given)}."
+                )
+        return variant
+    missing = [key for key, value in given.items() if value is None]
+    if missing:
+        raise UserError(f"XCiT needs {', '.join(missing)}; write them, or name a variant: XCiT('small_12_p16').")
+    shape = {key: value for key, value in given.items() if value is not None}
+    for key, value in shape.items():
+        least = len(STRIDES) if key == "depth" else 1
+        if not is_integer(value) or value < least:
+            raise UserError(
+                f"{key}={value!r} must be at least {least}, and whole; write that of a published variant, say "
+                "small_12_p16."
+            )
+    return Variant(**shape)
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value is an integer, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
+
+
+def _check_out_indices(indices: Sequence[int], shape: Variant) -> None:
+    whole = isinstance(indices, Sequence) and len(indices) == len(STRIDES) and all(map(is_integer, indices))
+    if not whole or not (0 <= indices[0] < indices[1] < indices[2] < indices[3] < shape.depth):
+        given = tuple(indices) if isinstance(indices, Sequence) and not isinstance(indices, str) else indices
+        raise UserError(
+            f"out_indices={given!r} must be four blocks out of 0..{shape.depth - 1}, ascending, one for each of "
+            f"the strides {STRIDES}; write for example out_indices={shape.out_indices}."
+        )
