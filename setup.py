@@ -50,7 +50,15 @@ openmmlab = [
     "regex",
 ]
 mm_common = ["matplotlib", "pillow", "pycocotools", "shapely"]
-dev = ["hypothesis>=6", "import-linter>=2", "mypy>=1.10", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "tensorboard>=2.15"]
+dev = [
+    "hypothesis>=6",
+    "import-linter>=2",
+    "mypy>=1.10",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.6",
+    "tensorboard>=2.15",
+]
 
 setup(
     name="xcit_dense",

@@ -3,7 +3,6 @@
 import ctypes
 import json
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -12,13 +11,9 @@ import time
 import traceback
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from torch import nn
-
-from xcit_dense import XCiT
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,78 +47,6 @@ def golden(shared):
     finally:
         sys.path.pop(0)
     return golden_weights
-
-
-@pytest.fixture(scope="session")
-def images():
-    """Makes a batch of random images, the same for the same shape."""
-
-    def make(*shape):
-        return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def fill():
-    """Fills a module with random values of sensible size, so that none of its parts is trivially zero or one."""
-
-    def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-        random = np.random.default_rng(seed)
-        with torch.no_grad():
-            for name, value in module.state_dict().items():
-                if not value.is_floating_point():
-                    continue
-                draw = torch.from_numpy(np.asarray(random.standard_normal(value.shape)))
-                if name.endswith(("running_var", "temperature")):
-                    draw = 1 + draw.abs()
-                elif "gamma" in name:
-                    draw = 0.3 + 0.1 * draw
-                elif value.ndim > 1:
-                    draw = draw / value[0].numel() ** 0.5
-                elif name.endswith(("bias", "running_mean")):
-                    draw = 0.1 * draw
-                else:
-                    draw = 1 + 0.1 * draw
-                value.copy_(draw)
-        return module
-
-    return randomise
-
-
-@pytest.fixture(scope="session")
-def tiny(fill):
-    """Makes an XCiT small enough to be quick, with random weights: 16 channels, 4 blocks, 2 heads."""
-
-    def make(**changes) -> XCiT:
-        options = {"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "out_indices": (0, 1, 2, 3)}
-        return fill(XCiT(**{**options, **changes}))
-
-    return make
-
-
-@pytest.fixture
-def user_error():
-    """Expects a UserError whose message contains each of the given words."""
-    from xcit_dense.errors import UserError
-
-    def expect(*words):
-        return pytest.raises(UserError, match="(?s)" + "".join(f"(?=.*{re.escape(str(word))})" for word in words))
-
-    return expect
-
-
-@pytest.fixture(scope="session")
-def close():
-    """Compares two tensors: largest difference over the standard deviation of the second."""
-
-    def check(got, expected, tolerance=1e-4):
-        expected = torch.as_tensor(expected)
-        assert got.shape == expected.shape
-        error = (got - expected).abs().max() / expected.std(correction=0).clamp_min(1e-12)
-        assert error < tolerance, f"differs by {error:.1e} standard deviations"
-
-    return check
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from tests.helpers.models import raises_user_error, random_images, tiny_xcit
 from xcit_dense import XCiT, deploy
 from xcit_dense.errors import UserError
 from xcit_dense.models.pretrained import load_weights
@@ -29,11 +30,11 @@ NOT_FLOATS = (torch.uint8, torch.int64, torch.bool, torch.complex64)
 
 
 @pytest.fixture(scope="module")
-def models(tiny):
+def models():
     """A small backbone for each patch size, in double precision: its usual form, and others that must agree."""
 
     def forms(patch_size):
-        usual = tiny(patch_size=patch_size).double().eval()
+        usual = tiny_xcit(patch_size=patch_size).double().eval()
         made = {"usual": usual, "deployed": deploy(copy.deepcopy(usual))}
         for form in ("literal", "covariance"):
             made[form] = copy.deepcopy(usual)
@@ -44,10 +45,9 @@ def models(tiny):
     return {patch_size: forms(patch_size) for patch_size in (8, 16)}
 
 
-@pytest.fixture(scope="module")
-def draw():
+def draw(*shape):
     """Makes images of double precision, the same for the same shape."""
-    return lambda *shape: torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).double()
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).double()
 
 
 def level_sizes(patch_size, size):
@@ -65,7 +65,7 @@ def level_sizes(patch_size, size):
 @example(size=(3000, 40), patch_size=8, batch=1)
 @example(size=(40, 3000), patch_size=16, batch=1)
 @torch.no_grad()
-def test_images_of_any_size_give_levels_of_the_documented_sizes(models, draw, size, patch_size, batch):
+def test_images_of_any_size_give_levels_of_the_documented_sizes(models, size, patch_size, batch):
     levels = models[patch_size]["usual"](draw(batch, 3, *size))
     assert [tuple(level.shape) for level in levels] == [(batch, 16, *level) for level in level_sizes(patch_size, size)]
     assert all(level.isfinite().all() for level in levels)
@@ -74,7 +74,7 @@ def test_images_of_any_size_give_levels_of_the_documented_sizes(models, draw, si
 @given(size=SIZES, patch_size=PATCHES, batch=st.integers(0, 2), gradients=st.booleans())
 @example(size=(1, 1), patch_size=16, batch=1, gradients=True)
 @example(size=(3000, 40), patch_size=8, batch=1, gradients=False)
-def test_all_forms_agree_at_any_size(models, draw, size, patch_size, batch, gradients):
+def test_all_forms_agree_at_any_size(models, size, patch_size, batch, gradients):
     with torch.set_grad_enabled(gradients):
         images = draw(batch, 3, *size).requires_grad_(gradients)
         expected, *others = (model(images) for model in models[patch_size].values())
@@ -86,7 +86,7 @@ def test_all_forms_agree_at_any_size(models, draw, size, patch_size, batch, grad
 @given(size=SIZES, patch_size=PATCHES, training=st.booleans(), form=st.sampled_from(["usual", "literal", "covariance"]))
 @example(size=(1, 1), patch_size=16, training=False, form="covariance")
 @example(size=(1, 40), patch_size=8, training=True, form="usual")
-def test_gradients_are_the_slope_of_the_loss_at_any_size(models, draw, size, patch_size, training, form):
+def test_gradients_are_the_slope_of_the_loss_at_any_size(models, size, patch_size, training, form):
     model = copy.deepcopy(models[patch_size][form]).train(training)
     images = draw(3, 3, *size).requires_grad_()
     leaves = [images, *model.parameters()]
@@ -118,7 +118,7 @@ LAYOUTS = {
 
 @given(size=SIZES, patch_size=PATCHES, layout=st.sampled_from(sorted(LAYOUTS)), batch=st.integers(1, 3))
 @example(size=(1, 1), patch_size=8, layout="channels last", batch=1)
-def test_how_images_lie_in_memory_does_not_matter(models, draw, size, patch_size, layout, batch):
+def test_how_images_lie_in_memory_does_not_matter(models, size, patch_size, layout, batch):
     model, images = models[patch_size]["usual"], draw(batch, 3, *size)
     other = LAYOUTS[layout](images)
     assert torch.equal(other, images)
@@ -127,7 +127,7 @@ def test_how_images_lie_in_memory_does_not_matter(models, draw, size, patch_size
 
 
 @given(size=SIZES, patch_size=PATCHES)
-def test_images_expanded_from_one_value_are_those_written_out(models, draw, size, patch_size):
+def test_images_expanded_from_one_value_are_those_written_out(models, size, patch_size):
     model, value = models[patch_size]["usual"], draw(1, 1, 1, 1)
     images = value.expand(2, 3, *size)
     for got, wanted in zip(model(images), model(images.clone())):
@@ -136,8 +136,8 @@ def test_images_expanded_from_one_value_are_those_written_out(models, draw, size
 
 @given(channels=st.integers(0, 8), in_channels=st.sampled_from([1, 3, 4]), size=SIZES)
 @torch.no_grad()
-def test_images_of_other_channels_are_refused_and_of_the_right_ones_read(tiny, draw, channels, in_channels, size):
-    model, images = tiny(in_channels=in_channels).double().eval(), draw(1, channels, *size)
+def test_images_of_other_channels_are_refused_and_of_the_right_ones_read(channels, in_channels, size):
+    model, images = tiny_xcit(in_channels=in_channels).double().eval(), draw(1, channels, *size)
     if channels == in_channels:
         assert all(level.isfinite().all() for level in model(images))
     else:
@@ -148,8 +148,8 @@ def test_images_of_other_channels_are_refused_and_of_the_right_ones_read(tiny, d
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("of_images", FLOATS, ids=str)
 @pytest.mark.parametrize("of_weights", FLOATS, ids=str)
-def test_images_of_another_precision_are_taken_to_that_of_the_weights(tiny, images, of_weights, of_images, gradients):
-    model, batch = tiny().eval(), images(2, 3, 40, 56).to(of_images)
+def test_images_of_another_precision_are_taken_to_that_of_the_weights(of_weights, of_images, gradients):
+    model, batch = tiny_xcit().eval(), random_images(2, 3, 40, 56).to(of_images)
     expected = copy.deepcopy(model).double()(batch.double())
     with torch.set_grad_enabled(gradients):
         levels = model.to(of_weights)(batch)
@@ -160,19 +160,19 @@ def test_images_of_another_precision_are_taken_to_that_of_the_weights(tiny, imag
 
 
 @pytest.mark.parametrize("dtype", NOT_FLOATS, ids=str)
-def test_images_that_are_no_floating_numbers_are_refused(tiny, user_error, dtype):
-    with user_error(f"images are {dtype}", "normalise", "images.float()"):
-        tiny()(torch.ones(2, 3, 32, 40, dtype=dtype))
+def test_images_that_are_no_floating_numbers_are_refused(dtype):
+    with raises_user_error(f"images are {dtype}", "normalise", "images.float()"):
+        tiny_xcit()(torch.ones(2, 3, 32, 40, dtype=dtype))
 
 
 @pytest.mark.parametrize("size", [(0, 40), (32, 0), (0, 0)])
-def test_images_without_pixels_are_refused(tiny, user_error, size):
-    with user_error(f"got (1, 3, {size[0]}, {size[1]})", "no pixels"):
-        tiny().eval()(torch.ones(1, 3, *size))
+def test_images_without_pixels_are_refused(size):
+    with raises_user_error(f"got (1, 3, {size[0]}, {size[1]})", "no pixels"):
+        tiny_xcit().eval()(torch.ones(1, 3, *size))
 
 
-def test_a_batch_of_no_images_in_training_gives_no_levels_and_leaves_the_statistics_as_they_were(tiny):
-    model = tiny().train()
+def test_a_batch_of_no_images_in_training_gives_no_levels_and_leaves_the_statistics_as_they_were():
+    model = tiny_xcit().train()
     before = copy.deepcopy(model.state_dict())
     levels = model(torch.ones(0, 3, 32, 40))
     assert [tuple(level.shape) for level in levels] == [(0, 16, *size) for size in level_sizes(8, (32, 40))]
@@ -182,17 +182,17 @@ def test_a_batch_of_no_images_in_training_gives_no_levels_and_leaves_the_statist
     assert all(not p.grad.any() for p in model.parameters())
 
 
-def test_a_single_token_trains_unless_batch_norms_would_need_more(tiny, images):
+def test_a_single_token_trains_unless_batch_norms_would_need_more():
     with pytest.raises(ValueError, match="more than 1 value per channel when training"):
-        tiny().train()(images(1, 3, 8, 8))
-    levels = tiny(norm_eval=True).train()(images(1, 3, 8, 8))
+        tiny_xcit().train()(random_images(1, 3, 8, 8))
+    levels = tiny_xcit(norm_eval=True).train()(random_images(1, 3, 8, 8))
     assert all(level.isfinite().all() for level in levels)
 
 
 @pytest.mark.parametrize("images", ["text", None, [torch.ones(3, 32, 40)], np.ones((1, 3, 32, 40))], ids=type)
-def test_what_is_no_tensor_is_refused(tiny, user_error, images):
-    with user_error("(B, 3, H, W)", type(images).__name__, "torch.stack"):
-        tiny()(images)
+def test_what_is_no_tensor_is_refused(images):
+    with raises_user_error("(B, 3, H, W)", type(images).__name__, "torch.stack"):
+        tiny_xcit()(images)
 
 
 # Values -------------------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_what_is_no_tensor_is_refused(tiny, user_error, images):
     gradients=st.booleans(),
 )
 def test_one_value_that_is_no_number_spoils_its_own_image_alone(
-    models, draw, value, size, patch_size, form, place, gradients
+    models, value, size, patch_size, form, place, gradients
 ):
     model, clean = models[patch_size][form], draw(3, 3, *size)
     spoilt = clean.clone()
@@ -291,9 +291,9 @@ LAYOUT_FILES = {"zip": "weights.pth", "legacy": "weights.pth", "safetensors": "w
 
 
 @pytest.fixture(scope="module")
-def weights(tiny):
+def weights():
     """Weights of a small backbone."""
-    return dict(tiny().state_dict())
+    return dict(tiny_xcit().state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -304,10 +304,10 @@ def whole_files(weights, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def read_or_refused(tiny, tmp_path_factory):
+def read_or_refused(tmp_path_factory):
     """Loads a file in both public ways; gives whether they did, or checks that they refuse it in one sentence."""
     folder = tmp_path_factory.mktemp("broken")
-    model = tiny()
+    model = tiny_xcit()
 
     def load(content, name="weights.pth"):
         path = folder / name

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.helpers.models import tiny_xcit
 from xcit_dense import deploy
 
 STEPS, WARM = 1000, 300  # libraries keep something for each of the first sizes
@@ -67,7 +68,7 @@ def _one_thread():
 
 
 @pytest.mark.slow
-def test_a_thousand_training_steps_hold_memory_flat(tiny, memory, tmp_path):
+def test_a_thousand_training_steps_hold_memory_flat(memory, tmp_path):
     """Of MMEngine's runner, with the hooks of every config."""
     pytest.importorskip("mmengine", reason="MMEngine is not installed")
     pytest.importorskip("mmcv", reason="mmcv is not installed")
@@ -79,7 +80,7 @@ def test_a_thousand_training_steps_hold_memory_flat(tiny, memory, tmp_path):
     class Model(BaseModel):
         def __init__(self):
             super().__init__()
-            self.backbone = tiny(norm_cfg="BN")
+            self.backbone = tiny_xcit(norm_cfg="BN")
 
         def forward(self, inputs, mode):
             levels = self.backbone(torch.stack(inputs))
@@ -116,9 +117,9 @@ def test_a_thousand_training_steps_hold_memory_flat(tiny, memory, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_thousand_predictions_hold_memory_flat(tiny, memory):
+def test_a_thousand_predictions_hold_memory_flat(memory):
     """Of a deployed model, which keeps the positional encodings of the last sizes."""
-    model = deploy(tiny(norm_cfg="BN").eval())
+    model = deploy(tiny_xcit(norm_cfg="BN").eval())
     with torch.no_grad():
         check_flat(model, memory)
 

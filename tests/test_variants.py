@@ -5,20 +5,16 @@ import dataclasses
 import pytest
 import torch
 
+from tests.helpers.models import raises_user_error
 from xcit_dense import VARIANTS, XCiT
 from xcit_dense.errors import did_you_mean
 from xcit_dense.variants import Variant, get_variant, variant_name
 
 
-@pytest.fixture
-def on_meta():
+def on_meta(*args, **kwargs):
     """Builds an XCiT without memory for its weights."""
-
-    def build(*args, **kwargs):
-        with torch.device("meta"):
-            return XCiT(*args, **kwargs)
-
-    return build
+    with torch.device("meta"):
+        return XCiT(*args, **kwargs)
 
 
 def test_the_table_holds_the_published_variants_and_their_hyper_parameters(reference):
@@ -31,7 +27,7 @@ def test_the_table_holds_the_published_variants_and_their_hyper_parameters(refer
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_variant_has_the_published_number_of_parameters_and_heads(name, reference, on_meta):
+def test_a_variant_has_the_published_number_of_parameters_and_heads(name, reference):
     published = reference("variants")[name]
     model = on_meta(name)
     assert sum(p.numel() for p in model.parameters()) == published["params_backbone_with_pyramid"]
@@ -48,12 +44,12 @@ def test_eta_is_the_first_value_of_every_gain():
 
 
 @pytest.mark.parametrize("name", ["nano_12_p16", "nano_12_p8", "small_12_p16", "small_24_p8"])
-def test_names_and_shapes_of_weights_are_the_published_ones(name, reference, on_meta):
+def test_names_and_shapes_of_weights_are_the_published_ones(name, reference):
     published = reference("checkpoint_keys")[name]["dense"]
     assert {key: list(value.shape) for key, value in on_meta(name).state_dict().items()} == published
 
 
-def test_every_published_recipe_builds_as_it_is_written(reference, on_meta):
+def test_every_published_recipe_builds_as_it_is_written(reference):
     recipes = reference("recipes")
     assert len(recipes) == 24
     for name, recipe in recipes.items():
@@ -76,8 +72,8 @@ def test_a_variant_is_found_with_and_without_the_prefix_of_timm():
     assert get_variant("small_12_p16") is get_variant("xcit_small_12_p16") is VARIANTS["small_12_p16"]
 
 
-def test_an_unknown_variant_is_answered_with_all_names_and_the_nearest(user_error):
-    with user_error("'smal_12_p16'", "Did you mean 'small_12_p16'?", *VARIANTS):
+def test_an_unknown_variant_is_answered_with_all_names_and_the_nearest():
+    with raises_user_error("'smal_12_p16'", "Did you mean 'small_12_p16'?", *VARIANTS):
         get_variant("smal_12_p16")
 
 

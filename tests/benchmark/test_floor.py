@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from tests.helpers.race import race_options
 from xcit_dense.benchmark.floor import Product, list_products, ways
 
 
-def test_the_floor_has_the_products_of_all_layers(options):
+def test_the_floor_has_the_products_of_all_layers():
     N, C = 4 * 6, 128
     stem = 32 * 48 * 27 * 16 + 16 * 24 * 9 * 16 * 32 + 8 * 12 * 9 * 32 * 64 + N * 9 * 64 * C
     pyramid = 6 * N * 4 * C * C
@@ -14,7 +15,7 @@ def test_the_floor_has_the_products_of_all_layers(options):
     gram = 12 * N * (43 * 128 + 43 * 85 + 42 * 42)
 
     def total(train):
-        counts = list_products(options(train=train, batch=3), (64, 96))
+        counts = list_products(race_options(train=train, batch=3), (64, 96))
         return sum(count * p.batch * p.rows * p.inner * p.columns for p, count in counts.items())
 
     assert total(train=False) == 3 * (stem + pyramid + mlp + token_map + gram)
@@ -22,8 +23,8 @@ def test_the_floor_has_the_products_of_all_layers(options):
     assert total(train=True) == 3 * (3 * (stem + pyramid + mlp) - image + 4 * token_map + gram)
 
 
-def test_the_covariance_is_three_strips(options):
-    counts = list_products(options(variant="small_12_p8", batch=1, train=False), (800, 1344))
+def test_the_covariance_is_three_strips():
+    counts = list_products(race_options(variant="small_12_p8", batch=1, train=False), (800, 1344))
     N = 100 * 168
     for strip in (Product(1, 128, N, 384), Product(1, 128, N, 256), Product(1, 128, N, 128)):
         assert counts[strip] == 12

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.race import race_options
 from xcit_dense.benchmark.meters import count_attention, count_multiply_adds, count_saved_bytes
 
 
-def test_the_attention_is_counted_in_both_forms(options):
+def test_the_attention_is_counted_in_both_forms():
     N, C, d = 50 * 84, 128, 32
     for batch in (1, 2):
-        counts = count_attention(options(batch=batch), (800, 1344))
+        counts = count_attention(race_options(batch=batch), (800, 1344))
         assert counts["literal"] == batch * 12 * (4 * N * C**2 + 2 * N * C * d)
         tokens = 5 / 3 * N * C**2
         assert tokens < counts["covariance"] / (batch * 12) < 1.1 * (tokens + 3 * C**3 + 2 * C**2 * d)

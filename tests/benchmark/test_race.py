@@ -6,26 +6,28 @@ from functools import partialmethod
 import pytest
 import torch
 
+from tests.helpers.models import raises_user_error
+from tests.helpers.race import race_options
 from xcit_dense.benchmark import race
 from xcit_dense.benchmark.contenders import CONTENDERS, Contender, build_timm
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("train", [False, True])
-def test_several_images_of_patch_8_and_either_precision_run(options, dtype, train):
+def test_several_images_of_patch_8_and_either_precision_run(dtype, train):
     names = ("ours", "timm", "timm-fused")
-    result = race.measure(options(variant="nano_12_p8", dtype=dtype, train=train, contenders=names), (64, 96))
+    result = race.measure(race_options(variant="nano_12_p8", dtype=dtype, train=train, contenders=names), (64, 96))
     assert tuple(result.contenders) == names
     assert result.floor > 0
 
 
-def test_images_smaller_than_the_last_stride_run(options):
-    assert race.measure(options(batch=1, contenders=("ours", "timm")), (16, 40)).pixels == 640
+def test_images_smaller_than_the_last_stride_run():
+    assert race.measure(race_options(batch=1, contenders=("ours", "timm")), (16, 40)).pixels == 640
 
 
-def test_counts_are_the_same_in_every_run(options):
+def test_counts_are_the_same_in_every_run():
     one, other = (
-        race.measure(options(contenders=names), (64, 96)).contenders
+        race.measure(race_options(contenders=names), (64, 96)).contenders
         for names in (("checkpointed", "ours", "timm"), ("timm", "checkpointed"))
     )
     assert list(other) == ["timm", "checkpointed"]
@@ -34,19 +36,19 @@ def test_counts_are_the_same_in_every_run(options):
         assert figures.multiply_adds == one[name].multiply_adds
 
 
-def test_progress_is_told(options, caplog):
+def test_progress_is_told(caplog):
     caplog.set_level(logging.INFO)
-    race.measure(options(contenders=("ours", "timm"), rounds=2), (64, 96))
+    race.measure(race_options(contenders=("ours", "timm"), rounds=2), (64, 96))
     told = [record.message for record in caplog.records if record.name == race.__name__]
     assert [line.split()[0] for line in told] == ["ours", "timm", "round", "round"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
-def test_compiled_contenders_agree(options, train, monkeypatch):
+def test_compiled_contenders_agree(train, monkeypatch):
     # The backend that takes minutes has no part in what is tested.
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
-    result = race.measure(options(batch=1, train=train, contenders=("compiled", "timm-compiled")), (64, 96))
+    result = race.measure(race_options(batch=1, train=train, contenders=("compiled", "timm-compiled")), (64, 96))
     for figures in result.contenders.values():
         assert max(figures.errors.values()) < 1e-4
         assert figures.saved_bytes is None
@@ -61,9 +63,7 @@ def test_compiled_contenders_agree(options, train, monkeypatch):
         (True, None, None, "gradients"),
     ],
 )
-def test_a_contender_that_differs_is_refused_before_anything_is_timed(
-    options, monkeypatch, user_error, train, name, value, what
-):
+def test_a_contender_that_differs_is_refused_before_anything_is_timed(monkeypatch, train, name, value, what):
     def build(variant, weights):
         model = build_timm(variant, weights)
         if name:
@@ -75,5 +75,5 @@ def test_a_contender_that_differs_is_refused_before_anything_is_timed(
 
     monkeypatch.setitem(CONTENDERS, "timm", Contender(build))
     monkeypatch.setattr(race, "clock", lambda *_: pytest.fail("timed"))
-    with user_error(f"The {what} of timm", "standard deviations", "1e-03 is allowed", "--contenders"):
-        race.measure(options(train=train), (64, 96))
+    with raises_user_error(f"The {what} of timm", "standard deviations", "1e-03 is allowed", "--contenders"):
+        race.measure(race_options(train=train), (64, 96))

@@ -23,33 +23,28 @@ SETS = {
 }
 
 
-@pytest.fixture
-def environment():
+def environment(libraries="onedl", errors=None, versions=None, without=(), **changes):
     """Makes an environment that is whole but for the changes; modules fail to import with the errors given."""
+    installed = {**BASE, **(SHARED if libraries != "none" else {}), **SETS[libraries], **(versions or {})}
+    tried = []
 
-    def make(libraries="onedl", errors=None, versions=None, without=(), **changes):
-        installed = {**BASE, **(SHARED if libraries != "none" else {}), **SETS[libraries], **(versions or {})}
-        tried = []
+    def attempt(module):
+        tried.append(module)
+        return (errors or {}).get(module)
 
-        def attempt(module):
-            tried.append(module)
-            return (errors or {}).get(module)
-
-        whole = Environment(
-            python="3.11.9",
-            versions={name: version for name, version in installed.items() if name not in without},
-            requirements=importlib.metadata.requires("xcit_dense"),
-            requires_python=importlib.metadata.metadata("xcit_dense")["Requires-Python"],
-            attempt=attempt,
-            run_backbone=lambda device: None,
-            stand_in=lambda: True,
-            started=True,
-            devices={"cpu": "2 cores"},
-            driver=False,
-        )
-        return replace(whole, **changes)
-
-    return make
+    whole = Environment(
+        python="3.11.9",
+        versions={name: version for name, version in installed.items() if name not in without},
+        requirements=importlib.metadata.requires("xcit_dense"),
+        requires_python=importlib.metadata.metadata("xcit_dense")["Requires-Python"],
+        attempt=attempt,
+        run_backbone=lambda device: None,
+        stand_in=lambda: True,
+        started=True,
+        devices={"cpu": "2 cores"},
+        driver=False,
+    )
+    return replace(whole, **changes)
 
 
 def broken(findings):
@@ -71,7 +66,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize("libraries", ["onedl", "openmmlab"])
-def test_with_a_whole_set_everything_works(environment, libraries):
+def test_with_a_whole_set_everything_works(libraries):
     findings = examine(environment(libraries))
     assert broken(findings) == {}
     assert works(findings) == EVERYTHING
@@ -79,7 +74,7 @@ def test_with_a_whole_set_everything_works(environment, libraries):
     assert which.startswith(libraries)
 
 
-def test_without_mm_libraries_the_backbone_works_and_nothing_is_broken(environment):
+def test_without_mm_libraries_the_backbone_works_and_nothing_is_broken():
     tried = []
     findings = examine(environment("none", attempt=tried.append))
     assert broken(findings) == {}
@@ -89,7 +84,7 @@ def test_without_mm_libraries_the_backbone_works_and_nothing_is_broken(environme
     assert tried == []
 
 
-def test_two_sets_in_one_environment_are_broken(environment):
+def test_two_sets_in_one_environment_are_broken():
     found = broken(examine(environment("onedl", versions={"mmengine": "0.10.7", "mmdet": "3.3.0"})))["MM set"]
     assert "onedl-mmengine" in found.found
     uninstalled = found.remedy.partition(" && ")[0].split()[3:]
@@ -97,7 +92,7 @@ def test_two_sets_in_one_environment_are_broken(environment):
     assert "'.[mm]'" in found.remedy
 
 
-def test_two_mmcvs_are_broken(environment):
+def test_two_mmcvs_are_broken():
     findings = examine(environment("openmmlab", versions={"mmcv": "2.1.0"}))
     assert "mmcv-lite and mmcv overwrite" in broken(findings)["MM set"].found
     assert "'.[openmmlab]'" in broken(findings)["MM set"].remedy
@@ -105,7 +100,7 @@ def test_two_mmcvs_are_broken(environment):
 
 
 @pytest.mark.parametrize("name", ["torch", "torchvision"])
-def test_too_old_a_torch_is_upgraded_with_its_torchvision(environment, name):
+def test_too_old_a_torch_is_upgraded_with_its_torchvision(name):
     findings = examine(environment(versions={name: "0.2.1"}))
     found = broken(findings)[name]
     assert found.found.startswith("0.2.1, needed is >=")
@@ -113,36 +108,36 @@ def test_too_old_a_torch_is_upgraded_with_its_torchvision(environment, name):
     assert works(findings) == set()
 
 
-def test_versions_after_the_supported_ones_are_broken(environment):
+def test_versions_after_the_supported_ones_are_broken():
     found = broken(examine(environment("openmmlab", versions={"mmcv-lite": "2.2.0"})))
     assert "<2.2" in found["mmcv"].found
     assert shlex.split(found["mmcv"].remedy)[2].startswith("mmcv-lite")
     assert "operators" in found
 
 
-def test_a_version_before_its_release_is_that_version(environment):
+def test_a_version_before_its_release_is_that_version():
     assert broken(examine(environment(versions={"torch": "2.9.0.dev20260101+cpu"}))) == {}
 
 
-def test_pythons_that_are_not_supported_are_broken(environment):
+def test_pythons_that_are_not_supported_are_broken():
     findings = examine(environment(python="3.14.0"))
     assert "3.14.0, needed is" in broken(findings)["python"].found
     assert works(findings) == set()
 
 
-def test_what_is_missing_of_the_base_is_broken(environment):
+def test_what_is_missing_of_the_base_is_broken():
     findings = examine(environment(without=["timm"]))
     assert broken(findings)["timm"].found == "not installed"
     assert shlex.split(broken(findings)["timm"].remedy)[2].startswith("timm>=")
 
 
-def test_one_of_the_two_tasks_can_be_absent(environment):
+def test_one_of_the_two_tasks_can_be_absent():
     findings = examine(environment(without=["onedl-mmdetection"]))
     assert broken(findings) == {}
     assert works(findings) == {"the backbone", "segmentation", "MMSegmentation's own scripts on these configs"}
 
 
-def test_two_opencvs_are_seen_and_one_is_left(environment):
+def test_two_opencvs_are_seen_and_one_is_left():
     (found,) = (
         finding
         for finding in examine(environment(versions={"opencv-python-headless": "4.12.0"}))
@@ -154,7 +149,7 @@ def test_two_opencvs_are_seen_and_one_is_left(environment):
     )
 
 
-def test_libraries_without_mmengine_are_broken(environment):
+def test_libraries_without_mmengine_are_broken():
     findings = examine(environment(without=["onedl-mmengine"]))
     assert {"mmengine", "operators"} <= broken(findings).keys()
     assert works(findings) == {"the backbone"}
@@ -180,20 +175,20 @@ def test_libraries_without_mmengine_are_broken(environment):
         ("mmdet.apis", "RuntimeError: odd", "pip install --force-reinstall 'mmdet<4,>=3.3'"),
     ],
 )
-def test_what_cannot_be_imported_is_broken_and_has_its_remedy(environment, module, error, remedy):
+def test_what_cannot_be_imported_is_broken_and_has_its_remedy(module, error, remedy):
     findings = examine(environment("openmmlab", {module: error}))
     found = [finding for finding in broken(findings).values() if error in finding.found]
     assert [finding.remedy for finding in found] == [remedy]
     assert works(findings) < EVERYTHING or module in ("cv2", "pycocotools.mask")
 
 
-def test_with_numpy_1_a_library_compiled_for_another_is_installed_anew(environment):
+def test_with_numpy_1_a_library_compiled_for_another_is_installed_anew():
     errors = {"pycocotools.mask": "ImportError: numpy.core.multiarray failed to import"}
     found = broken(examine(environment(errors=errors, versions={"numpy": "1.26.4"})))
     assert found["pycocotools"].remedy == "pip install --force-reinstall pycocotools"
 
 
-def test_compiled_operators_are_told_from_the_stand_in(environment):
+def test_compiled_operators_are_told_from_the_stand_in():
     def operators(**changes):
         return next(one for one in examine(environment("openmmlab", **changes)) if one.part == "operators")
 
@@ -202,7 +197,7 @@ def test_compiled_operators_are_told_from_the_stand_in(environment):
     assert operators(stand_in=lambda: False).found == "compiled"
 
 
-def test_operators_compiled_for_another_torch_are_broken(environment):
+def test_operators_compiled_for_another_torch_are_broken():
     errors = {"mmcv.ops": "ImportError: mmcv/_ext.so: undefined symbol: _ZN5torch"}
     versions, without = {"mmcv": "2.1.0"}, ["mmcv-lite"]
     findings = examine(environment("openmmlab", errors, versions, without, stand_in=lambda: False))
@@ -212,14 +207,14 @@ def test_operators_compiled_for_another_torch_are_broken(environment):
 
 
 @pytest.mark.parametrize("stand_in", [True, False])
-def test_the_start_up_file_is_needed_with_the_stand_in_alone(environment, stand_in):
+def test_the_start_up_file_is_needed_with_the_stand_in_alone(stand_in):
     findings = examine(environment(started=False, stand_in=lambda: stand_in))
     assert broken(findings) == {}
     assert works(findings) == ({"the backbone", "detection", "segmentation"} if stand_in else EVERYTHING)
 
 
 @pytest.mark.parametrize("torch", ["2.6.0+cpu", "2.6.0"])
-def test_a_gpu_that_torch_does_not_see_is_told(environment, torch):
+def test_a_gpu_that_torch_does_not_see_is_told(torch):
     findings = examine(environment(driver=True, versions={"torch": torch}))
     (gpu,) = [finding for finding in findings if finding.part == "cuda"]
     assert gpu.state == "limited"
@@ -227,7 +222,7 @@ def test_a_gpu_that_torch_does_not_see_is_told(environment, torch):
     assert works(findings) == EVERYTHING
 
 
-def test_a_device_on_which_the_backbone_fails_is_broken(environment):
+def test_a_device_on_which_the_backbone_fails_is_broken():
     devices = {"cpu": "2 cores", "cuda": "a GPU"}
     error = "RuntimeError: no kernel image is available"
     findings = examine(environment(devices=devices, run_backbone={"cuda": error}.get))
@@ -235,7 +230,7 @@ def test_a_device_on_which_the_backbone_fails_is_broken(environment):
     assert broken(findings).keys() == {"cuda"}
 
 
-def test_a_clone_that_is_not_installed_is_examined_too(environment):
+def test_a_clone_that_is_not_installed_is_examined_too():
     findings = examine(environment(requirements=[], requires_python=""))
     assert broken(findings) == {}
     assert works(findings) == EVERYTHING

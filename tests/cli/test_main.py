@@ -30,17 +30,12 @@ def printed(capsys, monkeypatch):
     return run
 
 
-@pytest.fixture
-def refused():
+def refused(*arguments):
     """Runs a command line that is to fail with one sentence, and returns the sentence."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as exit_:
-            main(list(map(str, arguments)))
-        assert str(exit_.value).startswith("error: ")
-        return str(exit_.value)
-
-    return run
+    with pytest.raises(SystemExit) as exit_:
+        main(list(map(str, arguments)))
+    assert str(exit_.value).startswith("error: ")
+    return str(exit_.value)
 
 
 def first_words(text, heading):
@@ -76,14 +71,14 @@ def test_the_zoo_is_in_plain_columns_in_a_terminal_without_rich(printed, monkeyp
     assert first_words(text, "Weights") == ["coco/tiny_12_p16", "coco/tiny_12_p8"]
 
 
-def test_an_unknown_word_is_refused_with_the_nearest(refused):
+def test_an_unknown_word_is_refused_with_the_nearest():
     sentence = refused("zoo", "p8", "upperent")
     assert "'upperent'" in sentence
     assert "'upernet'" in sentence
     assert "(p8)" in sentence
 
 
-def test_words_that_no_weights_share_are_refused(refused):
+def test_words_that_no_weights_share_are_refused():
     assert "dino, nano" in refused("zoo", "dino", "nano")
 
 
@@ -128,7 +123,7 @@ def test_the_doctor_finds_nothing_broken_here(python):
     assert "broken  " not in text
 
 
-def test_a_config_without_mmengine_is_refused_with_the_remedy(refused, monkeypatch):
+def test_a_config_without_mmengine_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "mmengine.config", None)
     assert "pip install" in refused("config", S12)
 
@@ -163,13 +158,13 @@ class TestConfig:
         assert again.train_dataloader.dataset.data_root == "/d"
         assert again.a.b == [1, 2]
 
-    def test_a_backbone_that_does_not_fit_is_refused_after_it_was_printed(self, refused, capsys):
+    def test_a_backbone_that_does_not_fit_is_refused_after_it_was_printed(self, capsys):
         sentence = refused("config", SEGMENTATION, "--cfg-options", "model.backbone.variant=tiny_12_p16")
         assert "model.decode_head.in_channels" in sentence
         assert "variant='tiny_12_p16'" in capsys.readouterr().out
 
-    def test_an_absent_config_is_refused(self, refused):
+    def test_an_absent_config_is_refused(self):
         assert "No config at gone.py" in refused("config", "gone.py")
 
-    def test_an_option_without_a_value_is_refused(self, refused):
+    def test_an_option_without_a_value_is_refused(self):
         assert "'lr'" in refused("config", S12, "--cfg-options", "lr")

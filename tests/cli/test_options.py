@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
+from tests.helpers.models import raises_user_error
 from xcit_dense.cli.options import choose_device, make_config, make_parser
 
 SHAPES = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
@@ -77,12 +78,12 @@ def test_auto_leaves_the_gpus_visible(parse):
 
 
 @pytest.mark.parametrize("present", [True, False])
-def test_cuda_is_refused_only_where_there_is_none(monkeypatch, user_error, present):
+def test_cuda_is_refused_only_where_there_is_none(monkeypatch, present):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
     if present:
         choose_device("cuda")
     else:
-        with user_error("--device cuda", torch.__version__, "--device cpu"):
+        with raises_user_error("--device cuda", torch.__version__, "--device cpu"):
             choose_device("cuda")
 
 
@@ -113,11 +114,11 @@ def test_slurm_says_which_process_of_its_machine_this_is(configured, monkeypatch
     assert os.environ["LOCAL_RANK"] == "0"
 
 
-def test_a_launcher_that_started_nothing_is_refused(configured, user_error):
-    with user_error("--launcher pytorch", "torchrun"):
+def test_a_launcher_that_started_nothing_is_refused(configured):
+    with raises_user_error("--launcher pytorch", "torchrun"):
         configured("--launcher", "pytorch")
 
 
-def test_the_config_is_checked(parse, tmp_path, user_error):
-    with user_error("No data directory", tmp_path / "gone"):
+def test_the_config_is_checked(parse, tmp_path):
+    with raises_user_error("No data directory", tmp_path / "gone"):
         make_config(parse(SHAPES, "--data-root", tmp_path / "gone"), ("train_dataloader",))

@@ -8,8 +8,6 @@ from unittest import mock
 import pytest
 import torch
 
-SIZES = {"n12": "nano_12", "t12": "tiny_12", "t24": "tiny_24", "s12": "small_12", "s24": "small_24"}
-SIZES |= {"m24": "medium_24", "l24": "large_24"}
 # The published config of this name says 8, where its file name and its AP say 16.
 MISTAKEN_PATCH_SIZE = "mask_rcnn_xcit_medium_24_p16_3x_coco"
 # Fields that are held to the recipe by what they do: the decay of each parameter, the rate at each step.
@@ -21,20 +19,6 @@ def flatten(node, prefix=""):
     if not isinstance(node, dict) or not node:
         return {prefix.removesuffix("."): node}
     return {key: value for name, child in node.items() for key, value in flatten(child, f"{prefix}{name}.").items()}
-
-
-@pytest.fixture(scope="session")
-def named():
-    """The variants by the names that the leaves of a head must have."""
-
-    def names(head):
-        return {
-            f"{head}_xcit_{short}{suffix}": f"{size}_{patch}"
-            for short, size in SIZES.items()
-            for suffix, patch in (("", "p16"), ("_p8", "p8"))
-        }
-
-    return names
 
 
 @pytest.fixture(scope="session")

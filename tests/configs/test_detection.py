@@ -15,6 +15,7 @@ pytest.importorskip("mmcv", reason="mmcv is not installed")
 import xcit_dense.mm  # noqa: F401  isort: skip
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
+from tests.helpers.configs import config_named
 from xcit_dense import VARIANTS
 from xcit_dense.datasets.shapes import CLASSES, PALETTE
 from xcit_dense.mm.config.load import load_config
@@ -94,9 +95,9 @@ def test_truth_is_evaluated_at_the_pictures_own_annotations(path, read):
 # Leaves
 
 
-def test_every_variant_has_its_leaf(named, read):
-    assert {path.stem: read(path).model.backbone.variant for path in OF_VARIANTS} == named("mask_rcnn")
-    assert set(named("mask_rcnn").values()) == set(VARIANTS)
+def test_every_variant_has_its_leaf(read):
+    assert {path.stem: read(path).model.backbone.variant for path in OF_VARIANTS} == config_named("mask_rcnn")
+    assert set(config_named("mask_rcnn").values()) == set(VARIANTS)
 
 
 @pytest.mark.parametrize("path", [*OF_VARIANTS, S12_1X], ids=lambda path: path.stem)

@@ -19,6 +19,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import PixelData
 
+from tests.helpers.configs import config_named
+from tests.helpers.models import random_images
 from xcit_dense import VARIANTS
 from xcit_dense.datasets.shapes import PALETTE, SEGMENTATION_CLASSES
 from xcit_dense.mm.config.load import load_config
@@ -108,10 +110,10 @@ def test_every_loader_takes_zero_as_unlabelled_and_evaluation_uses_held_out_pict
 
 
 @pytest.mark.parametrize("head", ["sem_fpn", "upernet"])
-def test_every_variant_has_its_leaf_for_each_head(head, named, read):
+def test_every_variant_has_its_leaf_for_each_head(head, read):
     leaves = [path for path in OF_VARIANTS if path.stem.startswith(head)]
-    assert {path.stem: read(path).model.backbone.variant for path in leaves} == named(head)
-    assert set(named(head).values()) == set(VARIANTS)
+    assert {path.stem: read(path).model.backbone.variant for path in leaves} == config_named(head)
+    assert set(config_named(head).values()) == set(VARIANTS)
 
 
 @of_each_variant
@@ -231,22 +233,17 @@ def load(shared):
     return build
 
 
-@pytest.fixture(scope="module")
-def passes():
+def passes(dataset, index, times):
     """Passes a picture through its data set's pipeline, again and again, with the same random numbers each time."""
-
-    def repeat(dataset, index, times):
-        state = np.random.get_state()
-        np.random.seed(index)
-        samples = [dataset.pipeline(dataset.get_data_info(index)) for _ in range(times)]
-        np.random.set_state(state)
-        return samples
-
-    return repeat
+    state = np.random.get_state()
+    np.random.seed(index)
+    samples = [dataset.pipeline(dataset.get_data_info(index)) for _ in range(times)]
+    np.random.set_state(state)
+    return samples
 
 
 @pytest.fixture(scope="module")
-def crops(load, passes):
+def crops(load):
     """A landscape picture of 640 x 480 from 60 passes through the training pipeline, and its true labels."""
     dataset = load("train")
     index = next(i for i in range(len(dataset)) if Path(dataset.get_data_info(i)["img_path"]).stem == "000000000089")
@@ -290,7 +287,7 @@ def test_training_pictures_change_their_colours(crops):
     assert (means.amax(0) - means.amin(0)).min() > 20
 
 
-def test_training_labels_are_classes_from_zero_and_255(load, passes):
+def test_training_labels_are_classes_from_zero_and_255(load):
     seen = set()
     dataset = load("train")
     for index in range(0, len(dataset), 8):
@@ -315,7 +312,7 @@ def of_labels(tmp_path):
     return make
 
 
-def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_anew(of_labels, passes):
+def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_anew(of_labels):
     labels = np.ones((256, 768), np.uint8)
     labels[:, 460:] = 2
 
@@ -331,7 +328,7 @@ def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_anew(of_labels
 
 
 @pytest.mark.parametrize("path", [SMALLEST[0], SHAPES[0]], ids=lambda path: path.stem)
-def test_labels_follow_their_picture_through_sizes_crops_and_flips(path, of_labels, passes):
+def test_labels_follow_their_picture_through_sizes_crops_and_flips(path, of_labels):
     labels = np.ones((300, 300), np.uint8)
     labels[:120, 100:250] = 2
     dataset = of_labels(labels, path)
@@ -459,9 +456,9 @@ def samples(images, labels=None):
 
 
 @of_the_smallest
-def test_the_smallest_variant_takes_a_training_step(path, small, images):
+def test_the_smallest_variant_takes_a_training_step(path, small):
     model, optim = small(path)
-    pictures = (images(2, 3, 64, 48) * 50 + 128).clamp(0, 255).to(torch.uint8)
+    pictures = (random_images(2, 3, 64, 48) * 50 + 128).clamp(0, 255).to(torch.uint8)
     labels = torch.randint(150, (2, 1, 64, 48), generator=torch.Generator().manual_seed(0))
     labels[:, :, :4] = IGNORED
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -476,7 +473,7 @@ def test_the_smallest_variant_takes_a_training_step(path, small, images):
 
 
 @pytest.fixture
-def predict(small, images):
+def predict(small):
     """What a head's model says of a random picture in a mode of its test_cfg."""
 
     def infer(path, mode, size, **test_cfg):
@@ -484,7 +481,7 @@ def predict(small, images):
         options = {f"model.test_cfg.{name}": value for name, value in {"mode": mode, **test_cfg}.items()}
         other = MODELS.build(load_config(path, {"model.backbone.init_cfg": None, **options}).model)
         other.load_state_dict(model.state_dict())
-        pictures = (images(1, 3, *size) * 50 + 128).clamp(0, 255).to(torch.uint8)
+        pictures = (random_images(1, 3, *size) * 50 + 128).clamp(0, 255).to(torch.uint8)
         with torch.no_grad():
             (result,) = other.eval().test_step(samples(pictures))
         return result.pred_sem_seg.data, result.seg_logits.data

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.datasets.checks import check_coco, check_labels
 from xcit_dense.datasets.layouts import Split
 
@@ -300,9 +301,9 @@ def test_all_faults_are_reported_at_once_errors_first(coco):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "\ufeff{}", '{"images": [], "annotations": {}, "categories": []}', '{"images": []}']
 )
-def test_files_of_another_format_are_refused(tmp_path, user_error, content):
+def test_files_of_another_format_are_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
-    with user_error(tmp_path / "a.json"):
+    with raises_user_error(tmp_path / "a.json"):
         check_coco(tmp_path / "a.json", tmp_path, CLASSES)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.datasets.layouts import (
     Split,
     files_in,
@@ -109,9 +110,11 @@ def test_names_that_are_not_valid_json_do_not_hinder_the_search(coco):
     assert find_coco(root).splits["train"].pictures == "images"
 
 
-def test_an_unknown_layout_says_what_was_looked_for(tmp_path, user_error):
+def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
     (tmp_path / "labels.json").write_text("{}")
-    with user_error(tmp_path, "annotations/instances_train2017.json", "train/_annotations.coco.json", "train.json"):
+    with raises_user_error(
+        tmp_path, "annotations/instances_train2017.json", "train/_annotations.coco.json", "train.json"
+    ):
         find_coco(tmp_path)
 
 
@@ -159,23 +162,25 @@ def test_pictures_without_splits_are_all_for_training(labelled):
     assert layout.splits == {"train": Split("images", "masks", ".jpg", ".png")}
 
 
-def test_an_unknown_layout_of_label_pictures_says_what_was_looked_for(tmp_path, user_error):
-    with user_error(tmp_path, "images/train + annotations/train", "images/train + masks/train", "images + masks"):
+def test_an_unknown_layout_of_label_pictures_says_what_was_looked_for(tmp_path):
+    with raises_user_error(
+        tmp_path, "images/train + annotations/train", "images/train + masks/train", "images + masks"
+    ):
         find_labels(tmp_path)
 
 
-def test_pictures_of_several_kinds_are_refused(labelled, user_error):
+def test_pictures_of_several_kinds_are_refused(labelled):
     root = labelled("images/train", "masks/train", ["a.jpg", "b.png", "c.png"])
-    with user_error(".png: 2", ".jpg: 1", "images/train"):
+    with raises_user_error(".png: 2", ".jpg: 1", "images/train"):
         find_labels(root)
 
 
-def test_labels_of_other_names_are_refused(labelled, user_error):
+def test_labels_of_other_names_are_refused(labelled):
     root = labelled("images/train", "masks/other")
     (root / "masks/other").rename(root / "masks/train")
     for label in (root / "masks/train").iterdir():
         label.rename(label.with_stem(f"mask_{label.stem}"))
-    with user_error("masks/train", "a.png"):
+    with raises_user_error("masks/train", "a.png"):
         find_labels(root)
 
 
@@ -188,10 +193,10 @@ def test_values_are_read_from_every_label_but_255(labelled, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["colours", "broken"])
-def test_labels_of_which_none_holds_values_are_refused(tmp_path, user_error, kind):
+def test_labels_of_which_none_holds_values_are_refused(tmp_path, kind):
     path = tmp_path / "1.png"
     Image.new("RGB", (2, 2)).save(path) if kind == "colours" else path.write_bytes(b"no picture")
-    with user_error("None of 1 label pictures", path, "RGB" if kind == "colours" else "cannot be read"):
+    with raises_user_error("None of 1 label pictures", path, "RGB" if kind == "colours" else "cannot be read"):
         read_values([path])
 
 
@@ -213,9 +218,9 @@ def test_names_are_read_by_value(tmp_path, file, content, expected):
     ("file", "content"),
     [("classes.txt", "\n"), ("classes.txt", "a\na\n"), ("label_names.json", '["a"]'), ("label_names.json", "{")],
 )
-def test_files_that_do_not_name_classes_are_refused(tmp_path, user_error, file, content):
+def test_files_that_do_not_name_classes_are_refused(tmp_path, file, content):
     (tmp_path / file).write_text(content)
-    with user_error(tmp_path / file):
+    with raises_user_error(tmp_path / file):
         read_names(tmp_path)
 
 
@@ -267,9 +272,9 @@ def test_long_lists_of_categories_are_read_whole(tmp_path):
         ('{"categories": [{"id": 1, "name": 1}]}', ["has no categories"]),
     ],
 )
-def test_files_without_categories_say_why(tmp_path, user_error, content, words):
+def test_files_without_categories_say_why(tmp_path, content, words):
     (tmp_path / "a.json").write_text(content)
-    with user_error(tmp_path / "a.json", *words):
+    with raises_user_error(tmp_path / "a.json", *words):
         read_categories(tmp_path / "a.json")
 
 

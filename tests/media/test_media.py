@@ -10,6 +10,7 @@ from PIL import Image
 pytest.importorskip("cv2", reason="OpenCV is not installed")
 import cv2
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.media.images import write_image
 from xcit_dense.media.inputs import Medium, find_media
 from xcit_dense.media.video import FrameWriter, count_frames, frame_rate, read_frames
@@ -113,16 +114,16 @@ def test_inputs_of_unlike_places_keep_the_part_that_tells_them_apart(tree):
 
 
 @pytest.mark.parametrize("text", ["gone.jpg", "gone", "a/gone.jpg"])
-def test_an_absent_input_is_refused(tree, user_error, text):
+def test_an_absent_input_is_refused(tree, text):
     tree("a/x.jpg")
-    with user_error(text, "check the path"):
+    with raises_user_error(text, "check the path"):
         find_media(["a", text])
 
 
 @pytest.mark.parametrize("text", ["empty", "*.jpg", "empty/**"])
-def test_an_input_without_pictures_is_refused(tree, user_error, text):
+def test_an_input_without_pictures_is_refused(tree, text):
     tree("a/x.jpg", "empty/notes.txt")
-    with user_error(text, "no pictures or videos", ".jpg", ".mp4"):
+    with raises_user_error(text, "no pictures or videos", ".jpg", ".mp4"):
         find_media(["a", text])
 
 
@@ -280,9 +281,9 @@ def test_label_maps_come_back_as_they_were(tmp_path, pixels):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
 
 
-def test_a_picture_that_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, user_error, monkeypatch):
+def test_a_picture_that_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with user_error("file/a.jpg", "cannot be written", "name another"):
+    with raises_user_error("file/a.jpg", "cannot be written", "name another"):
         write_image(tmp_path / "file/a.jpg", noise(4, 4))
 
     def full(self, path, **options):
@@ -290,6 +291,6 @@ def test_a_picture_that_cannot_be_written_is_refused_and_leaves_nothing(tmp_path
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with user_error("a.jpg", os.strerror(28)):
+    with raises_user_error("a.jpg", os.strerror(28)):
         write_image(tmp_path / "new/a.jpg", noise(4, 4))
     assert list((tmp_path / "new").iterdir()) == []

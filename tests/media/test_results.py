@@ -10,26 +10,22 @@ pytest.importorskip("matplotlib", reason="drawing, which says what an instance i
 pytest.importorskip("pycocotools", reason="pycocotools is not installed")
 from pycocotools.coco import COCO
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.media.results import make_categories, make_results, read_records, write_record, write_results
 from xcit_dense.structures import Instances
 
 CLASSES = ("circle", "square")
 
 
-@pytest.fixture
-def objects():
+def objects(count, masks=True):
     """Makes some objects with masks in a picture of 30 x 20 pixels."""
-
-    def make(count, masks=True):
-        random = np.random.default_rng(count)
-        corners = random.uniform(0, 10, (count, 2))
-        boxes = np.concatenate([corners, corners + random.uniform(1, 9, (count, 2))], axis=1).astype(np.float32)
-        scores = random.uniform(0, 1, count).astype(np.float32)
-        return Instances(
-            boxes, random.integers(0, 2, count), scores, random.integers(0, 2, (count, 20, 30)) > 0 if masks else None
-        )
-
-    return make
+    random = np.random.default_rng(count)
+    corners = random.uniform(0, 10, (count, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(1, 9, (count, 2))], axis=1).astype(np.float32)
+    scores = random.uniform(0, 1, count).astype(np.float32)
+    return Instances(
+        boxes, random.integers(0, 2, count), scores, random.integers(0, 2, (count, 20, 30)) > 0 if masks else None
+    )
 
 
 @pytest.fixture
@@ -62,7 +58,7 @@ def load(directory):
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_pycocotools_reads_what_was_found(write, objects, tmp_path, masks):
+def test_pycocotools_reads_what_was_found(write, tmp_path, masks):
     first, second = objects(3, masks), objects(5, masks)
     parts = [[("a.jpg", first), ("b.jpg", "not a picture")], [("c/d.jpg", second)]]
     assert write(*parts)[0] == 8
@@ -81,7 +77,7 @@ def test_pycocotools_reads_what_was_found(write, objects, tmp_path, masks):
                 assert np.array_equal(results.annToMask(one), expected.masks[index])
 
 
-def test_pictures_without_objects_are_listed(write, objects, tmp_path):
+def test_pictures_without_objects_are_listed(write, tmp_path):
     assert write([("a.jpg", objects(0)), ("b.jpg", objects(1))])[0] == 1
     images, results = load(tmp_path)
     assert images.getImgIds() == [1, 2]
@@ -107,10 +103,10 @@ def test_a_record_that_a_run_left_unfinished_is_passed_over(tmp_path):
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["boxes", "scores"])
-def test_what_json_has_no_number_for_is_refused(objects, user_error, number, place):
+def test_what_json_has_no_number_for_is_refused(number, place):
     found = objects(3)
     getattr(found, place)[1] = number
-    with user_error("not finite"):
+    with raises_user_error("not finite"):
         make_results(found, make_categories(CLASSES))
 
 

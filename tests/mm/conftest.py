@@ -30,17 +30,6 @@ def downloaded(published, tmp_path, monkeypatch):
     return weights
 
 
-@pytest.fixture(scope="session")
-def matching():
-    """Names under which a module holds exactly the given weights."""
-
-    def names(module, weights):
-        own = module.state_dict()
-        return {name for name, value in weights.items() if name in own and torch.equal(own[name], value)}
-
-    return names
-
-
 @pytest.fixture
 def mm_log(tmp_path):
     """Reads what the libraries have logged since the test began."""

@@ -14,6 +14,7 @@ from mmengine.runner import load_checkpoint
 
 import xcit_dense
 import xcit_dense.mm
+from tests.helpers.models import matching_names, raises_user_error
 from xcit_dense.errors import MissingLibraryError
 from xcit_dense.mm.distributed import locate_once
 
@@ -41,17 +42,12 @@ def trunk(weights):
     return {name for name in weights if not name.startswith(("cls_token", "cls_attn_blocks.", "norm.", "head."))}
 
 
-@pytest.fixture
-def detector():
+def detector(**backbone):
     """Makes the small Mask R-CNN with a backbone of patch size 16."""
-
-    def make(**backbone):
-        config = Config.fromfile(CONFIG)
-        config.model.backbone.update(NANO, **backbone)
-        with DefaultScope.overwrite_default_scope("mmdet"):
-            return models("mmdet").build(config.model)
-
-    return make
+    config = Config.fromfile(CONFIG)
+    config.model.backbone.update(NANO, **backbone)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return models("mmdet").build(config.model)
 
 
 @pytest.fixture
@@ -105,8 +101,8 @@ def test_it_builds_and_runs_with_the_publications_hyper_parameters():
         ]
 
 
-def test_a_wrong_name_is_refused_with_the_right_one(user_error):
-    with user_error("nano_12_p15", "nano_12_p16"):
+def test_a_wrong_name_is_refused_with_the_right_one():
+    with raises_user_error("nano_12_p15", "nano_12_p16"):
         build(variant="nano_12_p15")
 
 
@@ -151,23 +147,25 @@ def test_loading_a_classifier_into_a_detector_warns_once_of_its_pyramid(classifi
     assert "not in the file, which stay as initialised" in line
 
 
-def test_a_published_classifier_fills_all_but_the_pyramid(classifier, matching):
+def test_a_published_classifier_fills_all_but_the_pyramid(classifier):
     path, weights = classifier
     backbone = build(init_cfg=pretrained(path))
     pyramid = {name: value.clone() for name, value in backbone.state_dict().items() if name.startswith(PYRAMID)}
     backbone.init_weights()
-    assert matching(backbone, weights) == trunk(weights)
-    assert matching(backbone, pyramid) == set(pyramid)
+    assert matching_names(backbone, weights) == trunk(weights)
+    assert matching_names(backbone, pyramid) == set(pyramid)
     assert trunk(weights) | set(pyramid) == set(backbone.state_dict())
 
 
-def test_a_detector_starts_its_backbone_from_a_classifier(classifier, matching, detector):
+def test_a_detector_starts_its_backbone_from_a_classifier(classifier):
     path, weights = classifier
     model = detector(init_cfg=pretrained(path))
     neck = {name: value.clone() for name, value in model.neck.state_dict().items()}
     model.init_weights()
-    assert matching(model.backbone, weights) == trunk(weights)
-    assert not any(name.endswith("conv.weight") for name in matching(model.neck, neck)), "the neck was not initialised"
+    assert matching_names(model.backbone, weights) == trunk(weights)
+    assert not any(name.endswith("conv.weight") for name in matching_names(model.neck, neck)), (
+        "the neck was not initialised"
+    )
 
 
 def test_the_log_says_what_was_loaded(classifier, mm_log):
@@ -179,58 +177,58 @@ def test_the_log_says_what_was_loaded(classifier, mm_log):
     assert mm_log().count("of the pyramid") == 1
 
 
-def test_published_weights_are_found_by_name(downloaded, matching):
+def test_published_weights_are_found_by_name(downloaded):
     backbone = build(init_cfg=pretrained("xcit://nano_12_p16_224"))
     backbone.init_weights()
-    assert matching(backbone, downloaded) == trunk(downloaded)
+    assert matching_names(backbone, downloaded) == trunk(downloaded)
 
 
-def test_published_weights_are_found_by_name_alone(downloaded, matching):
+def test_published_weights_are_found_by_name_alone(downloaded):
     assert locate_once("nano_12_p16_224").is_file()
     backbone = build(init_cfg=pretrained("nano_12_p16_224"))
     backbone.init_weights()
-    assert matching(backbone, downloaded) == trunk(downloaded)
+    assert matching_names(backbone, downloaded) == trunk(downloaded)
 
 
-def test_an_unknown_published_name_is_refused_with_the_nearest(user_error):
-    with user_error("nano_12_p16_225", "nano_12_p16_224"):
+def test_an_unknown_published_name_is_refused_with_the_nearest():
+    with raises_user_error("nano_12_p16_225", "nano_12_p16_224"):
         build(init_cfg=pretrained("xcit://nano_12_p16_225")).init_weights()
 
 
-def test_another_variants_file_is_refused_by_both_names(classifier, user_error, detector):
+def test_another_variants_file_is_refused_by_both_names(classifier):
     path, _ = classifier
-    with user_error(path, "nano_12_p16", "nano_12_p8"):
+    with raises_user_error(path, "nano_12_p16", "nano_12_p8"):
         detector(variant="nano_12_p8", init_cfg=pretrained(path)).init_weights()
 
 
-def test_an_absent_file_is_refused(tmp_path, user_error):
-    with user_error(tmp_path / "gone.pth"):
+def test_an_absent_file_is_refused(tmp_path):
+    with raises_user_error(tmp_path / "gone.pth"):
         build(init_cfg=pretrained(tmp_path / "gone.pth")).init_weights()
 
 
 @pytest.mark.parametrize("more", [{}, {"prefix": "backbone."}], ids=["whole", "by prefix"])
-def test_a_backbone_starts_from_a_detectors_file(published, tmp_path, matching, more):
+def test_a_backbone_starts_from_a_detectors_file(published, tmp_path, more):
     weights = published("dense")
     torch.save({"state_dict": {f"backbone.{name}": value for name, value in weights.items()}}, tmp_path / "a.pth")
     backbone = build(init_cfg=pretrained(tmp_path / "a.pth", **more))
     backbone.init_weights()
-    assert matching(backbone, weights) == set(weights)
+    assert matching_names(backbone, weights) == set(weights)
 
 
-def test_weights_are_initialised_once(classifier, matching):
+def test_weights_are_initialised_once(classifier):
     path, _ = classifier
     backbone = build(init_cfg=pretrained(path))
     backbone.init_weights()
     trained = {name: value.add_(1).clone() for name, value in backbone.state_dict().items() if "gamma" in name}
     backbone.init_weights()
-    assert matching(backbone, trained) == set(trained)
+    assert matching_names(backbone, trained) == set(trained)
 
 
-def test_without_init_cfg_it_keeps_its_own_initialisation(matching):
+def test_without_init_cfg_it_keeps_its_own_initialisation():
     backbone = build(init_cfg=None)
     own = {name: value.clone() for name, value in backbone.state_dict().items()}
     backbone.init_weights()
-    assert matching(backbone, own) == set(own)
+    assert matching_names(backbone, own) == set(own)
     assert backbone.is_init
 
 
@@ -240,16 +238,16 @@ def test_other_initialisations_of_the_libraries_apply():
     assert (backbone.blocks[0].mlp.fc1.weight == 0.5).all()
 
 
-def test_a_published_detectors_checkpoint_loads_under_its_prefix(published, tmp_path, matching, detector):
+def test_a_published_detectors_checkpoint_loads_under_its_prefix(published, tmp_path):
     model = detector()
     weights = {f"backbone.{name}": value for name, value in published("dense").items()}
     torch.save({"state_dict": weights, "meta": {}}, tmp_path / "detector.pth")
     load_checkpoint(model, str(tmp_path / "detector.pth"), map_location="cpu")
-    assert matching(model, weights) == set(weights)
+    assert matching_names(model, weights) == set(weights)
 
 
-def test_a_detectors_checkpoint_of_another_variant_is_refused(published, tmp_path, user_error, detector):
+def test_a_detectors_checkpoint_of_another_variant_is_refused(published, tmp_path):
     weights = {f"backbone.{name}": value for name, value in published("dense").items()}
     torch.save({"state_dict": weights}, tmp_path / "detector.pth")
-    with user_error("nano_12_p16", "nano_12_p8"):
+    with raises_user_error("nano_12_p16", "nano_12_p8"):
         load_checkpoint(detector(variant="nano_12_p8"), str(tmp_path / "detector.pth"), map_location="cpu")

@@ -18,6 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.mm.config.checks import check_config
 from xcit_dense.mm.config.load import load_config
 
@@ -29,24 +30,19 @@ SIZE = (48, 40)  # width and height of the pictures
 BACKBONE = {"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "norm_cfg": {"type": "BN"}}
 
 
-@pytest.fixture(scope="module")
-def shrunk():
+def shrunk(path, root="."):
     """Reads a config and gives it a small backbone."""
-
-    def read(path, root="."):
-        config = load_config(path, data_root=str(root))
-        config.model.backbone = {"type": "XCiT", **BACKBONE}
-        for name in ("neck", "decode_head", "auxiliary_head"):
-            part = config.model.get(name)
-            if part and (name == "neck" or "neck" not in config.model):
-                part.in_channels = 16 if isinstance(part.in_channels, int) else [16] * 4
-        return config
-
-    return read
+    config = load_config(path, data_root=str(root))
+    config.model.backbone = {"type": "XCiT", **BACKBONE}
+    for name in ("neck", "decode_head", "auxiliary_head"):
+        part = config.model.get(name)
+        if part and (name == "neck" or "neck" not in config.model):
+            part.in_channels = 16 if isinstance(part.in_channels, int) else [16] * 4
+    return config
 
 
 @pytest.fixture(scope="module")
-def built(shrunk):
+def built():
     """A small model of each config, with its config."""
 
     def build(path):
@@ -96,7 +92,7 @@ def tests(built):
 
 
 @pytest.fixture
-def detection(shrunk, tmp_path):
+def detection(tmp_path):
     """Makes a data set of two pictures with these annotations, each a box (x, y, width, height), as a config reads it.
 
     Gives the data sets of training and of testing, and the evaluator.
@@ -176,12 +172,12 @@ def test_zero_detections_are_no_boxes_and_an_evaluation_that_says_so(detection, 
     assert "results of the whole dataset is empty" in mm_log()
 
 
-def test_a_data_set_names_the_picture_that_it_cannot_read(detection, user_error, tmp_path):
+def test_a_data_set_names_the_picture_that_it_cannot_read(detection, tmp_path):
     dataset, *_ = detection((5, 5, 20, 20))
     path = tmp_path / "train2017/2.jpg"
     os.truncate(path, path.stat().st_size // 2)
     assert dataset[0]["inputs"].shape[0] == 3
-    with user_error(path, "cut short"):
+    with raises_user_error(path, "cut short"):
         dataset[1]
 
 
@@ -189,7 +185,7 @@ def test_a_data_set_names_the_picture_that_it_cannot_read(detection, user_error,
 
 
 @pytest.fixture
-def segmentation(shrunk, tmp_path):
+def segmentation(tmp_path):
     """Makes a data set of two pictures with these labels everywhere, as the config reads it; and the evaluator."""
 
     def make(path, label, size=SIZE, pipeline=None, split="training"):
@@ -269,31 +265,26 @@ IMPOSSIBLE = {
 }
 
 
-@pytest.fixture(scope="module")
-def check():
+def check(**options):
     """Checks the backbone of the small Mask R-CNN's config with these options, as before a run."""
-
-    def refuse(**options):
-        config = load_config(MASK_RCNN)
-        config.model.backbone = {"type": "XCiT", **BACKBONE, **options}
-        config.model.neck.in_channels = [16] * 4
-        check_config(config, ())
-
-    return refuse
+    config = load_config(MASK_RCNN)
+    config.model.backbone = {"type": "XCiT", **BACKBONE, **options}
+    config.model.neck.in_channels = [16] * 4
+    check_config(config, ())
 
 
-def test_the_small_backbone_passes(check):
+def test_the_small_backbone_passes():
     check()
 
 
 @pytest.mark.parametrize("option", IMPOSSIBLE)
-def test_a_config_that_asks_for_the_impossible_is_refused_by_the_option(check, user_error, option):
+def test_a_config_that_asks_for_the_impossible_is_refused_by_the_option(option):
     value = IMPOSSIBLE[option]
-    with user_error(option, str(value)) as caught:
+    with raises_user_error(option, str(value)) as caught:
         check(**{option: value})
     assert "\n" not in str(caught.value)
 
 
-def test_an_option_that_does_not_exist_is_refused_with_the_nearest(check, user_error):
-    with user_error("'embed_dims'", "Did you mean 'embed_dim'?"):
+def test_an_option_that_does_not_exist_is_refused_with_the_nearest():
+    with raises_user_error("'embed_dims'", "Did you mean 'embed_dim'?"):
         check(embed_dims=16)

@@ -12,6 +12,7 @@ pytest.importorskip("mmcv", reason="mmcv is not installed")
 from mmcv import transforms
 
 import xcit_dense.mm  # noqa: F401
+from tests.helpers.models import raises_user_error
 
 
 @pytest.fixture(params=["mmdet", "mmseg"])
@@ -24,21 +25,16 @@ def load(request):
     return lambda path: transform({"img_path": str(path)})
 
 
-@pytest.fixture(scope="module")
-def content():
+def content(kind):
     """Bytes of a picture of noise in a format."""
-
-    def encode(kind):
-        file = io.BytesIO()
-        noise = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(file, kind)
-        return file.getvalue()
-
-    return encode
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, kind)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
-def test_whole_pictures_are_what_they_were(load, content, tmp_path, kind):
+def test_whole_pictures_are_what_they_were(load, tmp_path, kind):
     (tmp_path / "a").write_bytes(content(kind))
     got = load(tmp_path / "a")
     expected = transforms.LoadImageFromFile()({"img_path": str(tmp_path / "a")})
@@ -48,10 +44,10 @@ def test_whole_pictures_are_what_they_were(load, content, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_picture_that_was_cut_short_is_named(load, content, user_error, tmp_path, kind, part):
+def test_a_picture_that_was_cut_short_is_named(load, tmp_path, kind, part):
     whole = content(kind)
     (tmp_path / "a.jpg").write_bytes(whole[: int(part * len(whole))])
-    with user_error(
+    with raises_user_error(
         f"The picture {tmp_path / 'a.jpg'} cannot be read", kind, "may be cut short", "out of the data set"
     ):
         load(tmp_path / "a.jpg")
@@ -67,13 +63,13 @@ def test_a_picture_that_was_cut_short_is_named(load, content, user_error, tmp_pa
     ],
     ids=["empty", "a page of HTML", "the start of a header", "absent"],
 )
-def test_a_file_that_is_no_picture_is_named(load, user_error, tmp_path, content, words):
+def test_a_file_that_is_no_picture_is_named(load, tmp_path, content, words):
     if content is not None:
         (tmp_path / "a.jpg").write_bytes(content)
-    with user_error(f"The picture {tmp_path / 'a.jpg'} cannot be read", words):
+    with raises_user_error(f"The picture {tmp_path / 'a.jpg'} cannot be read", words):
         load(tmp_path / "a.jpg")
 
 
-def test_an_address_keeps_the_cause_of_its_own(load, user_error):
-    with user_error("The picture http://127.0.0.1:9/a.jpg cannot be read", "refused"):
+def test_an_address_keeps_the_cause_of_its_own(load):
+    with raises_user_error("The picture http://127.0.0.1:9/a.jpg cannot be read", "refused"):
         load("http://127.0.0.1:9/a.jpg")

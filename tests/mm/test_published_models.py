@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 
 import xcit_dense.mm  # noqa: F401
+from tests.helpers.models import assert_close, matching_names, random_images, randomise
 from xcit_dense import XCiT
 from xcit_dense.models.pretrained import load_weights
 from xcit_dense.weights import zoo
@@ -156,9 +157,9 @@ def build(kind):
 
 
 @pytest.fixture(scope="module")
-def saved(kind, build, reference, fill, tmp_path_factory):
+def saved(kind, build, reference, tmp_path_factory):
     """A file as the old libraries wrote it, with the class attention that some backbones carried; and its model."""
-    model = fill(build(), seed=3)
+    model = randomise(build(), seed=3)
     state = model.state_dict()
     keys = reference("checkpoint_keys")[VARIANT]
     entries = {f"backbone.{name}": tuple(shape) for name, shape in keys["dense"].items()} | HEADS[kind]()
@@ -195,26 +196,21 @@ def saved(kind, build, reference, fill, tmp_path_factory):
     return SimpleNamespace(path=path, model=model)
 
 
-@pytest.fixture
-def check_filled(images, close):
+def check_filled(model, other):
     """Checks that a model has the weights of another, and makes the same of an image."""
-
-    def check(model, other):
-        own, expected = model.state_dict(), other.state_dict()
-        assert own.keys() == expected.keys()
-        for name, value in own.items():
-            assert torch.equal(value, expected[name]), name
-        batch = images(1, 3, 64, 96)
-        made = outputs(model, batch)
-        assert len(made) > 0
-        for got, wanted in zip(made, outputs(other, batch), strict=True):
-            assert wanted.isfinite().all()
-            close(got, wanted, 1e-6)
-
-    return check
+    own, expected = model.state_dict(), other.state_dict()
+    assert own.keys() == expected.keys()
+    for name, value in own.items():
+        assert torch.equal(value, expected[name]), name
+    batch = random_images(1, 3, 64, 96)
+    made = outputs(model, batch)
+    assert len(made) > 0
+    for got, wanted in zip(made, outputs(other, batch), strict=True):
+        assert wanted.isfinite().all()
+        assert_close(got, wanted, 1e-6)
 
 
-def test_the_file_fills_the_model_and_nothing_is_left_over(build, saved, check_filled):
+def test_the_file_fills_the_model_and_nothing_is_left_over(build, saved):
     model = build()
     # strict: an entry too many or too few raises.
     read = load_checkpoint(model, str(saved.path), map_location="cpu", strict=True)
@@ -223,7 +219,7 @@ def test_the_file_fills_the_model_and_nothing_is_left_over(build, saved, check_f
     assert read["meta"]["hook_msgs"]["best_score"] == 0.45
 
 
-def test_its_name_is_enough(kind, build, saved, check_filled, tmp_path, monkeypatch):
+def test_its_name_is_enough(kind, build, saved, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub/checkpoints" / zoo.ZOO[NAMES[kind]].url.rsplit("/", 1)[-1]
     path.parent.mkdir(parents=True)
@@ -233,9 +229,11 @@ def test_its_name_is_enough(kind, build, saved, check_filled, tmp_path, monkeypa
     check_filled(model, saved.model)
 
 
-def test_its_backbone_loads_alone(saved, matching):
+def test_its_backbone_loads_alone(saved):
     backbone = XCiT(VARIANT)
     report = load_weights(backbone, saved.path)
     assert report.missing == report.unexpected == []
     assert {name.split(".")[0] for name in report.left_out} == {"cls_token", "cls_attn_blocks"}
-    assert matching(saved.model.backbone, backbone.state_dict()) == set(report.matched) == set(backbone.state_dict())
+    assert (
+        matching_names(saved.model.backbone, backbone.state_dict()) == set(report.matched) == set(backbone.state_dict())
+    )

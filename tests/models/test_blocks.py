@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.helpers.models import assert_close, random_images, randomise
 from xcit_dense import XCiT
 from xcit_dense.models.blocks import (
     LPI,
@@ -43,27 +44,27 @@ def run_tokens(model, images):
     scope="module",
     params=["nano_12_p16", "nano_12_p8", pytest.param("tiny_24_p8", marks=pytest.mark.slow)],
 )
-def pair(request, fill):
+def pair(request):
     """timm's own XCiT with random weights, and ours that has loaded them."""
-    theirs = fill(timm.create_model(f"xcit_{request.param}_224"))
+    theirs = randomise(timm.create_model(f"xcit_{request.param}_224"))
     ours = XCiT(request.param)
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_tokens_equal_timms_block_for_block(pair, images, close, training):
-    batch = images(2, 3, 64, 96)
+def test_tokens_equal_timms_block_for_block(pair, training):
+    batch = random_images(2, 3, 64, 96)
     with torch.no_grad():
         ours, theirs = (run_tokens(model.train(training), batch) for model in pair)
     assert len(ours) == len(theirs) == len(pair[0].blocks) + 1
     for got, expected in zip(ours, theirs):
-        close(got, expected)
+        assert_close(got, expected)
 
 
-def test_gradients_equal_timms(pair, images, close):
+def test_gradients_equal_timms(pair):
     # For a single image PyTorch's batch norm on CPU gives timm's stem a wrong gradient.
-    batch = images(2, 3, 64, 80)
+    batch = random_images(2, 3, 64, 80)
     gradients = []
     for model in pair:
         model.eval().zero_grad()
@@ -73,7 +74,7 @@ def test_gradients_equal_timms(pair, images, close):
     shared = [name for name in ours if not name.startswith("fpn")]
     assert len(shared) > 20 * len(pair[0].blocks)
     for name in shared:
-        close(ours[name], theirs[name], 1e-3)
+        assert_close(ours[name], theirs[name], 1e-3)
 
 
 # Tokens and maps ----------------------------------------------------------------------------------------------------
@@ -137,8 +138,8 @@ def bare_encoding():
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 4), (40, 3)])
-def test_positions_are_encoded_as_the_formula_says(fill, height, width):
-    encoding = fill(PositionalEncodingFourier(24))
+def test_positions_are_encoded_as_the_formula_says(height, width):
+    encoding = randomise(PositionalEncodingFourier(24))
     weight, bias = (value.double().detach().numpy() for value in encoding.token_projection.parameters())
     expected = np.einsum("ck,khw->chw", weight[:, :, 0, 0], waves_in_loops(height, width)) + bias[:, None, None]
     torch.testing.assert_close(encoding(height, width)[0].double(), torch.from_numpy(expected), rtol=0, atol=1e-5)
@@ -163,29 +164,29 @@ def test_waves_are_computed_in_single_precision_where_the_model_runs_in_half(bar
 # Local patch interaction --------------------------------------------------------------------------------------------
 
 
-def test_lpi_sees_five_by_five_neighbours_of_its_own_channel(fill, images):
+def test_lpi_sees_five_by_five_neighbours_of_its_own_channel():
     size, channel = 9, 2
-    lpi = fill(LPI(4, BN)).eval()
-    x = images(1, 4, size, size).requires_grad_()
+    lpi = randomise(LPI(4, BN)).eval()
+    x = random_images(1, 4, size, size).requires_grad_()
     lpi(x)[0, channel, size // 2, size // 2].backward()
     expected = torch.zeros_like(x, dtype=torch.bool)
     expected[0, channel, 2:7, 2:7] = True
     torch.testing.assert_close(x.grad != 0, expected)
 
 
-def test_lpi_keeps_rows_and_columns_apart(fill, images):
-    lpi, transposed = fill(LPI(4, BN)).eval(), fill(LPI(4, BN)).eval()
+def test_lpi_keeps_rows_and_columns_apart():
+    lpi, transposed = randomise(LPI(4, BN)).eval(), randomise(LPI(4, BN)).eval()
     for conv in (transposed.conv1, transposed.conv2):
         conv.weight.data = conv.weight.data.mT.contiguous()
-    x = images(1, 4, 2, 3)
+    x = random_images(1, 4, 2, 3)
     torch.testing.assert_close(lpi(x), transposed(x.mT).mT)
 
 
 # MLP ----------------------------------------------------------------------------------------------------------------
 
 
-def test_an_mlp_is_that_of_timm_at_each_position(fill, images):
-    mlp, x = fill(MLP(6, 15)), images(2, 6, 3, 4)
+def test_an_mlp_is_that_of_timm_at_each_position():
+    mlp, x = randomise(MLP(6, 15)), random_images(2, 6, 3, 4)
     theirs = timm.layers.Mlp(6, 15)
     theirs.load_state_dict(mlp.state_dict())
     torch.testing.assert_close(map_to_tokens(mlp(x)), theirs(map_to_tokens(x)))
@@ -194,23 +195,18 @@ def test_an_mlp_is_that_of_timm_at_each_position(fill, images):
 # Block --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def block(fill):
+def block(drop=0.0, attn_drop=0.0, drop_path=0.0):
     """Makes a block of 12 channels with random weights."""
-
-    def make(drop=0.0, attn_drop=0.0, drop_path=0.0):
-        return fill(XCABlock(12, 3, 4.0, True, drop, attn_drop, drop_path, 1.0, BN))
-
-    return make
+    return randomise(XCABlock(12, 3, 4.0, True, drop, attn_drop, drop_path, 1.0, BN))
 
 
 @pytest.fixture
-def x(images):
+def x():
     """Two maps of 12 channels."""
-    return images(2, 12, 4, 5)
+    return random_images(2, 12, 4, 5)
 
 
-def test_a_block_adds_three_scaled_branches_in_the_published_order(block, x):
+def test_a_block_adds_three_scaled_branches_in_the_published_order(x):
     b = block().eval()
     expected = x + tokens_to_map(b.gamma1 * b.attn(b.norm1(map_to_tokens(x))), 4, 5)
     expected = expected + b.gamma3[:, None, None] * b.local_mp(b.norm3(expected))
@@ -218,22 +214,22 @@ def test_a_block_adds_three_scaled_branches_in_the_published_order(block, x):
     torch.testing.assert_close(b(x), expected)
 
 
-def test_a_block_without_gains_changes_nothing(block, x):
+def test_a_block_without_gains_changes_nothing(x):
     b = block().train()
     for gain in (b.gamma1, b.gamma2, b.gamma3):
         nn.init.zeros_(gain)
     torch.testing.assert_close(b(x), x)
 
 
-def test_a_block_leaves_its_input_as_it_was(block, x):
+def test_a_block_leaves_its_input_as_it_was(x):
     before = x.clone()
     with torch.no_grad():
         block().eval()(x)
     torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
-def test_drop_path_skips_branches_of_whole_samples_in_training_alone(block, images):
-    certain, x = block(drop_path=1.0), images(4, 12, 4, 5)
+def test_drop_path_skips_branches_of_whole_samples_in_training_alone():
+    certain, x = block(drop_path=1.0), random_images(4, 12, 4, 5)
     torch.testing.assert_close(certain.eval()(x), block().eval()(x))
     torch.testing.assert_close(certain.train()(x), x)
     torch.manual_seed(0)
@@ -243,12 +239,12 @@ def test_drop_path_skips_branches_of_whole_samples_in_training_alone(block, imag
 
 
 @pytest.mark.parametrize("name", ["drop", "attn_drop"])
-def test_dropout_of_a_block_acts_in_training_alone(block, x, name):
+def test_dropout_of_a_block_acts_in_training_alone(x, name):
     b, plain = block(**{name: 0.5}), block()
     torch.testing.assert_close(b.eval()(x), plain.eval()(x))
     torch.manual_seed(0)
     assert not torch.allclose(b.train()(x), plain.train()(x))
 
 
-def test_layer_norms_have_the_published_epsilon(block):
+def test_layer_norms_have_the_published_epsilon():
     assert {m.eps for m in block().modules() if isinstance(m, nn.LayerNorm)} == {1e-6}

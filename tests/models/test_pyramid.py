@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.models.pyramid import STRIDES, MaxPool, make_levels
 from xcit_dense.ops.norms import make_norm_layer
 
@@ -71,6 +72,6 @@ def test_max_pool_never_goes_below_one(factor, size):
 
 
 @pytest.mark.parametrize("patch_size", [4, 12, 32])
-def test_another_patch_size_is_refused(user_error, patch_size):
-    with user_error(f"patch_size={patch_size}", "write patch_size=8 or 16"):
+def test_another_patch_size_is_refused(patch_size):
+    with raises_user_error(f"patch_size={patch_size}", "write patch_size=8 or 16"):
         make_levels(DIM, patch_size, BN)

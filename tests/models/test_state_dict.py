@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.helpers.models import assert_close, raises_user_error, random_images, randomise
 from xcit_dense import VARIANTS, XCiT
 from xcit_dense.errors import UserError
 from xcit_dense.models.blocks import map_to_tokens
@@ -30,9 +31,9 @@ NAME = "nano_12_p16"
 
 
 @pytest.fixture(scope="module")
-def dense(fill):
+def dense():
     """Weights of a dense backbone, each of its own random values."""
-    return dict(fill(XCiT(NAME), seed=1).state_dict())
+    return dict(randomise(XCiT(NAME), seed=1).state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +83,18 @@ DIALECTS = {**DENSE_DIALECTS, **CLASSIFIER_DIALECTS}
 
 
 @pytest.fixture
-def model(fill):
+def model():
     """The model that loads, with values of its own."""
-    return fill(XCiT(NAME), seed=2)
+    return randomise(XCiT(NAME), seed=2)
 
 
-@pytest.fixture
-def state_of():
+def state_of(model):
     """Copies a model's state."""
-    return lambda model: {name: value.clone() for name, value in model.state_dict().items()}
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 @pytest.fixture
-def check_loaded(state_of, dense):
+def check_loaded(dense):
     """Checks that a model has the trunk of the checkpoint, and its pyramid or the one it had before."""
 
     def check(model, before, from_classifier):
@@ -121,7 +121,7 @@ def test_a_made_classifier_has_no_name_that_the_published_ones_have_not(referenc
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_load_weights_reads_every_dialect_from_pth(tmp_path, model, state_of, check_loaded, content, dialect):
+def test_load_weights_reads_every_dialect_from_pth(tmp_path, model, check_loaded, content, dialect):
     torch.save(content(dialect), tmp_path / "weights.pth")
     before = state_of(model)
     load_weights(model, tmp_path / "weights.pth")
@@ -129,7 +129,7 @@ def test_load_weights_reads_every_dialect_from_pth(tmp_path, model, state_of, ch
 
 
 @pytest.mark.parametrize("dialect", ["dense", "detector", "classifier", "timm"])
-def test_load_weights_reads_safetensors(tmp_path, model, state_of, check_loaded, content, dialect):
+def test_load_weights_reads_safetensors(tmp_path, model, check_loaded, content, dialect):
     weights = content(dialect)
     save_file({k: v.clone() for k, v in weights.get("state_dict", weights).items()}, tmp_path / "weights.safetensors")
     before = state_of(model)
@@ -138,7 +138,7 @@ def test_load_weights_reads_safetensors(tmp_path, model, state_of, check_loaded,
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_load_state_dict_understands_every_dialect(model, state_of, check_loaded, content, dialect):
+def test_load_state_dict_understands_every_dialect(model, check_loaded, content, dialect):
     before = state_of(model)
     result = model.load_state_dict(content(dialect))
     assert not result.missing_keys
@@ -154,7 +154,7 @@ FLAT = [
 
 
 @pytest.mark.parametrize("dialect", FLAT)
-def test_a_model_that_holds_the_backbone_understands_every_dialect(model, state_of, check_loaded, content, dialect):
+def test_a_model_that_holds_the_backbone_understands_every_dialect(model, check_loaded, content, dialect):
     detector = nn.Module()
     detector.backbone, detector.head = model, nn.Linear(2, 3)
     before = state_of(model)
@@ -166,7 +166,7 @@ def test_a_model_that_holds_the_backbone_understands_every_dialect(model, state_
     assert torch.equal(detector.head.weight, head["weight"])
 
 
-def test_a_backbone_deep_in_a_model_understands_its_dialect(model, state_of, check_loaded, classifier):
+def test_a_backbone_deep_in_a_model_understands_its_dialect(model, check_loaded, classifier):
     outer = nn.ModuleDict({"student": nn.ModuleDict({"backbone": model})})
     before = state_of(model)
     outer.load_state_dict(prefixed("student.backbone.", timms(classifier)))
@@ -231,11 +231,11 @@ LARGE = ("small_24", "medium_24", "large_24")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith(LARGE) else []) for name in VARIANTS]
 )
-def test_timms_classifier_of_every_variant_loads_by_timms_names_and_gives_timms_features(name, fill, images, close):
-    theirs = fill(timm.create_model(f"xcit_{name}_224"))
+def test_timms_classifier_of_every_variant_loads_by_timms_names_and_gives_timms_features(name):
+    theirs = randomise(timm.create_model(f"xcit_{name}_224"))
     weights = theirs.state_dict()
     assert "cls_attn_blocks.0.attn.q.weight" in weights
-    image = images(1, 3, 32, 48)
+    image = random_images(1, 3, 32, 48)
     expected = block_features(theirs, image)
     ours = XCiT(name)
     result = ours.load_state_dict(weights)
@@ -244,7 +244,7 @@ def test_timms_classifier_of_every_variant_loads_by_timms_names_and_gives_timms_
     features = block_features(ours, image)
     assert len(features) == VARIANTS[name].depth
     for got, wanted in zip(features, expected, strict=True):
-        close(got, wanted)
+        assert_close(got, wanted)
 
 
 @pytest.mark.parametrize("name", ["nano_12_p16", "nano_12_p8", "small_12_p16", "small_24_p8"])
@@ -282,9 +282,7 @@ def test_weights_without_counters_load_with_the_version_that_promises_them(model
     assert torch.equal(model.blocks[3].attn.qkv.weight, dense["blocks.3.attn.qkv.weight"])
 
 
-def test_a_name_alone_is_that_of_published_weights(
-    tmp_path, monkeypatch, user_error, model, check_loaded, state_of, dense
-):
+def test_a_name_alone_is_that_of_published_weights(tmp_path, monkeypatch, model, check_loaded, dense):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "hub/checkpoints" / zoo.ZOO["coco/tiny_12_p16"].url.rsplit("/", 1)[-1]
@@ -293,7 +291,7 @@ def test_a_name_alone_is_that_of_published_weights(
     before = state_of(model)
     load_weights(model, "coco/tiny_12_p16")
     check_loaded(model, before, from_classifier=False)
-    with user_error("no file at coco/tiny_12_p17", "coco/tiny_12_p16", "xcit_dense.list_weights()") as caught:
+    with raises_user_error("no file at coco/tiny_12_p17", "coco/tiny_12_p16", "xcit_dense.list_weights()") as caught:
         load_weights(model, "coco/tiny_12_p17")
     assert "ade20k/upernet/medium_24_p8" not in str(caught.value)
     (tmp_path / "coco" / "tiny_12_p16").mkdir(parents=True)  # not a file
@@ -339,9 +337,9 @@ def test_the_options_of_other_shapes_are_found_from_the_weights(tmp_path, option
 
 
 @pytest.mark.parametrize("part", ["patch_embed.", "patch_embed.proj.0", "blocks.1."])
-def test_options_of_part_of_an_xcit_are_refused(tmp_path, dense, user_error, part):
+def test_options_of_part_of_an_xcit_are_refused(tmp_path, dense, part):
     torch.save({key: value for key, value in dense.items() if key.startswith(part)}, tmp_path / "weights.pth")
-    with user_error(tmp_path / "weights.pth", "XCiT", "give a "):
+    with raises_user_error(tmp_path / "weights.pth", "XCiT", "give a "):
         XCiT.from_pretrained(tmp_path / "weights.pth")
 
 
@@ -390,12 +388,12 @@ def test_loading_warns_of_a_pyramid_that_stays_as_initialised(model, dense, clas
 
 
 @pytest.fixture
-def refused(tmp_path, model, state_of, user_error):
+def refused(tmp_path, model):
     """Expects that a file is refused, with an error that names it, and that the model is left as it was."""
 
     def check(*words, file="weights.pth"):
         before = state_of(model)
-        with user_error(tmp_path / file, *words):
+        with raises_user_error(tmp_path / file, *words):
             load_weights(model, tmp_path / file)
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -410,10 +408,10 @@ def test_weights_of_another_variant_are_refused_by_its_name(tmp_path, refused, o
     refused(f"is of XCiT {other}, the model of XCiT {NAME}", f"build the model as {other}")
 
 
-def test_weights_of_another_variant_are_refused_by_load_state_dict_too(model, state_of, user_error):
+def test_weights_of_another_variant_are_refused_by_load_state_dict_too(model):
     before = state_of(model)
     other = XCiT("nano_12_p8").state_dict()
-    with user_error("is of XCiT nano_12_p8, the model of XCiT nano_12_p16"):
+    with raises_user_error("is of XCiT nano_12_p8, the model of XCiT nano_12_p16"):
         model.load_state_dict(other)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -465,16 +463,14 @@ PARTIAL = {
 
 @pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
 @pytest.mark.parametrize("part", PARTIAL)
-def test_load_state_dict_refuses_what_fits_in_part_and_leaves_the_backbone_as_it_was(
-    model, state_of, user_error, dense, part, whole
-):
+def test_load_state_dict_refuses_what_fits_in_part_and_leaves_the_backbone_as_it_was(model, dense, part, whole):
     weights = PARTIAL[part](dense)
     loads = model
     if whole:
         loads = nn.ModuleDict({"backbone": model, "head": nn.Linear(2, 2)})
         weights = {**prefixed("backbone.", weights), **prefixed("head.", loads["head"].state_dict())}
     before = state_of(model)
-    with user_error("XCiT", NAME, "give "):
+    with raises_user_error("XCiT", NAME, "give "):
         loads.load_state_dict(weights)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -489,7 +485,7 @@ def test_load_state_dict_that_is_not_strict_says_what_fits(model, dense, part):
         assert torch.equal(model.state_dict()[name], dense[name])
 
 
-def test_load_state_dict_that_is_not_strict_leaves_other_entries_to_pytorch(model, state_of):
+def test_load_state_dict_that_is_not_strict_leaves_other_entries_to_pytorch(model):
     before = state_of(model)
     result = model.load_state_dict({"decode_head.bias": torch.ones(2)}, strict=False)
     assert result.unexpected_keys == ["decode_head.bias"]
@@ -500,10 +496,10 @@ def test_load_state_dict_that_is_not_strict_leaves_other_entries_to_pytorch(mode
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_load_state_dict_refuses_wrong_shapes_and_another_variant_in_any_case(model, user_error, dense, strict):
-    with user_error("temperature has shape (8, 1, 1), not (4, 1, 1)"):
+def test_load_state_dict_refuses_wrong_shapes_and_another_variant_in_any_case(model, dense, strict):
+    with raises_user_error("temperature has shape (8, 1, 1), not (4, 1, 1)"):
         model.load_state_dict(PARTIAL["of other heads"](dense), strict=strict)
-    with user_error("is of XCiT nano_12_p8, the model of XCiT nano_12_p16"):
+    with raises_user_error("is of XCiT nano_12_p8, the model of XCiT nano_12_p16"):
         model.load_state_dict(XCiT("nano_12_p8").state_dict(), strict=strict)
 
 
@@ -554,9 +550,9 @@ def test_a_file_of_text_is_refused(tmp_path, refused, text, file):
     assert "weights_only" not in str(caught.value)
 
 
-def test_a_missing_file_is_refused(refused, user_error, tmp_path):
+def test_a_missing_file_is_refused(refused, tmp_path):
     refused("No checkpoint at", "check the path")
-    with user_error("No checkpoint at", tmp_path):
+    with raises_user_error("No checkpoint at", tmp_path):
         read_weights(tmp_path)
 
 
@@ -579,12 +575,12 @@ def test_the_cause_is_given_without_the_advice(tmp_path, refused, dense, monkeyp
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_was_saved_on_a_gpu_says_what_to_write_without_one(tmp_path, user_error):
+def test_what_was_saved_on_a_gpu_says_what_to_write_without_one(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "cpu.pth")
     with zipfile.ZipFile(tmp_path / "cpu.pth") as source, zipfile.ZipFile(tmp_path / "gpu.pth", "w") as target:
         for name in source.namelist():
             target.writestr(name, source.read(name).replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0"))
-    with user_error(tmp_path / "gpu.pth", "saved on a GPU", "map_location='cpu'"):
+    with raises_user_error(tmp_path / "gpu.pth", "saved on a GPU", "map_location='cpu'"):
         read_file(tmp_path / "gpu.pth", None)
     assert torch.equal(read_file(tmp_path / "gpu.pth")["a"], torch.ones(2))
 
@@ -752,10 +748,10 @@ def test_read_weights_gives_tensors_alone(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_recognises_its_own_weights_and_its_neighbours(name, user_error):
+def test_every_variant_recognises_its_own_weights_and_its_neighbours(name):
     with torch.device("meta"):
         models = {other: XCiT(other) for other in ("nano_12_p16", "tiny_24_p8", name)}
     models[name].load_state_dict(models[name].state_dict())
     for other in models.keys() - {name}:
-        with user_error(f"is of XCiT {other}, the model of XCiT {name}"):
+        with raises_user_error(f"is of XCiT {other}, the model of XCiT {name}"):
             models[name].load_state_dict(models[other].state_dict())

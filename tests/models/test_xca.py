@@ -10,6 +10,7 @@ from timm.models import xcit as timm_xcit
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.helpers.models import assert_close, raises_user_error, randomise
 from xcit_dense import VARIANTS
 from xcit_dense.models.xca import XCA, cheaper_form
 
@@ -46,47 +47,41 @@ def attend_in_loops(xca: XCA, x: np.ndarray) -> np.ndarray:
     return out
 
 
-@pytest.fixture
-def attention(fill):
+def attention(**options):
     """Makes an XCA in float64 with random weights."""
-
-    def make(**options):
-        return fill(XCA(DIM, HEADS, **options).double())
-
-    return make
+    return randomise(XCA(DIM, HEADS, **options).double())
 
 
-@pytest.fixture
-def tokens():
+def tokens(n, dim=DIM):
     """Makes random tokens in float64."""
-    return lambda n, dim=DIM: torch.from_numpy(np.random.default_rng(n).standard_normal((2, n, dim)))
+    return torch.from_numpy(np.random.default_rng(n).standard_normal((2, n, dim)))
 
 
 @both_forms
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize("n", [1, FEW, MANY])
-def test_xca_is_the_papers_definition(attention, tokens, n, qkv_bias, form):
+def test_xca_is_the_papers_definition(n, qkv_bias, form):
     xca, x = attention(qkv_bias=qkv_bias), tokens(n)
     torch.testing.assert_close(xca(x, form), torch.from_numpy(attend_in_loops(xca, x.numpy())), rtol=1e-9, atol=1e-9)
 
 
 @both_forms
 @pytest.mark.parametrize("heads", [1, DIM])
-def test_xca_is_the_papers_definition_with_one_head_and_with_a_head_a_channel(fill, tokens, heads, form):
-    xca, x = fill(XCA(DIM, heads).double()), tokens(MANY)
+def test_xca_is_the_papers_definition_with_one_head_and_with_a_head_a_channel(heads, form):
+    xca, x = randomise(XCA(DIM, heads).double()), tokens(MANY)
     torch.testing.assert_close(xca(x, form), torch.from_numpy(attend_in_loops(xca, x.numpy())), rtol=1e-9, atol=1e-9)
 
 
 @both_forms
 @pytest.mark.parametrize("n", [48, 500])
-def test_xca_in_single_precision_is_the_papers_definition(fill, tokens, close, n, form):
-    xca, x = fill(XCA(48, 4, qkv_bias=True)), tokens(n, 48)
-    close(xca(x.float(), form), torch.from_numpy(attend_in_loops(xca, x.numpy())).float(), 1e-5)
+def test_xca_in_single_precision_is_the_papers_definition(n, form):
+    xca, x = randomise(XCA(48, 4, qkv_bias=True)), tokens(n, 48)
+    assert_close(xca(x.float(), form), torch.from_numpy(attend_in_loops(xca, x.numpy())).float(), 1e-5)
 
 
 @both_forms
 @pytest.mark.parametrize("n", [FEW, MANY])
-def test_channels_that_are_zero_on_all_tokens_give_numbers(attention, tokens, n, form):
+def test_channels_that_are_zero_on_all_tokens_give_numbers(n, form):
     xca, x = attention(qkv_bias=False), torch.zeros_like(tokens(n)).requires_grad_()
     y = xca(x, form)
     torch.testing.assert_close(y, torch.from_numpy(attend_in_loops(xca, x.detach().numpy())))
@@ -97,8 +92,8 @@ def test_channels_that_are_zero_on_all_tokens_give_numbers(attention, tokens, n,
 @both_forms
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize("n", [3, 12])
-def test_gradients_of_xca_are_those_of_its_values(fill, tokens, n, qkv_bias, form):
-    xca, x = fill(XCA(4, 2, qkv_bias=qkv_bias).double()), tokens(n, 4).requires_grad_()
+def test_gradients_of_xca_are_those_of_its_values(n, qkv_bias, form):
+    xca, x = randomise(XCA(4, 2, qkv_bias=qkv_bias).double()), tokens(n, 4).requires_grad_()
     names, values = zip(*xca.named_parameters())
 
     def run(x, *parameters):
@@ -109,7 +104,7 @@ def test_gradients_of_xca_are_those_of_its_values(fill, tokens, n, qkv_bias, for
 
 
 @both_forms
-def test_gradients_that_are_to_be_derived_again_are_the_same(attention, tokens, form):
+def test_gradients_that_are_to_be_derived_again_are_the_same(form):
     xca, norm, gain = attention(qkv_bias=True), torch.nn.LayerNorm(DIM).double(), torch.linspace(0.5, 2, DIM).double()
     x, gain = tokens(MANY).requires_grad_(), gain.requires_grad_()
     value = xca(x * x.sin(), form, norm, gain).square().sum()
@@ -120,32 +115,27 @@ def test_gradients_that_are_to_be_derived_again_are_the_same(attention, tokens, 
 
 @both_forms
 @pytest.mark.parametrize("gain", [None, 2.0])
-def test_a_norm_and_a_gain_are_applied_before_and_after(attention, tokens, form, gain):
+def test_a_norm_and_a_gain_are_applied_before_and_after(form, gain):
     xca, norm, x = attention(qkv_bias=True), torch.nn.LayerNorm(DIM).double(), tokens(MANY)
     gains = None if gain is None else torch.full((DIM,), gain).double()
     torch.testing.assert_close(xca(x, form, norm, gains), xca(norm(x), form) * (gain or 1))
 
 
-@pytest.fixture
-def learn():
+def learn(xca, x, form, autocast=None):
     """Runs one form forward and backward, the same dropout each time; returns values and all gradients by name."""
-
-    def run(xca, x, form, autocast=None):
-        xca.zero_grad()
-        x = x.clone().requires_grad_()
-        torch.manual_seed(0)
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
-            y = xca(x, form)
-        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y))
-        return {"y": y.detach(), "x": x.grad} | {name: value.grad.clone() for name, value in xca.named_parameters()}
-
-    return run
+    xca.zero_grad()
+    x = x.clone().requires_grad_()
+    torch.manual_seed(0)
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        y = xca(x, form)
+    y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y))
+    return {"y": y.detach(), "x": x.grad} | {name: value.grad.clone() for name, value in xca.named_parameters()}
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize("n", [1, 2, FEW, MANY, 500])
-def test_both_forms_have_the_same_values_and_gradients(attention, tokens, learn, n, qkv_bias, drop):
+def test_both_forms_have_the_same_values_and_gradients(n, qkv_bias, drop):
     xca, x = attention(qkv_bias=qkv_bias, attn_drop=drop, proj_drop=drop), tokens(n)
     literal, covariance = (learn(xca, x, form) for form in FORMS)
     assert len(literal) == 6 + qkv_bias  # y, x, temperature, weights of both projections, bias of the second
@@ -153,7 +143,7 @@ def test_both_forms_have_the_same_values_and_gradients(attention, tokens, learn,
     torch.testing.assert_close(covariance, literal, rtol=1e-10, atol=1e-10)
 
 
-def test_a_query_and_a_key_of_zero_have_the_same_values_and_gradients_in_both_forms(attention, tokens, learn):
+def test_a_query_and_a_key_of_zero_have_the_same_values_and_gradients_in_both_forms():
     xca, x = attention(qkv_bias=True), tokens(MANY)
     with torch.no_grad():
         for channel in (1, DIM + 2, 2 * DIM - 1):
@@ -164,8 +154,8 @@ def test_a_query_and_a_key_of_zero_have_the_same_values_and_gradients_in_both_fo
         torch.testing.assert_close(covariance[name], expected, rtol=1e-10, atol=1e-10 * expected.abs().max().item())
 
 
-def test_squares_that_cancel_to_less_than_zero_still_give_cosines(fill, learn):
-    xca, width = fill(XCA(DIM, HEADS)), DIM // HEADS
+def test_squares_that_cancel_to_less_than_zero_still_give_cosines():
+    xca, width = randomise(XCA(DIM, HEADS)), DIM // HEADS
     W = xca.qkv.weight.detach()
     W[: 2 * DIM] -= W[: 2 * DIM].mean(dim=1, keepdim=True)  # Q and K are blind to what all channels share
     W[2 * DIM :] = 0
@@ -185,50 +175,50 @@ def test_squares_that_cancel_to_less_than_zero_still_give_cosines(fill, learn):
 
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize(("dim", "heads"), SHAPES)
-def test_both_forms_agree_in_single_precision_at_every_published_width(fill, tokens, close, dim, heads, qkv_bias):
-    xca = fill(XCA(dim, heads, qkv_bias=qkv_bias))
+def test_both_forms_agree_in_single_precision_at_every_published_width(dim, heads, qkv_bias):
+    xca = randomise(XCA(dim, heads, qkv_bias=qkv_bias))
     for n in (16, dim, 3 * dim):
         x = tokens(n, dim)[:1].float()
         with torch.no_grad():
-            close(xca(x, "covariance"), xca(x, "literal"))
+            assert_close(xca(x, "covariance"), xca(x, "literal"))
 
 
 @pytest.mark.parametrize(("dim", "heads"), SHAPES)
-def test_one_token_to_many_give_what_the_literal_form_gives(fill, tokens, close, dim, heads):
+def test_one_token_to_many_give_what_the_literal_form_gives(dim, heads):
     # A single token makes lengths of one number each, which the covariance form squares first: not its field.
-    xca = fill(XCA(dim, heads, qkv_bias=True))
+    xca = randomise(XCA(dim, heads, qkv_bias=True))
     for n in (1, 2, dim // 2, dim, 3 * dim // 2, 2 * dim):
         x = tokens(n, dim)[:1].float()
         with torch.no_grad():
-            close(xca(x), xca(x, "literal"))
+            assert_close(xca(x), xca(x, "literal"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize("offset", [0, 5])
-def test_both_forms_agree_in_single_precision_on_a_hundred_thousand_tokens(fill, tokens, close, offset, qkv_bias):
-    xca, x = fill(XCA(128, 4, qkv_bias=qkv_bias)), tokens(100_000, 128)[:1].float() + offset
+def test_both_forms_agree_in_single_precision_on_a_hundred_thousand_tokens(offset, qkv_bias):
+    xca, x = randomise(XCA(128, 4, qkv_bias=qkv_bias)), tokens(100_000, 128)[:1].float() + offset
     with torch.no_grad():
-        close(xca(x, "covariance"), xca(x, "literal"))
+        assert_close(xca(x, "covariance"), xca(x, "literal"))
 
 
 @pytest.mark.parametrize(("dim", "heads"), SHAPES)
-def test_an_offset_common_to_all_tokens_costs_no_accuracy_that_matters(fill, tokens, close, dim, heads):
-    xca = fill(XCA(dim, heads, qkv_bias=True))
+def test_an_offset_common_to_all_tokens_costs_no_accuracy_that_matters(dim, heads):
+    xca = randomise(XCA(dim, heads, qkv_bias=True))
     x = tokens(3 * dim, dim)[:1] + 5
     with torch.no_grad():
         exact = copy.deepcopy(xca).double()(x, "literal")
-        close(xca(x.float(), "covariance"), exact)
+        assert_close(xca(x.float(), "covariance"), exact)
         # Nor next to the part that differs between tokens, which the offset makes the smaller one.
         mean = exact.mean(dim=1, keepdim=True)
-        close(xca(x.float(), "covariance") - mean, exact - mean)
+        assert_close(xca(x.float(), "covariance") - mean, exact - mean)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize(("dim", "heads", "n"), [(128, 4, 200), (192, 4, 900)])
 @pytest.mark.parametrize("offset", [0, 5])
-def test_autocast_costs_no_more_accuracy_than_in_timm(fill, tokens, dim, heads, n, dtype, offset):
-    xca = fill(XCA(dim, heads, qkv_bias=True))
+def test_autocast_costs_no_more_accuracy_than_in_timm(dim, heads, n, dtype, offset):
+    xca = randomise(XCA(dim, heads, qkv_bias=True))
     timm = timm_xcit.XCA(dim, heads, qkv_bias=True)
     timm.load_state_dict(xca.state_dict())
     x = tokens(n, dim).float() + offset
@@ -243,8 +233,8 @@ def test_autocast_costs_no_more_accuracy_than_in_timm(fill, tokens, dim, heads, 
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_autocast_rounds_values_and_gradients_by_no_more_than_its_dtype(fill, tokens, learn, dtype):
-    xca, x = fill(XCA(48, 4, qkv_bias=True)), tokens(200, 48).float()
+def test_autocast_rounds_values_and_gradients_by_no_more_than_its_dtype(dtype):
+    xca, x = randomise(XCA(48, 4, qkv_bias=True)), tokens(200, 48).float()
     exact, literal, covariance = learn(xca, x, "literal"), *(learn(xca, x, form, dtype) for form in FORMS)
     for name, value in covariance.items():
         assert value.dtype == literal[name].dtype
@@ -253,23 +243,23 @@ def test_autocast_rounds_values_and_gradients_by_no_more_than_its_dtype(fill, to
 
 @both_forms
 @pytest.mark.parametrize("dtype", HALVES)
-def test_an_attention_in_half_precision_has_an_output_in_half_precision(fill, tokens, close, dtype, form):
-    xca, x = fill(XCA(48, 4)), tokens(200, 48).float()
+def test_an_attention_in_half_precision_has_an_output_in_half_precision(dtype, form):
+    xca, x = randomise(XCA(48, 4)), tokens(200, 48).float()
     y = copy.deepcopy(xca).to(dtype)(x.to(dtype), form)
     assert y.dtype == dtype
-    close(y, xca(x), 0.1)
+    assert_close(y, xca(x), 0.1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES)
-def test_sums_over_tokens_beyond_half_precision_give_numbers(fill, tokens, close, dtype):
-    xca, x = fill(XCA(128, 4, qkv_bias=True)), 30 * tokens(100_000, 128)[:1].float()
+def test_sums_over_tokens_beyond_half_precision_give_numbers(dtype):
+    xca, x = randomise(XCA(128, 4, qkv_bias=True)), 30 * tokens(100_000, 128)[:1].float()
     assert x[0, :, 0].square().sum() > torch.finfo(torch.float16).max
     with torch.no_grad():
         with torch.autocast("cpu", dtype):
             y = xca(x, "covariance")
         assert y.isfinite().all()
-        close(y, xca(x, "literal"), 0.1)
+        assert_close(y, xca(x, "literal"), 0.1)
 
 
 def multiply_adds(xca, n, form=None):
@@ -295,7 +285,7 @@ def test_multiply_adds_of_a_detection_image_are_about_half_of_the_literal_forms(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_only_the_tokens_are_kept_for_the_backward_pass(tokens, dtype):
+def test_only_the_tokens_are_kept_for_the_backward_pass(dtype):
     xca = XCA(DIM, HEADS, qkv_bias=True)
 
     def saved(n):
@@ -316,8 +306,8 @@ def test_only_the_tokens_are_kept_for_the_backward_pass(tokens, dtype):
 
 
 @pytest.mark.slow
-def test_xca_compiles_in_one_graph_and_anew_at_most_once_a_form(fill, tokens):
-    xca = fill(XCA(DIM, HEADS, qkv_bias=True))
+def test_xca_compiles_in_one_graph_and_anew_at_most_once_a_form():
+    xca = randomise(XCA(DIM, HEADS, qkv_bias=True))
     backend = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(xca, backend=backend, fullgraph=True)
     for n in (MANY, MANY + 10, MANY + 33, 200, FEW, FEW + 2, FEW + 4):
@@ -331,28 +321,28 @@ def test_xca_compiles_in_one_graph_and_anew_at_most_once_a_form(fill, tokens):
 
 
 @both_forms
-def test_xca_does_not_depend_on_the_order_of_the_tokens(attention, tokens, form):
+def test_xca_does_not_depend_on_the_order_of_the_tokens(form):
     xca, x = attention(), tokens(MANY)
     order = torch.from_numpy(np.random.default_rng(0).permutation(MANY))
     torch.testing.assert_close(xca(x[:, order], form), xca(x, form)[:, order])
 
 
 @both_forms
-def test_images_of_a_batch_do_not_see_each_other(attention, tokens, form):
+def test_images_of_a_batch_do_not_see_each_other(form):
     xca, x = attention(), tokens(MANY)
     torch.testing.assert_close(xca(x[1:], form), xca(x, form)[1:])
 
 
 @pytest.mark.parametrize("name", ["attn_drop", "proj_drop"])
 @pytest.mark.parametrize("n", [FEW, MANY])
-def test_dropout_acts_in_training_alone(attention, tokens, name, n):
+def test_dropout_acts_in_training_alone(name, n):
     xca, plain, x = attention(**{name: 0.5}), attention(), tokens(n)
     torch.manual_seed(0)
     assert not torch.allclose(xca.train()(x), plain.train()(x))
     torch.testing.assert_close(xca.eval()(x), plain.eval()(x))
 
 
-def test_dropout_of_the_output_zeroes_and_scales(attention, tokens):
+def test_dropout_of_the_output_zeroes_and_scales():
     xca, plain, x = attention(proj_drop=0.5), attention(), tokens(MANY)
     torch.manual_seed(0)
     y, expected = xca.train()(x), plain(x)
@@ -373,6 +363,6 @@ def test_weights_have_the_published_names():
 
 
 @pytest.mark.parametrize("heads", [0, -3, 5, 24])
-def test_heads_that_do_not_divide_the_width_are_refused(user_error, heads):
-    with user_error(f"num_heads={heads}", f"embed_dim={DIM}", "write a divisor of 12"):
+def test_heads_that_do_not_divide_the_width_are_refused(heads):
+    with raises_user_error(f"num_heads={heads}", f"embed_dim={DIM}", "write a divisor of 12"):
         XCA(DIM, heads)

@@ -12,6 +12,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tests.helpers.models import assert_close, raises_user_error, random_images, randomise, tiny_xcit
 from xcit_dense import VARIANTS, XCiT, deploy
 from xcit_dense.benchmark.meters import count_saved_bytes
 from xcit_dense.models.blocks import map_to_tokens
@@ -61,13 +62,13 @@ def test_no_golden_file_is_left_out(shared):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_levels_are_those_of_the_original_implementation(read_golden, close, name):
+def test_levels_are_those_of_the_original_implementation(read_golden, name):
     file, model, batch = read_golden(name)
     with torch.no_grad():
         levels = model(batch)
     assert len(levels) == 4
     for number, level in enumerate(levels):
-        close(level, file[f"level{number}"])
+        assert_close(level, file[f"level{number}"])
 
 
 def test_gradients_are_those_of_the_original_implementation(read_golden):
@@ -83,10 +84,10 @@ def test_gradients_are_those_of_the_original_implementation(read_golden):
 
 @pytest.mark.parametrize("patch_size", [8, 16])
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 33), (64, 64), (70, 31)])
-def test_any_image_size_gives_four_levels(tiny, images, patch_size, size):
-    model = tiny(patch_size=patch_size).eval()
+def test_any_image_size_gives_four_levels(patch_size, size):
+    model = tiny_xcit(patch_size=patch_size).eval()
     with torch.no_grad():
-        levels = model(images(2, 3, *size))
+        levels = model(random_images(2, 3, *size))
     tokens = [-(-n // patch_size) for n in size]
     expected = [[max(1, n * patch_size // stride) for n in tokens] for stride in model.out_strides]
     assert [list(level.shape) for level in levels] == [[2, 16, *level] for level in expected]
@@ -94,40 +95,40 @@ def test_any_image_size_gives_four_levels(tiny, images, patch_size, size):
 
 
 @pytest.mark.parametrize("patch_size", [8, 16])
-def test_levels_have_the_strides_and_channels_that_the_backbone_states(tiny, images, patch_size):
-    model = tiny(patch_size=patch_size).eval()
+def test_levels_have_the_strides_and_channels_that_the_backbone_states(patch_size):
+    model = tiny_xcit(patch_size=patch_size).eval()
     assert model.out_strides == (4, 8, 16, 32)
     assert model.out_channels == (16, 16, 16, 16)
-    levels = model(images(1, 3, 64, 96))
+    levels = model(random_images(1, 3, 64, 96))
     assert [(64 // level.shape[2], 96 // level.shape[3]) for level in levels] == [(s, s) for s in model.out_strides]
     assert tuple(level.shape[1] for level in levels) == model.out_channels
 
 
 @pytest.mark.parametrize("in_channels", [1, 4])
-def test_images_may_have_other_channels(tiny, images, in_channels):
-    levels = tiny(in_channels=in_channels).eval()(images(1, in_channels, 32, 32))
+def test_images_may_have_other_channels(in_channels):
+    levels = tiny_xcit(in_channels=in_channels).eval()(random_images(1, in_channels, 32, 32))
     assert all(level.isfinite().all() for level in levels)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_images_of_the_wrong_channels_are_refused(tiny, images, user_error, channels):
-    with user_error("(B, 3, H, W)", f"got (2, {channels}, 32, 40)", f"in_channels={channels}"):
-        tiny()(images(2, channels, 32, 40))
+def test_images_of_the_wrong_channels_are_refused(channels):
+    with raises_user_error("(B, 3, H, W)", f"got (2, {channels}, 32, 40)", f"in_channels={channels}"):
+        tiny_xcit()(random_images(2, channels, 32, 40))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 40), (32, 40), (1, 2, 3, 32, 40)])
-def test_images_that_are_no_batch_are_refused(tiny, images, user_error, shape):
-    with user_error("(B, 3, H, W)", f"got {shape}", "image[None]"):
-        tiny()(images(*shape))
+def test_images_that_are_no_batch_are_refused(shape):
+    with raises_user_error("(B, 3, H, W)", f"got {shape}", "image[None]"):
+        tiny_xcit()(random_images(*shape))
 
 
-def test_levels_are_the_tokens_of_the_blocks_that_out_indices_name(tiny, images):
+def test_levels_are_the_tokens_of_the_blocks_that_out_indices_name():
     indices = (0, 2, 3, 5)
-    model = tiny(depth=7, out_indices=indices).eval()
+    model = tiny_xcit(depth=7, out_indices=indices).eval()
     maps = []
     for block in model.blocks:
         block.register_forward_hook(lambda *call: maps.append(call[2]))
-    levels = model(images(1, 3, 32, 40))
+    levels = model(random_images(1, 3, 32, 40))
     assert len(maps) == 7
     for level, name, index in zip(levels, make_levels(16, 8, make_norm_layer("BN")), indices):
         torch.testing.assert_close(level, model.get_submodule(name)(maps[index]))
@@ -146,18 +147,18 @@ def test_default_levels_come_from_four_blocks_up_to_the_last_at_any_depth(depth)
 
 
 @pytest.mark.parametrize("name", ["nano_12_p16", "nano_12_p8"])
-def test_an_image_alone_gives_what_it_gives_in_a_batch(fill, images, close, name):
-    model, batch = fill(XCiT(name)).eval(), images(3, 3, 48, 70)
+def test_an_image_alone_gives_what_it_gives_in_a_batch(name):
+    model, batch = randomise(XCiT(name)).eval(), random_images(3, 3, 48, 70)
     with torch.no_grad():
         together, alone = model(batch), model(batch[1:2])
     for got, expected in zip(alone, together):
-        close(got, expected[1:2], 1e-5)
+        assert_close(got, expected[1:2], 1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_gradients_of_an_image_alone_are_those_of_the_image_twice(tiny, images, close, training):
+def test_gradients_of_an_image_alone_are_those_of_the_image_twice(training):
     # PyTorch's batch norm on CPU gives wrong gradients for a single image whose gradient has certain strides.
-    model, image = tiny(patch_size=16).double().train(training), images(1, 3, 48, 70).double()
+    model, image = tiny_xcit(patch_size=16).double().train(training), random_images(1, 3, 48, 70).double()
     twice = backward(model, image.repeat(2, 1, 1, 1))
     once = backward(model, image)
     assert any(gradient.abs().max() > 1e-3 for gradient in twice.values())
@@ -165,46 +166,46 @@ def test_gradients_of_an_image_alone_are_those_of_the_image_twice(tiny, images, 
         torch.testing.assert_close(gradient, twice[name], rtol=1e-6, atol=1e-9)
 
 
-def test_memory_format_of_the_images_does_not_matter(tiny, images, close):
-    model, batch = tiny().eval(), images(2, 3, 32, 40)
+def test_memory_format_of_the_images_does_not_matter():
+    model, batch = tiny_xcit().eval(), random_images(2, 3, 32, 40)
     for got, expected in zip(model(batch.contiguous(memory_format=torch.channels_last)), model(batch)):
-        close(got, expected, 1e-5)
+        assert_close(got, expected, 1e-5)
 
 
 # Precision ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def exact(fill, images):
+def exact():
     """A model, images, and its features in float64."""
-    model, batch = fill(XCiT("nano_12_p16")).eval(), images(1, 3, 64, 80)
+    model, batch = randomise(XCiT("nano_12_p16")).eval(), random_images(1, 3, 64, 80)
     with torch.no_grad():
         levels = copy.deepcopy(model).double()(batch.double())
     assert all(level.dtype == torch.float64 for level in levels)
     return model, batch, levels
 
 
-def test_single_precision_is_near_double_precision(exact, close):
+def test_single_precision_is_near_double_precision(exact):
     model, batch, expected = exact
     for level, other in zip(model(batch), expected):
-        close(level.double(), other, 1e-4)
+        assert_close(level.double(), other, 1e-4)
 
 
 @pytest.mark.parametrize("autocast", [True, False])
-def test_bfloat16_is_near_double_precision(exact, close, autocast):
+def test_bfloat16_is_near_double_precision(exact, autocast):
     model, batch, expected = exact
     if not autocast:
         model, batch = model.bfloat16(), batch.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         levels = model(batch)
     for level, other in zip(levels, expected):
-        close(level.double(), other, 0.3)
+        assert_close(level.double(), other, 0.3)
 
 
-def test_training_under_autocast_gives_finite_gradients(tiny, images):
-    model = tiny().train()
+def test_training_under_autocast_gives_finite_gradients():
+    model = tiny_xcit().train()
     with torch.autocast("cpu", torch.bfloat16):
-        levels = model(images(2, 3, 32, 40))
+        levels = model(random_images(2, 3, 32, 40))
         total = loss(level.float() for level in levels)
     total.backward()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
@@ -213,8 +214,8 @@ def test_training_under_autocast_gives_finite_gradients(tiny, images):
 # State and copies ---------------------------------------------------------------------------------------------------
 
 
-def test_a_state_dict_comes_back_as_it_was(fill):
-    model, other = fill(XCiT("nano_12_p16"), seed=1), fill(XCiT("nano_12_p16"), seed=2)
+def test_a_state_dict_comes_back_as_it_was():
+    model, other = randomise(XCiT("nano_12_p16"), seed=1), randomise(XCiT("nano_12_p16"), seed=2)
     result = other.load_state_dict(model.state_dict())
     assert not result.missing_keys
     assert not result.unexpected_keys
@@ -223,8 +224,8 @@ def test_a_state_dict_comes_back_as_it_was(fill):
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies_and_pickles_work_and_still_translate_weights(tiny, images, clone):
-    model, batch = tiny().eval(), images(1, 3, 32, 40)
+def test_copies_and_pickles_work_and_still_translate_weights(clone):
+    model, batch = tiny_xcit().eval(), random_images(1, 3, 32, 40)
     twin = clone(model)
     for got, expected in zip(twin(batch), model(batch)):
         assert torch.equal(got, expected)
@@ -242,8 +243,8 @@ def test_copies_and_pickles_work_and_still_translate_weights(tiny, images, clone
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_from_pretrained_builds_the_variant_of_the_file(tmp_path, fill, images, suffix):
-    model, batch = fill(XCiT("nano_12_p16")), images(1, 3, 32, 48)
+def test_from_pretrained_builds_the_variant_of_the_file(tmp_path, suffix):
+    model, batch = randomise(XCiT("nano_12_p16")), random_images(1, 3, 32, 48)
     path = tmp_path / f"weights.{suffix}"
     save_file(model.state_dict(), path) if suffix == "safetensors" else torch.save(model.state_dict(), path)
     twin = XCiT.from_pretrained(path)
@@ -253,8 +254,8 @@ def test_from_pretrained_builds_the_variant_of_the_file(tmp_path, fill, images, 
         assert torch.equal(got, expected)
 
 
-def test_from_pretrained_reads_the_file_once(tmp_path, tiny, monkeypatch):
-    torch.save(tiny().state_dict(), tmp_path / "weights.pth")
+def test_from_pretrained_reads_the_file_once(tmp_path, monkeypatch):
+    torch.save(tiny_xcit().state_dict(), tmp_path / "weights.pth")
     calls, load = [], torch.load
     monkeypatch.setattr(torch, "load", lambda *args, **options: calls.append(args) or load(*args, **options))
     XCiT.from_pretrained(tmp_path / "weights.pth", out_indices=(0, 1, 2, 3))
@@ -268,18 +269,18 @@ def test_from_pretrained_reads_the_file_once(tmp_path, tiny, monkeypatch):
         {"embed_dim": 32, "depth": 5, "num_heads": 8, "patch_size": 8, "qkv_bias": False},
     ],
 )
-def test_from_pretrained_builds_other_shapes_from_the_weights_alone(tmp_path, fill, images, options):
-    model = fill(XCiT(**options)).eval()
+def test_from_pretrained_builds_other_shapes_from_the_weights_alone(tmp_path, options):
+    model = randomise(XCiT(**options)).eval()
     torch.save({"state_dict": {f"backbone.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "weights.pth")
     twin = XCiT.from_pretrained(str(tmp_path / "weights.pth")).eval()
     assert twin.out_indices == model.out_indices
-    batch = images(1, model.in_channels, 32, 48)
+    batch = random_images(1, model.in_channels, 32, 48)
     for got, expected in zip(twin(batch), model(batch), strict=True):
         assert torch.equal(got, expected)
 
 
-def test_from_pretrained_takes_further_options(tmp_path, tiny):
-    torch.save(tiny().state_dict(), tmp_path / "weights.pth")
+def test_from_pretrained_takes_further_options(tmp_path):
+    torch.save(tiny_xcit().state_dict(), tmp_path / "weights.pth")
     model = XCiT.from_pretrained(
         tmp_path / "weights.pth", frozen_stages=2, drop_path_rate=0.25, norm_eval=True, norm_cfg="BN"
     )
@@ -288,15 +289,15 @@ def test_from_pretrained_takes_further_options(tmp_path, tiny):
     assert type(model.blocks[3].local_mp.bn) is nn.BatchNorm2d
 
 
-def test_from_pretrained_refuses_options_that_the_weights_do_not_fit(tmp_path, user_error, fill):
-    torch.save(fill(XCiT("nano_12_p16")).state_dict(), tmp_path / "weights.pth")
-    with user_error("nano_12_p16", "patch_size=16, not 8"):
+def test_from_pretrained_refuses_options_that_the_weights_do_not_fit(tmp_path):
+    torch.save(randomise(XCiT("nano_12_p16")).state_dict(), tmp_path / "weights.pth")
+    with raises_user_error("nano_12_p16", "patch_size=16, not 8"):
         XCiT.from_pretrained(tmp_path / "weights.pth", patch_size=8)
-    with user_error(tmp_path / "weights.pth", "(16, 3, 3, 3), not (16, 4, 3, 3)"):
+    with raises_user_error(tmp_path / "weights.pth", "(16, 3, 3, 3), not (16, 4, 3, 3)"):
         XCiT.from_pretrained(tmp_path / "weights.pth", in_channels=4)
 
 
-def test_from_pretrained_finds_published_weights_by_name(tmp_path, monkeypatch, user_error):
+def test_from_pretrained_finds_published_weights_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub/checkpoints/xcit_nano_12_p16_224.pth"
     path.parent.mkdir(parents=True)
@@ -305,16 +306,16 @@ def test_from_pretrained_finds_published_weights_by_name(tmp_path, monkeypatch, 
     for name in ("nano_12_p16_224", "xcit://nano_12_p16_224"):
         state = XCiT.from_pretrained(name).state_dict()
         assert all(torch.equal(state[key], value) for key, value in weights.items())
-    with user_error("nano_12_p16_22", "nano_12_p16_224"):
+    with raises_user_error("nano_12_p16_22", "nano_12_p16_224"):
         XCiT.from_pretrained("nano_12_p16_22")
 
 
 @pytest.mark.parametrize("content", [{}, {"layer1.weight": torch.ones(2)}], ids=["empty", "ResNet"])
-def test_from_pretrained_refuses_what_is_no_xcit(tmp_path, user_error, content):
+def test_from_pretrained_refuses_what_is_no_xcit(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
-    with user_error(tmp_path / "weights.pth", "no XCiT weights", "give a checkpoint of XCiT"):
+    with raises_user_error(tmp_path / "weights.pth", "no XCiT weights", "give a checkpoint of XCiT"):
         XCiT.from_pretrained(tmp_path / "weights.pth")
-    with user_error("No checkpoint at", "gone.pth"):
+    with raises_user_error("No checkpoint at", "gone.pth"):
         XCiT.from_pretrained(tmp_path / "gone.pth")
 
 
@@ -330,18 +331,18 @@ def test_a_name_and_its_hyper_parameters_build_the_same_model():
     assert by_name.out_indices == by_numbers.out_indices == both.out_indices
 
 
-def test_an_unknown_variant_is_answered_with_all_names_and_the_nearest(user_error):
-    with user_error("Did you mean 'nano_12_p16'?", *VARIANTS):
+def test_an_unknown_variant_is_answered_with_all_names_and_the_nearest():
+    with raises_user_error("Did you mean 'nano_12_p16'?", *VARIANTS):
         XCiT("nano_12_p15")
 
 
-def test_a_hyper_parameter_against_the_named_variant_is_refused(user_error):
-    with user_error("'nano_12_p16' has embed_dim=128, not 192", "leave embed_dim out"):
+def test_a_hyper_parameter_against_the_named_variant_is_refused():
+    with raises_user_error("'nano_12_p16' has embed_dim=128, not 192", "leave embed_dim out"):
         XCiT("nano_12_p16", embed_dim=192)
 
 
-def test_missing_hyper_parameters_are_named(user_error):
-    with user_error("XCiT needs depth, patch_size", "XCiT('small_12_p16')"):
+def test_missing_hyper_parameters_are_named():
+    with raises_user_error("XCiT needs depth, patch_size", "XCiT('small_12_p16')"):
         XCiT(embed_dim=128, num_heads=4)
 
 
@@ -358,21 +359,21 @@ def test_missing_hyper_parameters_are_named(user_error):
         ({"frozen_stages": -2}, ["frozen_stages=-2", "-1 (train all)"]),
     ],
 )
-def test_numbers_out_of_range_are_refused(tiny, user_error, options, words):
-    with user_error(*words):
-        tiny(**options)
+def test_numbers_out_of_range_are_refused(options, words):
+    with raises_user_error(*words):
+        tiny_xcit(**options)
 
 
 @pytest.mark.parametrize(
     "indices", [(), (0, 1, 2), (0, 1, 2, 3, 4), (3, 2, 1, 0), (0, 1, 1, 3), (0, 1, 2, 12), (-1, 1, 2, 3)]
 )
-def test_wrong_out_indices_are_answered_with_right_ones(user_error, indices):
-    with user_error(str(indices), "four blocks out of 0..11, ascending", "out_indices=(3, 5, 7, 11)"):
+def test_wrong_out_indices_are_answered_with_right_ones(indices):
+    with raises_user_error(str(indices), "four blocks out of 0..11, ascending", "out_indices=(3, 5, 7, 11)"):
         XCiT("nano_12_p16", out_indices=indices)
 
 
-def test_norm_cfg_reaches_every_batch_norm(tiny):
-    model = tiny(patch_size=16, norm_cfg={"type": "BN", "eps": 0.125, "requires_grad": False})
+def test_norm_cfg_reaches_every_batch_norm():
+    model = tiny_xcit(patch_size=16, norm_cfg={"type": "BN", "eps": 0.125, "requires_grad": False})
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     assert len(norms) == 4 + len(model.blocks) + 1
     assert {type(norm) for norm in norms} == {nn.BatchNorm2d}
@@ -386,8 +387,8 @@ def test_drop_path_is_constant_over_depth():
     assert {block.drop_path.drop_prob for block in model.blocks} == {0.2}
 
 
-def test_drop_rates_reach_every_dropout(tiny):
-    model = tiny(drop_rate=0.25, attn_drop_rate=0.5)
+def test_drop_rates_reach_every_dropout():
+    model = tiny_xcit(drop_rate=0.25, attn_drop_rate=0.5)
     rates = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
     assert {rate for name, rate in rates.items() if "attn_drop" in name} == {0.5}
     assert {rate for name, rate in rates.items() if "attn_drop" not in name} == {0.25}
@@ -416,8 +417,8 @@ def test_linear_layers_start_small_without_outliers_and_without_bias():
 
 
 @pytest.mark.parametrize(("frozen_stages", "blocks"), [(-1, 0), (0, 0), (2, 2), (4, 4)])
-def test_frozen_stages_stay_as_they_are_and_the_rest_trains(tiny, images, frozen_stages, blocks):
-    model = tiny(frozen_stages=frozen_stages).train()
+def test_frozen_stages_stay_as_they_are_and_the_rest_trains(frozen_stages, blocks):
+    model = tiny_xcit(frozen_stages=frozen_stages).train()
     frozen = list(model.blocks[:blocks])
     if frozen_stages >= 0:
         frozen += [model.patch_embed, model.pos_embeder]
@@ -426,7 +427,7 @@ def test_frozen_stages_stay_as_they_are_and_the_rest_trains(tiny, images, frozen
 
     before = copy.deepcopy(model.state_dict())
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    gradients = backward(model, images(2, 3, 32, 40))
+    gradients = backward(model, random_images(2, 3, 32, 40))
     optimizer.step()
     still = tuple(name for name, module in model.named_modules() if id(module) in inside)
     for name, value in model.state_dict().items():
@@ -436,10 +437,10 @@ def test_frozen_stages_stay_as_they_are_and_the_rest_trains(tiny, images, frozen
             assert (gradients[name] is None) == fixed, name
 
 
-def test_norm_eval_fixes_statistics_and_trains_the_rest(tiny, images):
-    model = tiny(norm_eval=True).train()
+def test_norm_eval_fixes_statistics_and_trains_the_rest():
+    model = tiny_xcit(norm_eval=True).train()
     before = copy.deepcopy(model.state_dict())
-    gradients = backward(model, images(2, 3, 32, 40))
+    gradients = backward(model, random_images(2, 3, 32, 40))
     for name, value in model.named_buffers():
         assert torch.equal(value, before[name]), name
     assert all(gradient is not None for gradient in gradients.values())
@@ -447,20 +448,19 @@ def test_norm_eval_fixes_statistics_and_trains_the_rest(tiny, images):
     assert not model.blocks[0].local_mp.bn.training
 
 
-def test_statistics_are_recorded_without_norm_eval(tiny, images):
-    model = tiny().train()
+def test_statistics_are_recorded_without_norm_eval():
+    model = tiny_xcit().train()
     before = copy.deepcopy(model.state_dict())
-    model(images(2, 3, 32, 40))
+    model(random_images(2, 3, 32, 40))
     assert all(not torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
 # Activation checkpointing -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def plain_and_checkpointed(tiny):
+def plain_and_checkpointed(**options):
     """Makes the same model without and with activation checkpointing, in training mode."""
-    return lambda **options: [tiny(with_cp=with_cp, **options).train() for with_cp in (False, True)]
+    return [tiny_xcit(with_cp=with_cp, **options).train() for with_cp in (False, True)]
 
 
 @pytest.mark.parametrize(
@@ -468,8 +468,8 @@ def plain_and_checkpointed(tiny):
     [{}, {"drop_path_rate": 0.4, "drop_rate": 0.1}, {"norm_eval": True}, {"frozen_stages": 2}, {"norm_cfg": "BN"}],
     ids=str,
 )
-def test_checkpointing_changes_no_output_gradient_or_statistic(plain_and_checkpointed, images, options):
-    models, batch = plain_and_checkpointed(**options), images(2, 3, 32, 40)
+def test_checkpointing_changes_no_output_gradient_or_statistic(options):
+    models, batch = plain_and_checkpointed(**options), random_images(2, 3, 32, 40)
     results = []
     for model in models:
         torch.manual_seed(0)
@@ -485,18 +485,18 @@ def test_checkpointing_changes_no_output_gradient_or_statistic(plain_and_checkpo
         torch.testing.assert_close(got, expected)
 
 
-def test_checkpointing_leaves_batch_norms_recording(plain_and_checkpointed, images):
+def test_checkpointing_leaves_batch_norms_recording():
     for model in plain_and_checkpointed():
-        backward(model, images(2, 3, 32, 40))
+        backward(model, random_images(2, 3, 32, 40))
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         assert all(norm.track_running_stats for norm in norms)
         assert {norm.num_batches_tracked.item() for norm in norms} == {1}
 
 
 @pytest.mark.parametrize("eta", [1.0, 1e-2, 1e-5])
-def test_what_blocks_add_survives_bfloat16_as_in_timm(fill, images, eta):
+def test_what_blocks_add_survives_bfloat16_as_in_timm(eta):
     # Next to a stream in half precision, small gains would lose all.
-    ours = fill(XCiT(patch_size=8, embed_dim=32, depth=4, num_heads=4, out_indices=(0, 1, 2, 3))).eval()
+    ours = randomise(XCiT(patch_size=8, embed_dim=32, depth=4, num_heads=4, out_indices=(0, 1, 2, 3))).eval()
     theirs = timm.models.xcit.Xcit(patch_size=8, embed_dim=32, depth=4, num_heads=4, eta=1.0, num_classes=0).eval()
     for name, value in ours.named_parameters():
         if "gamma" in name:
@@ -504,7 +504,7 @@ def test_what_blocks_add_survives_bfloat16_as_in_timm(fill, images, eta):
     names = {name.replace("pos_embeder", "pos_embed"): value for name, value in ours.state_dict().items()}
     unexpected = theirs.load_state_dict(names, strict=False).unexpected_keys
     assert all(name.startswith("fpn") for name in unexpected)
-    image = images(1, 3, 96, 128)
+    image = random_images(1, 3, 96, 128)
 
     def added(model):
         seen = []
@@ -524,27 +524,27 @@ def test_what_blocks_add_survives_bfloat16_as_in_timm(fill, images, eta):
 
 
 @pytest.mark.parametrize("patch_size", [8, 16])
-def test_a_block_keeps_eight_maps_for_the_backward_pass(tiny, images, patch_size):
+def test_a_block_keeps_eight_maps_for_the_backward_pass(patch_size):
     # The inputs of XCA, LPI and MLP, one map within the LPI, and four within the MLP; timm's keeps 26.
     a_block = []
     for size in (16, 32):  # tokens along a side
-        batch = images(1, 3, size * patch_size, size * patch_size)
-        models = [tiny(patch_size=patch_size, depth=depth, norm_cfg="BN").train() for depth in (6, 7)]
+        batch = random_images(1, 3, size * patch_size, size * patch_size)
+        models = [tiny_xcit(patch_size=patch_size, depth=depth, norm_cfg="BN").train() for depth in (6, 7)]
         less, more = (count_saved_bytes(model, batch) for model in models)
         a_block.append(more - less)
     assert a_block[1] - a_block[0] == 8 * 4 * 16 * (32**2 - 16**2)  # of 16 channels, in single precision
 
 
-def test_checkpointing_keeps_one_map_a_block_for_the_backward_pass(tiny, images):
-    batch, growing = images(1, 3, 128, 128), 4 * 16 * 16**2
-    models = [tiny(depth=depth, with_cp=True).train() for depth in (6, 8)]
+def test_checkpointing_keeps_one_map_a_block_for_the_backward_pass():
+    batch, growing = random_images(1, 3, 128, 128), 4 * 16 * 16**2
+    models = [tiny_xcit(depth=depth, with_cp=True).train() for depth in (6, 8)]
     assert count_saved_bytes(models[1], batch) - count_saved_bytes(models[0], batch) == 2 * growing
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("patch_size", [8, 16])
-def test_the_backbone_compiles_in_one_graph_and_once_more_for_other_sizes(tiny, images, patch_size):
-    model = tiny(patch_size=patch_size).train()
+def test_the_backbone_compiles_in_one_graph_and_once_more_for_other_sizes(patch_size):
+    model = tiny_xcit(patch_size=patch_size).train()
     same = copy.deepcopy(model)
     backend = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, backend=backend, fullgraph=True)
@@ -552,7 +552,7 @@ def test_the_backbone_compiles_in_one_graph_and_once_more_for_other_sizes(tiny, 
         results = []
         for way, owner in ((compiled, model), (same, same)):
             owner.zero_grad()
-            levels = way(images(2, 3, *size))
+            levels = way(random_images(2, 3, *size))
             loss(levels).backward()
             results.append([*levels, *(p.grad for p in owner.parameters()), *owner.buffers()])
         for got, expected in zip(*results):
@@ -561,15 +561,15 @@ def test_the_backbone_compiles_in_one_graph_and_once_more_for_other_sizes(tiny, 
 
 
 @pytest.mark.slow
-def test_a_deployed_backbone_compiles_in_one_graph(tiny, images):
-    model, batch = deploy(tiny().eval()), images(1, 3, 128, 96)
+def test_a_deployed_backbone_compiles_in_one_graph():
+    model, batch = deploy(tiny_xcit().eval()), random_images(1, 3, 128, 96)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         for got, expected in zip(compiled(batch), model(batch)):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpointing_does_nothing_in_evaluation(plain_and_checkpointed, images):
-    plain, checkpointed = (model.eval()(images(1, 3, 32, 40)) for model in plain_and_checkpointed())
+def test_checkpointing_does_nothing_in_evaluation():
+    plain, checkpointed = (model.eval()(random_images(1, 3, 32, 40)) for model in plain_and_checkpointed())
     for got, expected in zip(checkpointed, plain):
         assert torch.equal(got, expected)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.models import raises_user_error, random_images
 from xcit_dense.ops.norms import SyncBatchNorm, make_norm_layer
 
 
@@ -27,13 +28,13 @@ def test_reading_a_norm_config_leaves_it_as_it_was():
 
 
 @pytest.mark.parametrize("config", ["SyncBM", {"type": "SyncBM"}])
-def test_an_unknown_norm_layer_is_answered_with_the_valid_ones(user_error, config):
-    with user_error("'SyncBM'", "Did you mean 'SyncBN'?", "BN, BN2d, SyncBN"):
+def test_an_unknown_norm_layer_is_answered_with_the_valid_ones(config):
+    with raises_user_error("'SyncBM'", "Did you mean 'SyncBN'?", "BN, BN2d, SyncBN"):
         make_norm_layer(config)
 
 
-def test_a_norm_config_without_a_type_is_answered_with_the_valid_ones(user_error):
-    with user_error("norm layer", "BN, BN2d, SyncBN"):
+def test_a_norm_config_without_a_type_is_answered_with_the_valid_ones():
+    with raises_user_error("norm layer", "BN, BN2d, SyncBN"):
         make_norm_layer({"eps": 1e-5})
 
 
@@ -55,18 +56,18 @@ def check_sync_bn_is_bn(images):
         torch.testing.assert_close(got, expected)
 
 
-def test_sync_bn_on_cpu_is_batch_norm(images):
-    check_sync_bn_is_bn(images)
+def test_sync_bn_on_cpu_is_batch_norm():
+    check_sync_bn_is_bn(random_images)
 
 
-def test_sync_bn_on_cpu_is_batch_norm_in_a_distributed_run(process_group, images):
+def test_sync_bn_on_cpu_is_batch_norm_in_a_distributed_run(process_group):
     with pytest.raises(ValueError, match="expected input tensor to be on"):
-        nn.SyncBatchNorm(4)(images(3, 4, 5, 6))
-    check_sync_bn_is_bn(images)
+        nn.SyncBatchNorm(4)(random_images(3, 4, 5, 6))
+    check_sync_bn_is_bn(random_images)
 
 
-def test_sync_bn_elsewhere_is_left_to_torch(process_group, images):
-    x = images(3, 4, 5, 6).to("meta")
+def test_sync_bn_elsewhere_is_left_to_torch(process_group):
+    x = random_images(3, 4, 5, 6).to("meta")
     norm = SyncBatchNorm(4).to("meta")
     assert norm.eval()(x).shape == x.shape
     with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on"):

@@ -7,6 +7,7 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import nn
 
+from tests.helpers.models import random_images, randomise
 from xcit_dense.ops.norms import SyncBatchNorm
 from xcit_dense.ops.recompute import run
 
@@ -68,39 +69,33 @@ def linear_layers(request, monkeypatch):
     monkeypatch.setattr("xcit_dense.ops.conv._convolves", lambda device, dtype: as_convolutions and dtype in FLOATS[:1])
 
 
-@pytest.fixture
-def make_row(fill):
+def make_row(row, dtype=torch.float32):
     """Makes the layers of a row with random weights, in training mode."""
-    return lambda row, dtype=torch.float32: fill(nn.ModuleList(ROWS[row]())).to(dtype)
+    return randomise(nn.ModuleList(ROWS[row]())).to(dtype)
 
 
 @pytest.fixture
-def x(images):
+def x():
     """Two maps in channels-last memory."""
-    return images(2, C, 6, 5).contiguous(memory_format=torch.channels_last)
+    return random_images(2, C, 6, 5).contiguous(memory_format=torch.channels_last)
 
 
-@pytest.fixture
-def learn():
+def learn(way, layers, x, gain=None, autocast=None):
     """Runs forward and backward; returns output, all gradients and buffers."""
-
-    def run_both_ways(way, layers, x, gain=None, autocast=None):
-        layers, x = copy.deepcopy(layers), x.clone().requires_grad_()
-        gain = gain if gain is None else gain.clone().requires_grad_()
-        torch.manual_seed(0)
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
-            y = way(layers, x, gain)
-        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y))
-        found = {"y": y.detach(), "x": x.grad} | {name: value.grad for name, value in layers.named_parameters()}
-        return found | {"gain": None if gain is None else gain.grad} | dict(layers.named_buffers())
-
-    return run_both_ways
+    layers, x = copy.deepcopy(layers), x.clone().requires_grad_()
+    gain = gain if gain is None else gain.clone().requires_grad_()
+    torch.manual_seed(0)
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        y = way(layers, x, gain)
+    y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y))
+    found = {"y": y.detach(), "x": x.grad} | {name: value.grad for name, value in layers.named_parameters()}
+    return found | {"gain": None if gain is None else gain.grad} | dict(layers.named_buffers())
 
 
 @every_row
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("training", [True, False])
-def test_layers_in_a_row_compute_and_learn_what_a_sequential_does(make_row, x, learn, row, dtype, training):
+def test_layers_in_a_row_compute_and_learn_what_a_sequential_does(x, row, dtype, training):
     layers = make_row(row, dtype).train(training)
     expected, found = (learn(way, layers, x.to(dtype)) for way in (plain, run))
     tolerance = 1e-4 if dtype == torch.float32 else 1e-10
@@ -109,7 +104,7 @@ def test_layers_in_a_row_compute_and_learn_what_a_sequential_does(make_row, x, l
 
 @pytest.mark.parametrize("row", ["mlp", "lpi", "linear without bias", "dropout"])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_a_gain_multiplies_the_channels_of_the_last_layer(make_row, x, learn, row, dtype):
+def test_a_gain_multiplies_the_channels_of_the_last_layer(x, row, dtype):
     layers, gain = make_row(row, dtype), torch.linspace(0, 2, C, dtype=dtype)
     expected, found = (learn(way, layers, x.to(dtype), gain) for way in (plain, run))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -117,7 +112,7 @@ def test_a_gain_multiplies_the_channels_of_the_last_layer(make_row, x, learn, ro
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("row", ["mlp", "lpi"])
-def test_autocast_rounds_as_in_a_sequential(make_row, x, learn, row, dtype):
+def test_autocast_rounds_as_in_a_sequential(x, row, dtype):
     layers, gain = make_row(row), torch.linspace(0.5, 2, C)
     exact, expected = (learn(plain, layers, x, gain, autocast) for autocast in (None, dtype))
     found = learn(run, layers, x, gain, dtype)
@@ -129,18 +124,18 @@ def test_autocast_rounds_as_in_a_sequential(make_row, x, learn, row, dtype):
         assert error <= 1.5 * theirs + torch.finfo(dtype).eps * exact[name].norm() / 4, name
 
 
-def test_a_small_gain_keeps_its_digits_in_fp16(fill, x):
+def test_a_small_gain_keeps_its_digits_in_fp16(x):
     # 1e-6 times a weight has none left, in fp16.
-    layers, gain = fill(nn.ModuleList([nn.Linear(C, C)])), torch.full((C,), 1e-6)
+    layers, gain = randomise(nn.ModuleList([nn.Linear(C, C)])), torch.full((C,), 1e-6)
     with torch.autocast("cpu", torch.float16):
         y = run(layers, x, gain)
     torch.testing.assert_close(y.float(), plain(layers, x, gain), rtol=1e-2, atol=1e-8)
 
 
 @pytest.mark.parametrize("row", ["mlp", "lpi", "level"])
-def test_second_derivatives_are_those_of_the_first(make_row, images, row):
+def test_second_derivatives_are_those_of_the_first(row):
     # Two maps, because PyTorch's own second derivative of batch norm is wrong for one.
-    layers, x = make_row(row, torch.float64), images(2, C, 3, 2).double().requires_grad_()
+    layers, x = make_row(row, torch.float64), random_images(2, C, 3, 2).double().requires_grad_()
     weights = [value for name, value in layers.named_parameters() if name.endswith("weight")][1:2]
     assert torch.autograd.gradcheck(lambda x, *_: run(layers, x), (x, *weights))
     assert torch.autograd.gradgradcheck(lambda x, *_: run(layers, x), (x, *weights))
@@ -165,7 +160,7 @@ def kept(way, layers, x):
     ("row", "channels"),
     [("mlp", C + 3 * C), ("lpi", C + 2 * C), ("level", C + 4 * 2 * C), ("dropout", None)],
 )
-def test_only_the_inputs_before_cheap_steps_are_kept(make_row, x, row, channels):
+def test_only_the_inputs_before_cheap_steps_are_kept(x, row, channels):
     layers = make_row(row)
     growth = {}
     for way in (run, plain):
@@ -177,7 +172,7 @@ def test_only_the_inputs_before_cheap_steps_are_kept(make_row, x, row, channels)
     assert growth[run] <= growth[plain]
 
 
-def test_nothing_is_learnt_where_nothing_is_to_learn(make_row, x):
+def test_nothing_is_learnt_where_nothing_is_to_learn(x):
     layers = make_row("lpi").requires_grad_(False)
     assert not run(layers, x).requires_grad
     y = run(layers, x.requires_grad_())
@@ -187,7 +182,7 @@ def test_nothing_is_learnt_where_nothing_is_to_learn(make_row, x):
 
 
 @every_row
-def test_without_gradients_the_output_is_the_same(make_row, x, row):
+def test_without_gradients_the_output_is_the_same(x, row):
     layers = make_row(row).eval()
     with torch.no_grad():
         y = run(layers, x)
@@ -195,14 +190,14 @@ def test_without_gradients_the_output_is_the_same(make_row, x, row):
 
 
 @every_row
-def test_maps_stay_in_channels_last_memory(make_row, x, row):
+def test_maps_stay_in_channels_last_memory(x, row):
     assert run(make_row(row), x).is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         assert run(make_row(row), x).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("row", ["mlp", "lpi", "level"])
-def test_maps_in_other_memory_give_the_same(make_row, x, learn, row):
+def test_maps_in_other_memory_give_the_same(x, row):
     layers = make_row(row)
     expected, found = (learn(run, layers, maps) for maps in (x, x.contiguous()))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=5e-5)
@@ -210,7 +205,7 @@ def test_maps_in_other_memory_give_the_same(make_row, x, learn, row):
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
 @pytest.mark.parametrize("row", ["mlp", "lpi", "level"])
-def test_a_trace_records_plain_layers(make_row, x, row):
+def test_a_trace_records_plain_layers(x, row):
     layers = make_row(row).eval()
 
     class Row(nn.Module):
@@ -227,7 +222,7 @@ def test_a_trace_records_plain_layers(make_row, x, row):
 
 
 @pytest.mark.parametrize("row", ["mlp", "lpi", "level"])
-def test_gradients_that_are_to_be_derived_again_are_the_same(make_row, x, row):
+def test_gradients_that_are_to_be_derived_again_are_the_same(x, row):
     layers, x = make_row(row, torch.float64), x.double().requires_grad_()
     value = run(layers, x * x.sin()).square().sum()
     wanted = [x, *layers.parameters()]
@@ -236,7 +231,7 @@ def test_gradients_that_are_to_be_derived_again_are_the_same(make_row, x, row):
 
 
 @pytest.mark.parametrize("options", [{"affine": False}, {"affine": False, "track_running_stats": False}], ids=str)
-def test_norms_without_affine_map_learn_too(x, learn, options):
+def test_norms_without_affine_map_learn_too(x, options):
     layers = nn.ModuleList([nn.BatchNorm2d(C, **options), conv()])
     expected, found = (learn(way, layers, x) for way in (plain, run))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from tests.helpers.models import random_images, randomise, tiny_xcit
 from xcit_dense import XCiT
 from xcit_dense.models.pretrained import load_weights
 from xcit_dense.weights.read import read_weights
@@ -46,8 +47,8 @@ def refused(convert, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def model(fill):
-    return fill(XCiT("nano_12_p16")).eval()
+def model():
+    return randomise(XCiT("nano_12_p16")).eval()
 
 
 @pytest.fixture
@@ -62,9 +63,9 @@ def detector(model, tmp_path):
 
 
 @pytest.fixture
-def check_outputs(model, images):
+def check_outputs(model):
     def check(path):
-        twin, batch = XCiT.from_pretrained(path).eval(), images(1, 3, 32, 48)
+        twin, batch = XCiT.from_pretrained(path).eval(), random_images(1, 3, 32, 48)
         with torch.no_grad():
             for got, expected in zip(twin(batch), model(batch), strict=True):
                 assert torch.equal(got, expected)
@@ -97,8 +98,8 @@ def test_a_safetensors_file_says_what_it_is(convert, tmp_path, detector):
         assert file.metadata() == {"format": "pt", "variant": "nano_12_p16"}
 
 
-def test_a_safetensors_file_of_another_shape_says_its_numbers(convert, tmp_path, tiny):
-    torch.save(tiny().state_dict(), tmp_path / "a.pth")
+def test_a_safetensors_file_of_another_shape_says_its_numbers(convert, tmp_path):
+    torch.save(tiny_xcit().state_dict(), tmp_path / "a.pth")
     convert(tmp_path / "a.pth", tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         numbers = {"embed_dim": "16", "depth": "4", "patch_size": "8", "num_heads": "2"}

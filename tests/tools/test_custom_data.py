@@ -17,6 +17,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
+from tests.helpers.runs import read_checkpoint
 from xcit_dense.weights.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]
@@ -103,9 +104,9 @@ def test_the_walk_through_ends_with_metrics_by_own_class_names(walk, section):
 
 @pytest.mark.slow
 @each_task
-def test_the_checkpoint_has_heads_of_the_right_size_and_knows_the_names(walk, read, section):
+def test_the_checkpoint_has_heads_of_the_right_size_and_knows_the_names(walk, section):
     walked, names = walk(section), TASKS[section][1]
-    checkpoint = read(walked.work_dir / "iter_4.pth")
+    checkpoint = read_checkpoint(walked.work_dir / "iter_4.pth")
     assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == names
     assert len({tuple(colour) for colour in checkpoint["meta"]["dataset_meta"]["palette"]}) == len(names)
     layer, extra = {"Detection": ("roi_head.bbox_head.fc_cls", 1), "Segmentation": ("decode_head.conv_seg", 0)}[section]
@@ -134,7 +135,7 @@ def test_every_step_draws_its_pictures(walk, section, directory, count):
 
 @pytest.mark.slow
 @each_task
-def test_the_rate_is_scaled_with_the_batch(walk, logged, section):
+def test_the_rate_is_scaled_with_the_batch(walk, section):
     walked = walk(section)
     assert "Scaling the original LR by 2.0" in walked.output  # four pictures, where the config means two
     assert "batch_size=4" in walked.config.read_text()

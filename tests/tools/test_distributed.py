@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.helpers.runs import read_training_log, short_run
+
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 
@@ -93,7 +95,7 @@ def srun(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(tools, documented, torchrun, srun, python, short, shapes, tmp_path_factory):
+def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
     """Each task trained by two processes for two steps, and tested by one and by two on three pictures.
 
     Slurm starts the detector's training. The segmentor's is in shards, its second step with blocks recomputed. Necks
@@ -101,14 +103,17 @@ def runs(tools, documented, torchrun, srun, python, short, shapes, tmp_path_fact
     """
 
     def train_detector(config, options):
-        options = [*options, *short(2, **{"train_dataloader.batch_size": 1, "model.neck.norm_cfg.type": "SyncBN"})]
+        options = [*options, *short_run(2, **{"train_dataloader.batch_size": 1, "model.neck.norm_cfg.type": "SyncBN"})]
         srun(documented("srun", "tools/train.py", config=config), *options)
 
     def train_segmentor(config, options):
         changes = {"train_dataloader.batch_size": 1, "model.decode_head.norm_cfg.type": "SyncBN"}
-        torchrun(documented("tools/train.py", SHARDS, config=config), *options, *short(1, **changes))
+        torchrun(documented("tools/train.py", SHARDS, config=config), *options, *short_run(1, **changes))
         torchrun(
-            documented("tools/train.py", SHARDS, RECOMPUTED, config=config), *options, "--resume", *short(2, **changes)
+            documented("tools/train.py", SHARDS, RECOMPUTED, config=config),
+            *options,
+            "--resume",
+            *short_run(2, **changes),
         )
 
     def run(task, config, train):
@@ -157,8 +162,8 @@ def test_two_processes_label_the_pixels_that_one_labels(runs):
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
-def test_two_processes_train_into_one_directory(runs, records, steps, task):
+def test_two_processes_train_into_one_directory(runs, task):
     work_dir = runs[task].work_dir
-    assert [record["iter"] for record in records(work_dir)] == [1, 2]
+    assert [record["iter"] for record in read_training_log(work_dir)] == [1, 2]
     assert (work_dir / "learning_curve.png").is_file()
     assert len(list(work_dir.glob("*/*.log"))) == (1 if task == "detection" else 2), "one a run"

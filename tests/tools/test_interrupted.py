@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 
+from tests.helpers.runs import read_checkpoint, read_training_log
 from xcit_dense.weights.work_dir import last_intact_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -80,14 +81,14 @@ def begin(command, fork, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(begin, records, tmp_path_factory):
+def undisturbed(begin, tmp_path_factory):
     """What a training logs that nobody interrupts."""
 
     def train(task):
         work_dir = tmp_path_factory.mktemp("undisturbed") / "work"
         child = begin(task, work_dir)
         assert child.wait() == 0, child.output.read_text()[-3000:]
-        return records(work_dir)
+        return read_training_log(work_dir)
 
     return {task: train(task) for task in ("detection", "segmentation")}
 
@@ -110,7 +111,7 @@ def wait_for_step(work_dir, records, step, process):
 
 
 def test_a_detector_killed_in_an_epoch_goes_on_with_the_losses_of_one_that_was_not(
-    command, undisturbed, python, records, tmp_path
+    command, undisturbed, python, tmp_path
 ):
     """A process of its own, with its workers, killed somewhere in the steps around the checkpoint of the sixth."""
     work_dir = tmp_path / "work"
@@ -119,15 +120,15 @@ def test_a_detector_killed_in_an_epoch_goes_on_with_the_losses_of_one_that_was_n
             [sys.executable, *command("detection", work_dir)], stdout=output, stderr=output, start_new_session=True
         )
         try:
-            wait_for_step(work_dir, records, random.choice((5, 6, 7)), process)
+            wait_for_step(work_dir, read_training_log, random.choice((5, 6, 7)), process)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     saved = last_intact_checkpoint(work_dir)
     assert saved.name in ("iter_3.pth", "iter_6.pth")
-    before = len(records(work_dir))
+    before = len(read_training_log(work_dir))
     python(*command("detection", work_dir))
-    got = records(work_dir)
+    got = read_training_log(work_dir)
     assert got[before]["step"] == {"iter_3.pth": 4, "iter_6.pth": 7}[saved.name]
     assert got[-1]["step"] == 8
     check_losses(got, undisturbed["detection"])
@@ -135,17 +136,17 @@ def test_a_detector_killed_in_an_epoch_goes_on_with_the_losses_of_one_that_was_n
 
 
 @pytest.fixture(scope="module")
-def stopped(begin, records, tmp_path_factory):
+def stopped(begin, tmp_path_factory):
     """A segmentor and its workers told to stop by SIGTERM, twice, in its fourth or fifth step."""
     work_dir = tmp_path_factory.mktemp("stopped") / "work"
     child = begin("segmentation", work_dir)
-    wait_for_step(work_dir, records, 4, child)
+    wait_for_step(work_dir, read_training_log, 4, child)
     for _ in range(2):
         os.killpg(child.pid, signal.SIGTERM)
     return work_dir, child.wait(), child.output.read_text()
 
 
-def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped, records, read):
+def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped):
     work_dir, status, output = stopped
     assert status == 128 + signal.SIGTERM, output[-3000:]
     assert f"No whole checkpoint in {work_dir} to go on from; training begins." in output
@@ -153,10 +154,10 @@ def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped, records, 
     saved = last_intact_checkpoint(work_dir)
     assert f"{saved}; --resume goes on from there." in line
     assert "Traceback" not in output
-    assert read(saved)["meta"]["iter"] == records(work_dir)[-1]["step"] >= 4
+    assert read_checkpoint(saved)["meta"]["iter"] == read_training_log(work_dir)[-1]["step"] >= 4
 
 
-def test_it_goes_on_with_the_losses_of_a_training_that_nobody_stopped(stopped, begin, undisturbed, records):
+def test_it_goes_on_with_the_losses_of_a_training_that_nobody_stopped(stopped, begin, undisturbed):
     """A file cut short beside the checkpoint, as other tools leave it, changes nothing."""
     work_dir, *_ = stopped
     saved = last_intact_checkpoint(work_dir)
@@ -164,7 +165,7 @@ def test_it_goes_on_with_the_losses_of_a_training_that_nobody_stopped(stopped, b
     (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_9.pth"))
     child = begin("segmentation", work_dir)
     assert child.wait() == 0, child.output.read_text()[-3000:]
-    got = records(work_dir)
+    got = read_training_log(work_dir)
     assert [record["step"] for record in got] == list(range(1, 9)), "a step was lost, or done twice"
     check_losses(got, undisturbed["segmentation"])
     assert not (work_dir / "interrupted.pth").exists()

@@ -5,24 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.runs import short_run
+
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def scripts():
+def scripts(library):
     """Finds the directory of a library's own scripts."""
-
-    def find(library):
-        pytest.importorskip(library, reason=f"{library} is not installed")
-        directory = Path(importlib.util.find_spec(library).origin).parent / ".mim" / "tools"
-        if not directory.is_dir():
-            pytest.skip(f"this {library} has no scripts at {directory}")
-        return directory
-
-    return find
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    directory = Path(importlib.util.find_spec(library).origin).parent / ".mim" / "tools"
+    if not directory.is_dir():
+        pytest.skip(f"this {library} has no scripts at {directory}")
+    return directory
 
 
 @pytest.fixture
@@ -38,13 +35,13 @@ def at(roots, shapes):
     return [*roots, *(f"{split}_evaluator.ann_file={annotations}" for split in ("val", "test"))]
 
 
-def test_mmdetections_train_and_test_scripts_take_the_config(scripts, python, tools, short, at, tmp_path):
-    scripts = scripts("mmdet")
-    python(scripts / "train.py", tools.shapes, "--work-dir", tmp_path, *short(2), *at, CUDA_VISIBLE_DEVICES="")
+def test_mmdetections_train_and_test_scripts_take_the_config(python, tools, at, tmp_path):
+    directory = scripts("mmdet")
+    python(directory / "train.py", tools.shapes, "--work-dir", tmp_path, *short_run(2), *at, CUDA_VISIBLE_DEVICES="")
     checkpoint = tmp_path / "iter_2.pth"
     assert checkpoint.is_file()
     assert (tmp_path / "learning_curve.png").is_file()
-    command = [scripts / "test.py", tools.shapes, checkpoint, "--work-dir", tmp_path / "test", "--cfg-options", *at]
+    command = [directory / "test.py", tools.shapes, checkpoint, "--work-dir", tmp_path / "test", "--cfg-options", *at]
     process = python(*command, CUDA_VISIBLE_DEVICES="")
     assert "coco/segm_mAP" in process.stdout + process.stderr
 
@@ -64,14 +61,14 @@ def test_mmdetections_inferencer_takes_the_config(python, tools, trained, shapes
     assert process.stdout.splitlines()[-1] == str([["bboxes", "labels", "masks", "scores"]] * 2)
 
 
-def test_mmsegmentations_train_and_test_scripts_take_the_config(scripts, python, tools, short, roots, tmp_path):
-    scripts = scripts("mmseg")
+def test_mmsegmentations_train_and_test_scripts_take_the_config(python, tools, roots, tmp_path):
+    directory = scripts("mmseg")
     config = tools.segmentation["upernet_xcit_n12_p8_shapes"]
-    python(scripts / "train.py", config, "--work-dir", tmp_path, *short(2), *roots, CUDA_VISIBLE_DEVICES="")
+    python(directory / "train.py", config, "--work-dir", tmp_path, *short_run(2), *roots, CUDA_VISIBLE_DEVICES="")
     checkpoint = tmp_path / "iter_2.pth"
     assert checkpoint.is_file()
     assert (tmp_path / "learning_curve.png").is_file()
-    command = [scripts / "test.py", config, checkpoint, "--work-dir", tmp_path / "test", "--out", tmp_path / "labels"]
+    command = [directory / "test.py", config, checkpoint, "--work-dir", tmp_path / "test", "--out", tmp_path / "labels"]
     process = python(*command, "--cfg-options", *roots, CUDA_VISIBLE_DEVICES="")
     assert "mIoU" in process.stdout + process.stderr
     assert len(list((tmp_path / "labels").iterdir())) == 4

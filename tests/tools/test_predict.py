@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers.models import randomise
+
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
@@ -25,7 +27,7 @@ PHOTOS, FRAMES = 3, 4
 
 
 @pytest.fixture(scope="module")
-def weights(fill, tmp_path_factory):
+def weights(tmp_path_factory):
     """Saves a config's model with random weights, as a training would."""
     import xcit_dense.mm  # noqa: F401  # isort: skip
     import importlib
@@ -39,7 +41,7 @@ def weights(fill, tmp_path_factory):
         model = importlib.import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
         path.parent.mkdir(parents=True, exist_ok=True)
         meta = {"iter": 4, "time": "20260101"}
-        torch.save({"state_dict": fill(model).state_dict(), "meta": meta, "message_hub": {}}, path)
+        torch.save({"state_dict": randomise(model).state_dict(), "meta": meta, "message_hub": {}}, path)
 
     return save
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.runs import optimizer_steps, read_checkpoint, read_log, read_training_log, short_run
+
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
@@ -53,16 +55,16 @@ def evaluate(run, python, tools, shapes, tmp_path_factory):
 
 @pytest.mark.slow
 @of_each_head
-def test_training_writes_checkpoint_log_and_curve(head, run, read, records, steps, logged):
+def test_training_writes_checkpoint_log_and_curve(head, run):
     trained = run(head)
-    checkpoint = read(trained.checkpoint)
+    checkpoint = read_checkpoint(trained.checkpoint)
     assert checkpoint["meta"]["iter"] == 4
     assert any(name.startswith("backbone.blocks.11.") for name in checkpoint["state_dict"])
-    assert steps(trained.checkpoint) == {4}
-    assert [record["iter"] for record in records(trained.work_dir)] == [1, 2, 3, 4]
-    assert all(np.isfinite(record["loss"]) for record in records(trained.work_dir))
-    assert ("aux.loss_ce" in records(trained.work_dir)[0]) == (head == "upernet")
-    assert logged(trained.work_dir)[-1].keys() >= METRICS
+    assert optimizer_steps(trained.checkpoint) == {4}
+    assert [record["iter"] for record in read_training_log(trained.work_dir)] == [1, 2, 3, 4]
+    assert all(np.isfinite(record["loss"]) for record in read_training_log(trained.work_dir))
+    assert ("aux.loss_ce" in read_training_log(trained.work_dir)[0]) == (head == "upernet")
+    assert read_log(trained.work_dir)[-1].keys() >= METRICS
     with Image.open(trained.work_dir / "learning_curve.png") as picture:
         assert min(picture.size) > 300
     for word in ("mIoU", "star", str(trained.work_dir / "learning_curve.png")):
@@ -70,15 +72,15 @@ def test_training_writes_checkpoint_log_and_curve(head, run, read, records, step
 
 
 @pytest.mark.slow
-def test_resuming_goes_on_from_the_last_checkpoint(run, python, tools, short, shapes, records, steps, tmp_path):
+def test_resuming_goes_on_from_the_last_checkpoint(run, python, tools, shapes, tmp_path):
     trained = run("sem_fpn")
     (tmp_path / "iter_4.pth").symlink_to(trained.checkpoint)
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_4.pth"))
     command = [tools.train, trained.config, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
-    python(*command, "--resume", *short(6))
-    assert [record["iter"] for record in records(tmp_path)] == [5, 6]
-    assert steps(tmp_path / "iter_6.pth") == {6}
-    rates = [record["lr"] for record in records(trained.work_dir) + records(tmp_path)]
+    python(*command, "--resume", *short_run(6))
+    assert [record["iter"] for record in read_training_log(tmp_path)] == [5, 6]
+    assert optimizer_steps(tmp_path / "iter_6.pth") == {6}
+    rates = [record["lr"] for record in read_training_log(trained.work_dir) + read_training_log(tmp_path)]
     assert rates == sorted(set(rates)), "the warm-up began anew"
 
 
@@ -92,8 +94,8 @@ def tested(evaluate):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_gives_the_metrics_of_its_training(tested, run, logged):
-    last = logged(run("sem_fpn").work_dir)[-1]
+def test_a_checkpoint_gives_the_metrics_of_its_training(tested, run):
+    last = read_log(run("sem_fpn").work_dir)[-1]
     assert tested.metrics == pytest.approx({name: last[name] for name in METRICS})
     for word in (*METRICS, str(tested.out / "new" / "metrics.json")):
         assert word in tested.output
@@ -110,12 +112,12 @@ def test_testing_draws_truth_beside_prediction(tested, shapes):
 
 
 @pytest.mark.slow
-def test_upernet_is_tested_in_windows_where_asked(evaluate, run, logged):
+def test_upernet_is_tested_in_windows_where_asked(evaluate, run):
     options = {"mode": "slide", "crop_size": "(96,96)", "stride": "(48,48)"}
     tested = evaluate(
         "upernet", lambda out: written({f"model.test_cfg.{key}": value for key, value in options.items()})
     )
-    last = logged(run("upernet").work_dir)[-1]
+    last = read_log(run("upernet").work_dir)[-1]
     assert tested.metrics != pytest.approx({name: last[name] for name in METRICS}), "not in windows"
 
 
@@ -175,17 +177,17 @@ def real(request, shared, python, tools, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_config_trains_and_evaluates_on_real_pictures(real, records, logged):
-    assert [record["iter"] for record in records(real.work_dir)] == [1, 2]
-    assert all(np.isfinite(record["loss"]) for record in records(real.work_dir))
-    assert logged(real.work_dir)[-1].keys() >= METRICS
+def test_the_config_trains_and_evaluates_on_real_pictures(real):
+    assert [record["iter"] for record in read_training_log(real.work_dir)] == [1, 2]
+    assert all(np.isfinite(record["loss"]) for record in read_training_log(real.work_dir))
+    assert read_log(real.work_dir)[-1].keys() >= METRICS
     assert "windowpane" in real.output, "not the classes of ADE20K"
     assert (real.work_dir / "iter_2.pth").is_file()
     assert (real.work_dir / "learning_curve.png").is_file()
 
 
 @pytest.mark.slow
-def test_the_checkpoint_is_tested_on_real_pictures(real, python, tools, logged, tmp_path):
+def test_the_checkpoint_is_tested_on_real_pictures(real, python, tools, tmp_path):
     config, *rest = real.command
     command = [
         tools.test,
@@ -199,4 +201,4 @@ def test_the_checkpoint_is_tested_on_real_pictures(real, python, tools, logged, 
     ]
     python(*command, *real.options)
     metrics = json.loads((tmp_path / "new.json").read_text())
-    assert metrics == pytest.approx({name: logged(real.work_dir)[-1][name] for name in METRICS}, nan_ok=True)
+    assert metrics == pytest.approx({name: read_log(real.work_dir)[-1][name] for name in METRICS}, nan_ok=True)

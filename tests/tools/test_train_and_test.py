@@ -13,17 +13,19 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 from mmengine.config import Config
 
+from tests.helpers.runs import optimizer_steps, read_checkpoint, read_log, read_training_log, short_run
+
 # Runs
 
 
 @pytest.mark.slow
-def test_training_writes_checkpoint_log_and_curve(trained, read, records, steps):
-    checkpoint = read(trained.checkpoint)
+def test_training_writes_checkpoint_log_and_curve(trained):
+    checkpoint = read_checkpoint(trained.checkpoint)
     assert checkpoint["meta"]["iter"] == 4
     assert any(name.startswith("backbone.blocks.11.") for name in checkpoint["state_dict"])
-    assert steps(trained.checkpoint) == {4}
-    assert [record["iter"] for record in records(trained.work_dir)] == [1, 2, 3, 4]
-    assert all(np.isfinite(record["loss"]) for record in records(trained.work_dir))
+    assert optimizer_steps(trained.checkpoint) == {4}
+    assert [record["iter"] for record in read_training_log(trained.work_dir)] == [1, 2, 3, 4]
+    assert all(np.isfinite(record["loss"]) for record in read_training_log(trained.work_dir))
     assert len(list(trained.work_dir.glob("*/*.log"))) == 1
     with Image.open(trained.work_dir / "learning_curve.png") as picture:
         assert min(picture.size) > 300
@@ -33,19 +35,17 @@ def test_training_writes_checkpoint_log_and_curve(trained, read, records, steps)
 
 
 @pytest.mark.slow
-def test_resuming_goes_on_from_the_last_checkpoint(
-    trained, python, tools, short, shapes, tmp_path, read, records, steps
-):
+def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, shapes, tmp_path):
     work_dir = tmp_path / "resumed"
     work_dir.mkdir()
     (work_dir / "iter_4.pth").symlink_to(trained.checkpoint)
     (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_4.pth"))
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", work_dir, "--device", "cpu"]
-    python(*command, "--resume", *short(6))
-    assert [record["iter"] for record in records(work_dir)] == [5, 6]
-    assert read(work_dir / "iter_6.pth")["meta"]["iter"] == 6
-    assert steps(work_dir / "iter_6.pth") == {6}
-    rates = [record["lr"] for record in records(trained.work_dir) + records(work_dir)]
+    python(*command, "--resume", *short_run(6))
+    assert [record["iter"] for record in read_training_log(work_dir)] == [5, 6]
+    assert read_checkpoint(work_dir / "iter_6.pth")["meta"]["iter"] == 6
+    assert optimizer_steps(work_dir / "iter_6.pth") == {6}
+    rates = [record["lr"] for record in read_training_log(trained.work_dir) + read_training_log(work_dir)]
     assert rates == sorted(set(rates)), "the warm-up began anew"
     # Who tests or trains with the config that lies there does not go on from that checkpoint.
     config = Config.fromfile(work_dir / tools.shapes.name)
@@ -54,25 +54,27 @@ def test_resuming_goes_on_from_the_last_checkpoint(
 
 @pytest.mark.slow
 def test_resuming_from_a_named_checkpoint_in_mixed_precision_runs_in_float32_on_cpu(
-    trained, python, tools, short, shapes, tmp_path, read, records, steps
+    trained, python, tools, shapes, tmp_path
 ):
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
-    process = python(*command, "--resume", trained.checkpoint, "--amp", *short(5))
-    assert [record["iter"] for record in records(tmp_path)] == [5]
-    assert steps(tmp_path / "iter_5.pth") == {5}
+    process = python(*command, "--resume", trained.checkpoint, "--amp", *short_run(5))
+    assert [record["iter"] for record in read_training_log(tmp_path)] == [5]
+    assert optimizer_steps(tmp_path / "iter_5.pth") == {5}
     assert "training in float32" in process.stdout + process.stderr
     floats = {
-        value.dtype for value in read(tmp_path / "iter_5.pth")["state_dict"].values() if value.is_floating_point()
+        value.dtype
+        for value in read_checkpoint(tmp_path / "iter_5.pth")["state_dict"].values()
+        if value.is_floating_point()
     }
     assert floats == {torch.float32}
 
 
 @pytest.mark.slow
-def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, short, shapes, tmp_path, records):
+def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, shapes, tmp_path):
     """Four pictures a step, where the config means two."""
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
-    python(*command, "--auto-scale-lr", *short(1, **{"train_dataloader.batch_size": 4}))
-    assert records(tmp_path)[0]["lr"] == pytest.approx(2 * records(trained.work_dir)[0]["lr"])
+    python(*command, "--auto-scale-lr", *short_run(1, **{"train_dataloader.batch_size": 4}))
+    assert read_training_log(tmp_path)[0]["lr"] == pytest.approx(2 * read_training_log(trained.work_dir)[0]["lr"])
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +110,10 @@ def test_testing_draws_truth_beside_prediction(tested, shapes):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested, logged):
+def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested):
     """The same pictures and weights, so what training printed last."""
     metrics = json.loads((tested[0] / "new" / "metrics.json").read_text())
-    assert metrics.keys() == {name for name in logged(trained.work_dir)[-1] if name.startswith("coco/")}
+    assert metrics.keys() == {name for name in read_log(trained.work_dir)[-1] if name.startswith("coco/")}
 
 
 # Real pictures, the unmodified config
@@ -152,10 +154,10 @@ def real(shared, python, tools, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_s12_config_trains_and_evaluates_on_real_pictures(real, records):
+def test_the_s12_config_trains_and_evaluates_on_real_pictures(real):
     work_dir, _, _, output = real
-    assert [record["epoch"] for record in records(work_dir)] == [1]
-    assert np.isfinite(records(work_dir)[0]["loss"])
+    assert [record["epoch"] for record in read_training_log(work_dir)] == [1]
+    assert np.isfinite(read_training_log(work_dir)[0]["loss"])
     assert "coco/segm_mAP" in output
     assert (work_dir / "epoch_1.pth").is_file()
     assert (work_dir / "learning_curve.png").is_file()

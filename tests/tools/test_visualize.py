@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers.models import randomise, tiny_xcit
 from xcit_dense import XCiT
 
 pytest.importorskip("matplotlib", reason="the pictures are drawn with matplotlib")
@@ -52,8 +53,8 @@ def photo(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def weights(tiny):
-    return {f"backbone.{name}": value for name, value in tiny().state_dict().items()}
+def weights():
+    return {f"backbone.{name}": value for name, value in tiny_xcit().state_dict().items()}
 
 
 @pytest.fixture
@@ -67,9 +68,9 @@ def detector(weights, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_user_without_mm_libraries_sees_a_classifier_of_the_zoo(python, without, fill, photo, tmp_path):
+def test_a_user_without_mm_libraries_sees_a_classifier_of_the_zoo(python, without, photo, tmp_path):
     """By its name, as if downloaded before, in the published layout and from another directory."""
-    model = fill(XCiT("nano_12_p16")).state_dict()
+    model = randomise(XCiT("nano_12_p16")).state_dict()
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
     state = {name: value for name, value in model.items() if not name.startswith("fpn")}

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.utils.files import atomic_write
 
 
@@ -43,22 +44,22 @@ def test_what_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_cannot_be_written_is_said_in_a_sentence(tmp_path, user_error):
+def test_what_cannot_be_written_is_said_in_a_sentence(tmp_path):
     def write():
         with atomic_write(path) as part:
             part.write_text("half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "a.txt"
-    with user_error(f"{path} cannot be written: No space left on device; free the place, or name another."):
+    with raises_user_error(f"{path} cannot be written: No space left on device; free the place, or name another."):
         write()
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["file/a.txt", "directory"])
-def test_a_place_that_is_none_is_said_in_a_sentence(tmp_path, user_error, name):
+def test_a_place_that_is_none_is_said_in_a_sentence(tmp_path, name):
     (tmp_path / "file").touch()
     (tmp_path / "directory").mkdir()
-    with user_error(tmp_path / name, "cannot be written"), atomic_write(tmp_path / name) as part:
+    with raises_user_error(tmp_path / name, "cannot be written"), atomic_write(tmp_path / name) as part:
         part.touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file"]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 pytest.importorskip("matplotlib", reason="the pictures are drawn with matplotlib")
 from PIL import Image, ImageOps
 
+from tests.helpers.models import raises_user_error, random_images, randomise, tiny_xcit
 from xcit_dense import XCiT, deploy
 from xcit_dense.models.blocks import map_to_tokens
 from xcit_dense.visualization.features import (
@@ -27,8 +28,8 @@ from xcit_dense.visualization.features import (
 
 
 @pytest.fixture(scope="module")
-def backbone(tiny):
-    return tiny().eval()
+def backbone():
+    return tiny_xcit().eval()
 
 
 @pytest.fixture
@@ -69,14 +70,14 @@ def literal_attention(block, x):
 
 
 @pytest.mark.parametrize("form", ["literal", "covariance"])
-def test_attention_is_that_of_the_definition_and_of_what_the_block_sees(tiny, images, form):
-    model = tiny().double().eval()
+def test_attention_is_that_of_the_definition_and_of_what_the_block_sees(form):
+    model = tiny_xcit().double().eval()
     for block in model.blocks:
         block.attn.form = form
     inputs = {}
     for number, block in enumerate(model.blocks):
         block.register_forward_pre_hook(lambda _, args, number=number: inputs.update({number: args[0]}))
-    x = images(1, 3, 37, 53).double()
+    x = random_images(1, 3, 37, 53).double()
     levels, seen = observe(model, x, (0, 2, -1))
     assert list(seen) == [0, 2, 3]
     for number, attention in seen.items():
@@ -91,8 +92,8 @@ def test_attention_is_that_of_the_definition_and_of_what_the_block_sees(tiny, im
             assert torch.equal(got, expected)
 
 
-def test_a_batch_is_seen_image_by_image(backbone, images):
-    x = images(2, 3, 24, 40)
+def test_a_batch_is_seen_image_by_image(backbone):
+    x = random_images(2, 3, 24, 40)
     _, both = observe(backbone, x)
     for number in range(2):
         _, one = observe(backbone, x[number : number + 1])
@@ -100,24 +101,24 @@ def test_a_batch_is_seen_image_by_image(backbone, images):
         torch.testing.assert_close(both[3].responses[number], one[3].responses[0])
 
 
-def test_nothing_stays_hooked(backbone, images, user_error):
-    observe(backbone, images(1, 3, 16, 16), (0, 1))
-    with user_error("images must be"):
-        observe(backbone, images(1, 4, 16, 16))
+def test_nothing_stays_hooked(backbone):
+    observe(backbone, random_images(1, 3, 16, 16), (0, 1))
+    with raises_user_error("images must be"):
+        observe(backbone, random_images(1, 4, 16, 16))
     assert not [module for module in backbone.modules() if module._forward_pre_hooks]
 
 
-def test_a_deployed_backbone_shows_the_same(tiny, images):
-    model, x = tiny().eval(), images(1, 3, 32, 32)
+def test_a_deployed_backbone_shows_the_same():
+    model, x = tiny_xcit().eval(), random_images(1, 3, 32, 32)
     _, before = observe(model, x)
     _, after = observe(deploy(model), x)
     torch.testing.assert_close(after[3].matrices, before[3].matrices)
 
 
 @pytest.mark.parametrize("block", [4, -5])
-def test_an_absent_block_is_refused(backbone, images, user_error, block):
-    with user_error(f"no block {block}", "0 to 3"):
-        observe(backbone, images(1, 3, 16, 16), (block,))
+def test_an_absent_block_is_refused(backbone, block):
+    with raises_user_error(f"no block {block}", "0 to 3"):
+        observe(backbone, random_images(1, 3, 16, 16), (block,))
 
 
 def test_colours_are_the_components_in_order_of_variance():
@@ -206,8 +207,8 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path, content):
         read_image(tmp_path / "gone.png")
 
 
-def test_impossible_sizes_are_refused(photo, user_error):
-    with user_error("0 pixels", "1 or more"):
+def test_impossible_sizes_are_refused(photo):
+    with raises_user_error("0 pixels", "1 or more"):
         read_image(photo(), 0)
 
 
@@ -231,10 +232,10 @@ def test_pictures_of_any_size_are_drawn_even_without_contrast(backbone, tmp_path
     assert sorted(tmp_path.glob("out/*")) == sorted(drawn)
 
 
-def test_weights_that_diverged_are_refused(tiny, tmp_path, photo, user_error):
-    model = tiny().eval()
+def test_weights_that_diverged_are_refused(tmp_path, photo):
+    model = tiny_xcit().eval()
     torch.nn.init.constant_(model.blocks[2].gamma1, math.nan)
-    with user_error("no finite numbers"):
+    with raises_user_error("no finite numbers"):
         list(visualize(model, photo(), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -262,14 +263,14 @@ def test_any_number_of_heads_is_drawn(tmp_path, heads):
     Image.open(tmp_path / "a.png").load()
 
 
-def test_what_cannot_be_written_is_refused(tmp_path, user_error):
+def test_what_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with user_error("file/a.png", "cannot be written"):
+    with raises_user_error("file/a.png", "cannot be written"):
         draw_levels(tmp_path / "file" / "a.png", Image.new("RGB", (8, 8)), [torch.zeros(3, 1, 1)], [8])
 
 
-def test_a_classifiers_levels_are_random_and_the_same_each_time(fill, save):
-    model = fill(XCiT("nano_12_p16"))
+def test_a_classifiers_levels_are_random_and_the_same_each_time(save):
+    model = randomise(XCiT("nano_12_p16"))
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("fpn")}
     path = save({"model": state})
     torch.manual_seed(1)
@@ -282,10 +283,10 @@ def test_a_classifiers_levels_are_random_and_the_same_each_time(fill, save):
     assert torch.equal(torch.rand(1), after)
 
 
-def test_the_variant_is_told_by_the_weights_or_checked(fill, save, user_error):
-    path = save(fill(XCiT("nano_12_p16")).state_dict())
+def test_the_variant_is_told_by_the_weights_or_checked(save):
+    path = save(randomise(XCiT("nano_12_p16")).state_dict())
     backbone, random = load_backbone(path, "nano_12_p16")
     assert backbone.embed_dim == 128
     assert random == (False,) * 4
-    with user_error("w.pth", "nano_12_p16", "tiny_12_p16"):
+    with raises_user_error("w.pth", "nano_12_p16", "tiny_12_p16"):
         load_backbone(path, "tiny_12_p16")

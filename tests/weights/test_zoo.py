@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.helpers.models import raises_user_error
 from xcit_dense import VARIANTS, list_weights, load_weights
 from xcit_dense.errors import UserError
 from xcit_dense.weights import download, zoo
@@ -237,10 +238,10 @@ def test_names_are_listed_by_pattern_variant_and_task(options, number):
     assert all(zoo.ZOO[name].variant in options.get("variant", name) for name in names)
 
 
-def test_an_unknown_variant_or_task_is_refused(user_error):
-    with user_error("'small_12'", "small_12_p16"):
+def test_an_unknown_variant_or_task_is_refused():
+    with raises_user_error("'small_12'", "small_12_p16"):
         list_weights(variant="small_12")
-    with user_error("'segment'", "segmentation", "classification"):
+    with raises_user_error("'segment'", "segmentation", "classification"):
         list_weights(task="segment")
 
 
@@ -260,8 +261,8 @@ def test_a_path_is_passed_on(path):
         ("timm://xcit_small_12_p16_384.fb_dist", "xcit_small_12_p16_384.fb_dist_in1k'"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(name, nearest, user_error):
-    with user_error(repr(name.partition("://")[2]), f"Did you mean '{nearest}"):
+def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
+    with raises_user_error(repr(name.partition("://")[2]), f"Did you mean '{nearest}"):
         locate(name)
 
 
@@ -312,11 +313,11 @@ def test_a_file_with_its_hash_in_the_name_is_the_one_that_pytorch_downloaded(ser
     assert path.read_bytes() == (OTHER if plain else CONTENT)
 
 
-def test_a_downloaded_file_that_cannot_be_read_says_that_it_may_be_deleted(cache, tmp_path, user_error):
+def test_a_downloaded_file_that_cannot_be_read_says_that_it_may_be_deleted(cache, tmp_path):
     cache.mkdir(parents=True)
     file = cache / "xcit_nano_12_p16_224.pth"
     file.write_bytes(CONTENT[:HALF])
-    with user_error(file, "was cut short", "delete it, and it is downloaded again"):
+    with raises_user_error(file, "was cut short", "delete it, and it is downloaded again"):
         load_weights(torch.nn.Identity(), "nano_12_p16_224")
     own = file.replace(tmp_path / "mine.pth")
     with pytest.raises(UserError) as caught:
@@ -441,11 +442,11 @@ def test_what_a_killed_process_left_is_removed_once_it_must_be_dead(server, cach
 # Downloads that fail
 
 
-def test_offline_the_error_has_the_address_and_the_place_for_the_file(closed_address, cache, monkeypatch, user_error):
+def test_offline_the_error_has_the_address_and_the_place_for_the_file(closed_address, cache, monkeypatch):
     address = f"{closed_address}/xcit_nano_12_p16_224.pth"
     weights = zoo.Weights("nano_12_p16_224", address, "nano_12_p16", "classification", {})
     monkeypatch.setitem(zoo.ZOO, "nano_12_p16_224", weights)
-    with user_error(address, f"put it at {cache / 'xcit_nano_12_p16_224.pth'}"):
+    with raises_user_error(address, f"put it at {cache / 'xcit_nano_12_p16_224.pth'}"):
         locate("xcit://nano_12_p16_224")
     assert list(cache.iterdir()) == []
 
@@ -463,21 +464,21 @@ def test_offline_the_error_has_the_address_and_the_place_for_the_file(closed_add
     ],
     ids=["403", "404", "410", "416", "500", "nothing", "half"],
 )
-def test_a_download_that_fails_leaves_no_file_and_says_why(
-    server, cache, published, user_error, answer, reason, attempts
-):
+def test_a_download_that_fails_leaves_no_file_and_says_why(server, cache, published, answer, reason, attempts):
     server.answers = [answer]
     for _ in range(2):
-        with user_error(f"{server.address}/xcit_nano_12_p16_224.pth", reason, cache / "xcit_nano_12_p16_224.pth"):
+        with raises_user_error(
+            f"{server.address}/xcit_nano_12_p16_224.pth", reason, cache / "xcit_nano_12_p16_224.pth"
+        ):
             locate(published)
         assert list(cache.iterdir()) == []
     assert len(server.requests) == 2 * attempts
 
 
-def test_a_server_that_stalls_is_given_up(server, cache, published, monkeypatch, user_error):
+def test_a_server_that_stalls_is_given_up(server, cache, published, monkeypatch):
     monkeypatch.setattr(download, "STALL", 0.1)
     server.answers = [send(stop=0, stall=True)]
-    with user_error("timed out"):
+    with raises_user_error("timed out"):
         locate(published)
     assert len(server.requests) == 4
     assert list(cache.iterdir()) == []
@@ -501,16 +502,16 @@ def test_a_server_that_stalls_is_given_up(server, cache, published, monkeypatch,
     ],
 )
 @pytest.mark.parametrize("length", [True, False], ids=["size", "no size"])
-def test_a_file_that_is_no_whole_checkpoint_is_refused(server, cache, user_error, content, file, words, length):
+def test_a_file_that_is_no_whole_checkpoint_is_refused(server, cache, content, file, words, length):
     server.answers = [send(content, length=length)]
-    with user_error(f"{server.address}/{file}", "put the right file at", *words):
+    with raises_user_error(f"{server.address}/{file}", "put the right file at", *words):
         locate(f"{server.address}/{file}")
     assert list(cache.iterdir()) == []
     assert len(server.requests) == 1
 
 
-def test_an_address_that_is_none_is_refused_at_once(cache, user_error):
-    with user_error("http://127.0.0.1/a file.pth"):
+def test_an_address_that_is_none_is_refused_at_once(cache):
+    with raises_user_error("http://127.0.0.1/a file.pth"):
         locate("http://127.0.0.1/a file.pth")
     assert list(cache.iterdir()) == []
 
@@ -538,12 +539,12 @@ def test_without_words_all_weights_are_found():
     ("words", "said"),
     [(["p8", "smal"], ["'smal'", "'small'"]), (["2"], ["'2'"]), (["coco", "dino"], ["all of coco, dino"])],
 )
-def test_words_that_find_nothing_are_refused(user_error, words, said):
-    with user_error(*said):
+def test_words_that_find_nothing_are_refused(words, said):
+    with raises_user_error(*said):
         zoo.search_weights(words)
 
 
-def test_a_directory_that_cannot_be_made_is_an_error_with_a_sentence(cache, user_error):
+def test_a_directory_that_cannot_be_made_is_an_error_with_a_sentence(cache):
     cache.parent.write_text("a file in the way")
-    with user_error(zoo.ZOO["coco/small_12_p16"].url, cache):
+    with raises_user_error(zoo.ZOO["coco/small_12_p16"].url, cache):
         locate("xcit://coco/small_12_p16")

@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
+from tests.helpers.models import raises_user_error
 from xcit_dense import XCiT
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.checks import check_config
@@ -169,17 +170,17 @@ def test_the_shapes_config_passes(shapes):
     check_config(load_config(SHAPES, data_root=str(shapes)))
 
 
-def test_only_the_loaders_in_use_are_checked(checked, user_error):
+def test_only_the_loaders_in_use_are_checked(checked):
     def remove(root):
         (root / "annotations/instances_train2017.json").unlink()
 
     checked(remove, loaders=("test_dataloader",))
-    with user_error("instances_train2017.json"):
+    with raises_user_error("instances_train2017.json"):
         checked()
 
 
-def test_an_absent_config_is_refused(user_error):
-    with user_error("No config at gone.py", "configs/"):
+def test_an_absent_config_is_refused():
+    with raises_user_error("No config at gone.py", "configs/"):
         load_config("gone.py")
 
 
@@ -202,35 +203,35 @@ def refused(words, check, *arguments, **options):
         ("config.py", "custom_imports = dict(imports=['gone_module'])", ("gone_module", "install")),
     ],
 )
-def test_a_config_that_cannot_be_read_is_refused(tmp_path, user_error, name, text, words):
+def test_a_config_that_cannot_be_read_is_refused(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
-    with user_error(name, "cannot be read", *words):
+    with raises_user_error(name, "cannot be read", *words):
         load_config(tmp_path / name)
 
 
 @pytest.mark.parametrize("option", ["param_scheduler.9.end", "model.type.x", "train_dataloader.batch_size.x"])
-def test_an_option_that_has_no_place_is_refused(user_error, option):
-    with user_error("--cfg-options", option, "xcit_dense config"):
+def test_an_option_that_has_no_place_is_refused(option):
+    with raises_user_error("--cfg-options", option, "xcit_dense config"):
         load_config(SHAPES, {option: 3})
 
 
-def test_an_option_within_a_misspelt_part_is_refused_and_a_new_part_is_made(user_error):
-    with user_error("model.bakbone.with_cp", "'backbone'"):
+def test_an_option_within_a_misspelt_part_is_refused_and_a_new_part_is_made():
+    with raises_user_error("model.bakbone.with_cp", "'backbone'"):
         load_config(SHAPES, {"model.bakbone.with_cp": True})
     assert load_config(SHAPES, {"strategy.type": "XCiTFSDPStrategy"}).strategy.type == "XCiTFSDPStrategy"
 
 
-def test_a_work_directory_in_place_of_a_config_is_refused_with_the_config_in_it(tmp_path, user_error):
+def test_a_work_directory_in_place_of_a_config_is_refused_with_the_config_in_it(tmp_path):
     (tmp_path / "trained.py").touch()
-    with user_error("No config", tmp_path / "trained.py"):
+    with raises_user_error("No config", tmp_path / "trained.py"):
         load_config(tmp_path)
 
 
-def test_an_option_without_a_value_is_refused(user_error):
+def test_an_option_without_a_value_is_refused():
     parser = ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=OptionAction)
     assert parser.parse_args(["--cfg-options", "a.b=1", "c=x"]).cfg_options == {"a.b": 1, "c": "x"}
-    with user_error("--cfg-options", "weights.pth", "KEY=VALUE"):
+    with raises_user_error("--cfg-options", "weights.pth", "KEY=VALUE"):
         parser.parse_args(["--cfg-options", "a.b=1", "weights.pth"])
 
 

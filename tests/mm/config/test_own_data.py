@@ -12,6 +12,7 @@ pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.mm.config.checks import check_config
 from xcit_dense.mm.config.load import load_config
 from xcit_dense.mm.config.own_data import check_data, describe_data
@@ -130,18 +131,18 @@ def test_named_categories_are_taken_in_the_order_of_the_file(coco):
     check_config(config)
 
 
-def test_names_that_are_no_categories_are_refused(coco, user_error):
-    with user_error("cat", "circle, square, triangle, star"):
+def test_names_that_are_no_categories_are_refused(coco):
+    with raises_user_error("cat", "circle, square, triangle, star"):
         own(DETECTION, coco("train"), "circle,cat")
 
 
-def test_without_a_held_out_split_there_is_no_validation_and_a_test_says_what_is_missing(coco, user_error):
+def test_without_a_held_out_split_there_is_no_validation_and_a_test_says_what_is_missing(coco):
     root = coco("train")
     config = own(DETECTION, root)
     assert config.val_dataloader is config.val_evaluator is config.val_cfg is None
     assert "without validation" in " ".join(describe_data(config))
     check_config(config, LOADERS[:2])
-    with user_error(root / "val"):
+    with raises_user_error(root / "val"):
         check_config(config, LOADERS[2:])
 
 
@@ -159,10 +160,10 @@ def test_boxes_without_masks_train_a_detector_of_boxes(coco):
     assert "boxes alone" in " ".join(describe_data(config))
 
 
-def test_a_held_out_split_with_other_categories_is_refused(coco, user_error):
+def test_a_held_out_split_with_other_categories_is_refused(coco):
     root = coco("train", "valid")
     edit(root / "valid/_annotations.coco.json", lambda content: content["categories"].reverse())
-    with user_error("valid/_annotations.coco.json", "star, triangle, square, circle"):
+    with raises_user_error("valid/_annotations.coco.json", "star, triangle, square, circle"):
         check_config(own(DETECTION, root))
 
 
@@ -264,8 +265,8 @@ def test_colours_come_from_label_pictures_with_a_palette(labelled):
     ("values", "words"),
     [([0, 255], ["1 class", "not 255"]), ([0, 128, 200], ["3 values of 0 to 200", "0, 128, 200", "classes.txt"])],
 )
-def test_masks_whose_values_do_not_number_classes_are_refused(labelled, user_error, values, words):
-    with user_error(*words):
+def test_masks_whose_values_do_not_number_classes_are_refused(labelled, values, words):
+    with raises_user_error(*words):
         own(SEGMENTATION["sem_fpn"], labelled(values, "train"))
 
 
@@ -293,9 +294,9 @@ def test_real_labels_have_the_names_beside_them(shared):
         (DETECTION, (".", None, True), ["--ignore-zero", "--classes auto"]),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, user_error, path, arguments, words):
+def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, path, arguments, words):
     monkeypatch.chdir(tmp_path)
-    with user_error(*words):
+    with raises_user_error(*words):
         load_config(path, NO_START, *arguments)
 
 

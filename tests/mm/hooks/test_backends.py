@@ -10,6 +10,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 from mmengine.config import Config
 from mmengine.registry import VISUALIZERS, DefaultScope
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.mm.config.checks import check_config
 
 ROOT = Path(__file__).parents[3]
@@ -50,9 +51,9 @@ def test_the_documented_config_keeps_the_log_that_the_learning_curve_is_drawn_fr
     assert documented.visualizer.type == "DetLocalVisualizer"
 
 
-def test_a_back_end_that_is_not_installed_is_refused_before_the_run(documented, monkeypatch, user_error):
+def test_a_back_end_that_is_not_installed_is_refused_before_the_run(documented, monkeypatch):
     monkeypatch.setattr("xcit_dense.mm.config.checks.find_spec", lambda name: None)
-    with user_error("TensorboardVisBackend", "pip install tensorboard"):
+    with raises_user_error("TensorboardVisBackend", "pip install tensorboard"):
         check_config(documented)
 
 

@@ -17,6 +17,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 
+from tests.helpers.models import raises_user_error, random_images, tiny_xcit
 from xcit_dense.mm.hooks.learning_curve import draw_learning_curve, read_curves
 
 NAN = float("nan")
@@ -186,7 +187,7 @@ class NoMetric(BaseMetric):
 
 
 @pytest.fixture
-def run(tiny, tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch):
     """Makes a run of a small model whose weights come from a file of these entries."""
 
     def make(weights, model=None, **options):
@@ -199,7 +200,7 @@ def run(tiny, tmp_path, monkeypatch):
             "num_workers": 0,
         }
         settings = {
-            "model": model or Model(tiny(norm_cfg="BN")),
+            "model": model or Model(tiny_xcit(norm_cfg="BN")),
             "work_dir": str(tmp_path / "work"),
             "train_dataloader": loader,
             "train_cfg": {"by_epoch": False, "max_iters": 1},
@@ -218,9 +219,9 @@ def run(tiny, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def whole(tiny):
+def whole():
     """Weights of a small model, all of them."""
-    return dict(Model(tiny(norm_cfg="BN")).state_dict())
+    return dict(Model(tiny_xcit(norm_cfg="BN")).state_dict())
 
 
 FAULTS = {
@@ -243,10 +244,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("start", ["", "module."])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_test_refuses_weights_that_do_not_fill_the_model(run, whole, user_error, tmp_path, fault, start):
+def test_a_test_refuses_weights_that_do_not_fill_the_model(run, whole, tmp_path, fault, start):
     change, words = FAULTS[fault]
     runner = run({start + name: value for name, value in change(whole).items()})
-    with user_error(tmp_path / "a.pth", "Give a checkpoint of this config's model", *words):
+    with raises_user_error(tmp_path / "a.pth", "Give a checkpoint of this config's model", *words):
         runner.test()
 
 
@@ -264,9 +265,9 @@ def test_a_test_takes_weights_that_fill_the_model_in_any_dialect(run, whole, dia
     assert torch.equal(runner.model.head.weight, whole["head.weight"])
 
 
-def test_a_test_refuses_a_backbone_of_another_shape_by_its_file(run, tiny, user_error, tmp_path):
-    with user_error(tmp_path / "a.pth", "depth=5", "depth=4"):
-        run(Model(tiny(norm_cfg="BN", depth=5)).state_dict()).test()
+def test_a_test_refuses_a_backbone_of_another_shape_by_its_file(run, tmp_path):
+    with raises_user_error(tmp_path / "a.pth", "depth=5", "depth=4"):
+        run(Model(tiny_xcit(norm_cfg="BN", depth=5)).state_dict()).test()
 
 
 @pytest.fixture
@@ -307,28 +308,23 @@ def test_a_run_that_resumes_is_not_checked(run, whole):
 # Deployment ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run_test(tiny):
+def run_test(*hooks):
     """Runs the DeployHook in front of a test of a detector around a tiny XCiT; returns the backbone."""
-
-    def run(*hooks):
-        detector = nn.Module()
-        detector.backbone = tiny()
-        HOOKS.build({"type": "DeployHook"}).before_test(SimpleNamespace(model=detector, hooks=hooks))
-        return detector.backbone
-
-    return run
+    detector = nn.Module()
+    detector.backbone = tiny_xcit()
+    HOOKS.build({"type": "DeployHook"}).before_test(SimpleNamespace(model=detector, hooks=hooks))
+    return detector.backbone
 
 
-def test_a_backbone_is_deployed_for_a_test(run_test, tiny, images):
-    backbone, x = run_test(), images(1, 3, 32, 40)
+def test_a_backbone_is_deployed_for_a_test():
+    backbone, x = run_test(), random_images(1, 3, 32, 40)
     assert backbone.deployed
     with torch.no_grad():
-        for got, expected in zip(backbone(x), tiny().eval()(x)):
+        for got, expected in zip(backbone(x), tiny_xcit().eval()(x)):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_backbone_whose_averages_are_tested_is_not_deployed(run_test):
+def test_a_backbone_whose_averages_are_tested_is_not_deployed():
     assert not run_test(HOOKS.build({"type": "EMAHook"})).deployed
 
 

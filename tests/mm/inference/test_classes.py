@@ -8,6 +8,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.mm.inference.classes import read_classes
 
 OTHER = {"metainfo": {"classes": ("c",)}}
@@ -25,10 +26,10 @@ def test_who_names_too_few_is_not_asked():
     assert read_classes({"classes": ("a",)}, {"metainfo": {"classes": ("b", "c")}}, "mmseg", 2)[0] == ["b", "c"]
 
 
-def test_classes_that_nobody_names_are_refused(user_error):
-    with user_error("names the classes", "metainfo"):
+def test_classes_that_nobody_names_are_refused():
+    with raises_user_error("names the classes", "metainfo"):
         read_classes({}, {"type": "BaseSegDataset"}, "mmseg")
-    with user_error("more than 1 of the model's 3 classes", "metainfo"):
+    with raises_user_error("more than 1 of the model's 3 classes", "metainfo"):
         read_classes({}, {"type": "CocoDataset", **OTHER}, "mmdet", 3)
 
 

@@ -26,6 +26,7 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coding
 from pycocotools.coco import COCO
 
+from tests.helpers.models import raises_user_error, randomise
 from xcit_dense import XCiT
 from xcit_dense.media.inputs import Medium, find_media
 from xcit_dense.mm.config.load import load_config
@@ -46,7 +47,7 @@ class Setup:
 
 
 @pytest.fixture(scope="module")
-def setups(fill, tmp_path_factory):
+def setups(tmp_path_factory):
     """A small model for each task, with random weights, which finds five objects in any picture."""
     made = {}
     for task, name in TASKS.items():
@@ -60,7 +61,7 @@ def setups(fill, tmp_path_factory):
         model = importlib.import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
         weights = tmp_path_factory.mktemp(task) / "weights.pth"
         meta = {"dataset_meta": dict(config.test_dataloader.dataset.metainfo)}
-        torch.save({"state_dict": fill(model).state_dict(), "meta": meta}, weights)
+        torch.save({"state_dict": randomise(model).state_dict(), "meta": meta}, weights)
         made[task] = Setup(config, weights, make_predictor(config, str(weights)))
     return made
 
@@ -207,13 +208,13 @@ def test_what_is_drawn_is_sure_enough_and_what_is_written_is_everything(predict,
 
 
 @each_task
-def test_a_model_of_more_classes_than_have_names_is_refused_before_any_work(setups, tmp_path, user_error, task):
+def test_a_model_of_more_classes_than_have_names_is_refused_before_any_work(setups, tmp_path, task):
     setup = setups[task]
     torch.save({**torch.load(setup.weights), "meta": {}}, tmp_path / "a.pth")
     config = setup.config.copy()
     config.test_dataloader = {"dataset": {**setup.config.test_dataloader.dataset, "metainfo": {"classes": ("a", "b")}}}
     count = len(setup.predictor.classes)
-    with user_error(f"more than 2 of the model's {count} classes", "metainfo"):
+    with raises_user_error(f"more than 2 of the model's {count} classes", "metainfo"):
         make_predictor(config, str(tmp_path / "a.pth"))
 
 
@@ -389,9 +390,7 @@ def test_a_picture_whose_answer_makes_no_sense_is_reported_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_results(
-    mixed, tmp_path, monkeypatch, user_error, number
-):
+def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_results(mixed, tmp_path, monkeypatch, number):
     original = Image.Image.save
 
     def save(self, path, **options):
@@ -400,7 +399,7 @@ def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_results(
         original(self, path, **options)
 
     monkeypatch.setattr(Image.Image, "save", save)
-    with user_error(os.strerror(number)):
+    with raises_user_error(os.strerror(number)):
         mixed(lambda names, step: step())
     assert outside(detections(tmp_path / "out")) == ["0.png", "1.png", "2.png"]
 
@@ -469,16 +468,16 @@ def test_a_thousand_pictures_of_varying_size_hold_memory_flat(setups, memory, tm
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_results_are_not_mixed_with_those_of_another_run(tmp_path, user_error, name):
+def test_results_are_not_mixed_with_those_of_another_run(tmp_path, name):
     (tmp_path / name).mkdir()
-    with user_error(tmp_path / name, "is there already", "another directory"):
+    with raises_user_error(tmp_path / name, "is there already", "another directory"):
         reserve(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_directory_that_cannot_be_made_is_refused(tmp_path, user_error):
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with user_error(tmp_path / "file/out", "cannot be made"):
+    with raises_user_error(tmp_path / "file/out", "cannot be made"):
         reserve(tmp_path / "file/out")
 
 
@@ -509,13 +508,13 @@ def test_a_run_that_breaks_off_leaves_only_whole_files(setups, pictures, tmp_pat
 # Models
 
 
-def test_weights_of_another_model_are_refused(setups, user_error):
-    with user_error("do not fill the model", "missing"):
+def test_weights_of_another_model_are_refused(setups):
+    with raises_user_error("do not fill the model", "missing"):
         make_predictor(setups["detection"].config, str(setups["segmentation"].weights))
 
 
-def test_a_config_without_a_way_to_load_pictures_is_refused(setups, user_error):
+def test_a_config_without_a_way_to_load_pictures_is_refused(setups):
     config = setups["detection"].config.copy()
     config.test_dataloader = None
-    with user_error("LoadImageFromFile", "test_dataloader.dataset.pipeline"):
+    with raises_user_error("LoadImageFromFile", "test_dataloader.dataset.pipeline"):
         make_predictor(config, str(setups["detection"].weights))

@@ -16,6 +16,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 import xcit_dense.mm
+from tests.helpers.models import matching_names, raises_user_error
 from xcit_dense.models.pretrained import load_weights
 from xcit_dense.weights import resolve
 
@@ -162,14 +163,16 @@ def test_a_training_checkpoint_is_read_without_mm_libraries(tmp_path, python, wi
     [(print, "executed"), (getattr, HistoryBuffer, "__init__"), (getattr, np.ndarray, "mean"), (getattr, "", "format")],
     ids=["call", "constructor", "array", "text"],
 )
-def test_calls_are_refused(saved_and_read, user_error, capsys, call):
-    with user_error("a.pth", "holds more than weights", call[0].__name__, "torch.save(model.state_dict(), path)"):
+def test_calls_are_refused(saved_and_read, capsys, call):
+    with raises_user_error(
+        "a.pth", "holds more than weights", call[0].__name__, "torch.save(model.state_dict(), path)"
+    ):
         saved_and_read({"payload": Call(*call)})
     assert "executed" not in capsys.readouterr().out
 
 
-def test_arrays_of_objects_are_refused(saved_and_read, user_error):
-    with user_error("holds more than weights"):
+def test_arrays_of_objects_are_refused(saved_and_read):
+    with raises_user_error("holds more than weights"):
         saved_and_read({"payload": np.array([{}, None], dtype=object)})
 
 
@@ -184,18 +187,18 @@ def start_from(path):
 
 @pytest.mark.parametrize("load", [load_into_model, start_from, CheckpointLoader.load_checkpoint])
 @pytest.mark.parametrize("address", ["{}/a.pth", "https://example.com/a.pth", "xcit://nano_12_p16_224"])
-def test_nothing_is_executed_on_any_way_into_mmengine(tmp_path, serve, user_error, load, address):
+def test_nothing_is_executed_on_any_way_into_mmengine(tmp_path, serve, load, address):
     content = {"state_dict": {"weight": torch.ones(1, 1)}, "hook": Intruder(tmp_path / "executed")}
     address = serve(address.format(tmp_path), content)
-    with user_error("holds more than weights", "mkdir", "was not executed"):
+    with raises_user_error("holds more than weights", "mkdir", "was not executed"):
         load(address)
     assert not (tmp_path / "executed").exists()
 
 
-def test_nothing_is_executed_by_the_libraries_own_names(tmp_path, serve, user_error, monkeypatch):
+def test_nothing_is_executed_by_the_libraries_own_names(tmp_path, serve, monkeypatch):
     url = serve("https://example.com/resnet.pth", {"hook": Intruder(tmp_path / "executed")})
     monkeypatch.setattr(mmengine_checkpoint, "get_torchvision_models", lambda: {"resnet": url})
-    with user_error("holds more than weights", "mkdir"):
+    with raises_user_error("holds more than weights", "mkdir"):
         CheckpointLoader.load_checkpoint("torchvision://resnet")
     assert not (tmp_path / "executed").exists()
 
@@ -215,30 +218,25 @@ def test_mmengine_reads_safetensors(tmp_path):
     assert torch.equal(model.weight, other.weight)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path, user_error):
-    with user_error("No checkpoint at", tmp_path / "gone.pth"):
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with raises_user_error("No checkpoint at", tmp_path / "gone.pth"):
         CheckpointLoader.load_checkpoint(str(tmp_path / "gone.pth"))
 
 
-@pytest.fixture
-def check_trunk():
+def check_trunk(backbone, weights, pyramid):
     """Checks that a backbone holds the trunk of a classifier, and the pyramid it had."""
-
-    def check(backbone, weights, pyramid):
-        own = {name: value for name, value in backbone.state_dict().items() if not name.startswith("fpn")}
-        assert len(own) > 300
-        assert all(torch.equal(weights[name], value) for name, value in own.items())
-        assert pyramid
-        assert all(torch.equal(backbone.state_dict()[name], value) for name, value in pyramid.items())
-
-    return check
+    own = {name: value for name, value in backbone.state_dict().items() if not name.startswith("fpn")}
+    assert len(own) > 300
+    assert all(torch.equal(weights[name], value) for name, value in own.items())
+    assert pyramid
+    assert all(torch.equal(backbone.state_dict()[name], value) for name, value in pyramid.items())
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
 @pytest.mark.parametrize(
     "name", ["xcit://nano_12_p16_224", "xcit://dino/small_12_p16", "timm://xcit_nano_12_p16_224.fb_in1k"]
 )
-def test_mmengine_loads_backbones_published_alone_by_name(serve, published, check_trunk, name, whole):
+def test_mmengine_loads_backbones_published_alone_by_name(serve, published, name, whole):
     weights = published("classifier")  # not those of the name: the content decides
     if name.startswith("xcit://dino"):
         content = {key: value for key, value in weights.items() if not key.startswith("head.")}
@@ -255,36 +253,36 @@ def test_mmengine_loads_backbones_published_alone_by_name(serve, published, chec
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "module"])
-def test_mmengine_loads_whole_models_by_name_under_their_own_names(serve, published, matching, wrapper):
+def test_mmengine_loads_whole_models_by_name_under_their_own_names(serve, published, wrapper):
     weights = {f"backbone.{name}": value for name, value in published("dense").items()}
     weights |= {"head.weight": torch.ones(2, 2), "head.bias": torch.ones(2)}
     start = "module." if wrapper == "module" else ""
     serve("xcit://coco/tiny_12_p16", {"state_dict": {start + name: value for name, value in weights.items()}})
     model = torch.nn.ModuleDict({"backbone": xcit_dense.XCiT("nano_12_p16"), "head": torch.nn.Linear(2, 2)})
     load_checkpoint(model, "xcit://coco/tiny_12_p16", strict=True)
-    assert matching(model, weights) == set(weights)
+    assert matching_names(model, weights) == set(weights)
 
 
-def test_a_whole_models_backbone_is_taken_out_of_it(serve, published, matching):
+def test_a_whole_models_backbone_is_taken_out_of_it(serve, published):
     weights = published("dense")
     content = {f"backbone.{name}": value for name, value in weights.items()} | {"head.weight": torch.ones(2)}
     serve("xcit://coco/tiny_12_p16", {"state_dict": content, "meta": {"CLASSES": ("cat",)}})
     backbone = xcit_dense.XCiT("nano_12_p16")
     load_weights(backbone, "xcit://coco/tiny_12_p16")
-    assert matching(backbone, weights) == set(weights)
+    assert matching_names(backbone, weights) == set(weights)
 
 
-def test_the_mm_backbone_is_built_from_a_checkpoint_too(tmp_path, published, matching):
+def test_the_mm_backbone_is_built_from_a_checkpoint_too(tmp_path, published):
     weights = published("dense")
     torch.save({"state_dict": {f"backbone.{name}": value for name, value in weights.items()}}, tmp_path / "a.pth")
     backbone = xcit_dense.mm.backbone.XCiT.from_pretrained(tmp_path / "a.pth", norm_eval=True)
     assert isinstance(backbone, BaseModule)
     assert backbone.norm_eval
-    assert matching(backbone, weights) == set(weights)
+    assert matching_names(backbone, weights) == set(weights)
 
 
-def test_mmengine_refuses_an_unknown_name_with_the_nearest(user_error):
-    with user_error("nano_12_p16_22", "nano_12_p16_224"):
+def test_mmengine_refuses_an_unknown_name_with_the_nearest():
+    with raises_user_error("nano_12_p16_22", "nano_12_p16_224"):
         CheckpointLoader.load_checkpoint("xcit://nano_12_p16_22")
 
 
@@ -293,9 +291,7 @@ SOURCES = ["{}/a.pth", "https://example.com/a.pth", "xcit://nano_12_p16_224"]
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict", None])
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_classifier_fills_each_backbone_inside_a_model_from_every_source(
-    tmp_path, serve, published, check_trunk, source, wrapper
-):
+def test_a_classifier_fills_each_backbone_inside_a_model_from_every_source(tmp_path, serve, published, source, wrapper):
     weights = published("classifier")
     address = serve(source.format(tmp_path), {wrapper: weights, "epoch": 3} if wrapper else weights)
     twins = [xcit_dense.XCiT("nano_12_p16") for _ in range(2)]
@@ -310,7 +306,7 @@ def test_a_classifier_fills_each_backbone_inside_a_model_from_every_source(
     assert unexpected == []
 
 
-def test_a_classifier_fills_the_backbone_of_a_wrapped_model(tmp_path, published, check_trunk):
+def test_a_classifier_fills_the_backbone_of_a_wrapped_model(tmp_path, published):
     weights = published("classifier")
     torch.save({"model": weights}, tmp_path / "a.pth")
     backbone = xcit_dense.XCiT("nano_12_p16")
@@ -334,9 +330,7 @@ def test_models_without_an_xcit_load_as_before(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "reshaped", "elsewhere"])
-def test_mmengine_refuses_a_backbone_that_fits_in_part_and_leaves_it_as_it_was(
-    tmp_path, published, matching, user_error, change
-):
+def test_mmengine_refuses_a_backbone_that_fits_in_part_and_leaves_it_as_it_was(tmp_path, published, change):
     weights = {f"backbone.{name}": value for name, value in published("dense").items()}
     name = "backbone.blocks.5.attn.temperature"
     if change == "missing":
@@ -351,6 +345,6 @@ def test_mmengine_refuses_a_backbone_that_fits_in_part_and_leaves_it_as_it_was(
     model = torch.nn.ModuleDict({"backbone": xcit_dense.XCiT("nano_12_p16")})
     before = {key: value.clone() for key, value in model.state_dict().items()}
     words = ("'backbone.'", "init_cfg") if change == "elsewhere" else ("XCiT nano_12_p16", "blocks.5.attn")
-    with user_error(*words):
+    with raises_user_error(*words):
         load_checkpoint(model, str(tmp_path / "a.pth"))
-    assert matching(model, before) == set(before)
+    assert matching_names(model, before) == set(before)

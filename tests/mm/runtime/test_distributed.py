@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.models import assert_close
+
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
@@ -73,9 +75,9 @@ def same(got, expected, rtol=1e-4, atol=1e-6):
 
 
 @pytest.mark.parametrize("model", ["whole", "segmentor"])
-def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(alone, together, close, model):
+def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(alone, together, model):
     got, expected = (torch.load(directory / f"{model}.pth") for directory in (together, alone))
-    close(got, expected, 1e-4)
+    assert_close(got, expected, 1e-4)
 
 
 def test_plain_batch_norm_sees_the_pictures_of_its_own_process(alone, together):

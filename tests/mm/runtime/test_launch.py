@@ -7,6 +7,7 @@ pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 from mmengine.config import Config
 
+from tests.helpers.models import raises_user_error
 from xcit_dense.mm.config import checks
 
 
@@ -50,27 +51,27 @@ def test_processes_of_torchrun_are_taken(variables):
         ("mpi", ["OMPI_COMM_WORLD_RANK", "mpirun", "--launcher none"]),
     ],
 )
-def test_a_launcher_that_started_nothing_is_refused(variables, user_error, launcher, words):
-    with user_error(f"--launcher {launcher}", *words):
+def test_a_launcher_that_started_nothing_is_refused(variables, launcher, words):
+    with raises_user_error(f"--launcher {launcher}", *words):
         check(launcher)
 
 
-def test_processes_of_torchrun_that_would_each_run_alone_are_refused(variables, user_error):
+def test_processes_of_torchrun_that_would_each_run_alone_are_refused(variables):
     variables(TORCHELASTIC_RUN_ID="none", **TORCHRUN)
-    with user_error("2 processes", "--launcher pytorch"):
+    with raises_user_error("2 processes", "--launcher pytorch"):
         check("none")
 
 
-def test_more_processes_than_gpus_are_refused(variables, user_error, monkeypatch):
+def test_more_processes_than_gpus_are_refused(variables, monkeypatch):
     monkeypatch.setattr(checks, "get_device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     variables(**TORCHRUN)
-    with user_error("Process 1", "finds 1 GPUs", "--gpus-per-node"):
+    with raises_user_error("Process 1", "finds 1 GPUs", "--gpus-per-node"):
         check("pytorch")
 
 
-def test_shards_of_a_single_process_are_refused(variables, user_error):
-    with user_error("XCiTFSDPStrategy", "torchrun", "--launcher pytorch"):
+def test_shards_of_a_single_process_are_refused(variables):
+    with raises_user_error("XCiTFSDPStrategy", "torchrun", "--launcher pytorch"):
         check("none", strategy={"type": "XCiTFSDPStrategy"})
 
 

@@ -12,6 +12,7 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
 import xcit_dense.mm  # noqa: F401
+from tests.helpers.models import raises_user_error, tiny_xcit
 from xcit_dense.mm.config.load import load_config
 
 NOTICE = "training in float32"
@@ -74,25 +75,20 @@ def test_it_steps_in_full_precision(gpu):
 # Rates that fall with depth
 
 
-@pytest.fixture
-def groups():
+def groups(library, path, backbone=None, **options):
     """Optimizer settings of each parameter, by name, for a config's model and options of its ``optim_wrapper``."""
-
-    def make(library, path, backbone=None, **options):
-        pytest.importorskip(library, reason=f"{library} is not installed")
-        config = load_config(path, {f"optim_wrapper.{name}": value for name, value in options.items()})
-        config.model.backbone.update(backbone or {})
-        with DefaultScope.overwrite_default_scope(library), torch.device("meta"):
-            model = MODELS.build(config.model)
-            optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
-        got = {
-            id(parameter): {name: value for name, value in group.items() if name != "params"}
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        }
-        return {name: got[id(value)] for name, value in model.named_parameters() if value.requires_grad}
-
-    return make
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    config = load_config(path, {f"optim_wrapper.{name}": value for name, value in options.items()})
+    config.model.backbone.update(backbone or {})
+    with DefaultScope.overwrite_default_scope(library), torch.device("meta"):
+        model = MODELS.build(config.model)
+        optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
+    got = {
+        id(parameter): {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    return {name: got[id(value)] for name, value in model.named_parameters() if value.requires_grad}
 
 
 def falling(decay=0.8, **options):
@@ -112,7 +108,7 @@ def config(request):
     return request.param
 
 
-def test_the_rate_falls_from_the_last_block_to_the_stem_and_nowhere_else(config, groups):
+def test_the_rate_falls_from_the_last_block_to_the_stem_and_nowhere_else(config):
     got, plain = groups(*config, **falling()), groups(*config)
     assert got.keys() == plain.keys()
     for name, group in got.items():
@@ -123,7 +119,7 @@ def test_the_rate_falls_from_the_last_block_to_the_stem_and_nowhere_else(config,
     assert {name.partition(".")[0] for name in got} > {"backbone", "neck"}
 
 
-def test_a_falling_rate_leaves_weight_decay_as_it_was(config, groups):
+def test_a_falling_rate_leaves_weight_decay_as_it_was(config):
     got, plain = groups(*config, **falling()), groups(*config)
     decay = {name: group["weight_decay"] for name, group in plain.items()}
     assert {name: group["weight_decay"] for name, group in got.items()} == decay
@@ -131,7 +127,7 @@ def test_a_falling_rate_leaves_weight_decay_as_it_was(config, groups):
     assert max(decay.values()) > 0
 
 
-def test_a_falling_rate_multiplies_those_of_custom_keys(config, groups):
+def test_a_falling_rate_multiplies_those_of_custom_keys(config):
     keys = {
         "paramwise_cfg.custom_keys.neck.lr_mult": 0.5,
         "paramwise_cfg.custom_keys.attn.lr_mult": 10.0,
@@ -148,37 +144,37 @@ def test_a_falling_rate_multiplies_those_of_custom_keys(config, groups):
         assert group["lr"] == pytest.approx(plain[name]["lr"] * 0.8 ** layers_above(name)), name
 
 
-def test_a_layer_decay_of_one_is_the_default_constructor(config, groups):
+def test_a_layer_decay_of_one_is_the_default_constructor(config):
     assert groups(*config, **falling(1)) == groups(*config)
 
 
-def test_a_falling_rate_leaves_frozen_blocks_out(groups):
+def test_a_falling_rate_leaves_frozen_blocks_out():
     got = groups(*DETECTOR, backbone={"frozen_stages": 2}, **falling())
     assert {layers_above(name) for name in got} == set(range(11))
     assert got["backbone.blocks.2.norm1.weight"]["lr"] == pytest.approx(1e-4 * 0.8**10)
 
 
 @pytest.mark.parametrize("decay", [None, 0, -0.5, 1.5, "x"])
-def test_a_layer_decay_out_of_range_is_refused(groups, user_error, decay):
-    with user_error(f"layer_decay={decay!r}", "layer_decay=0.8"):
+def test_a_layer_decay_out_of_range_is_refused(decay):
+    with raises_user_error(f"layer_decay={decay!r}", "layer_decay=0.8"):
         groups(*DETECTOR, **falling(decay))
 
 
 @pytest.mark.parametrize("paramwise_cfg", [{"bypass_duplicate": True}, {}, None])
-def test_an_absent_layer_decay_is_refused(user_error, tiny, paramwise_cfg):
+def test_an_absent_layer_decay_is_refused(paramwise_cfg):
     cfg = {"constructor": "XCiTLayerDecay", "optimizer": {"type": "SGD", "lr": 0.1}, "paramwise_cfg": paramwise_cfg}
-    with user_error("layer_decay=None", "layer_decay=0.8"):
-        build_optim_wrapper(tiny(), cfg)
+    with raises_user_error("layer_decay=None", "layer_decay=0.8"):
+        build_optim_wrapper(tiny_xcit(), cfg)
 
 
-def test_a_model_without_an_xcit_is_refused(user_error):
+def test_a_model_without_an_xcit_is_refused():
     options = {"constructor": "XCiTLayerDecay", "paramwise_cfg": {"layer_decay": 0.8}}
-    with user_error("no XCiT", "leave the constructor out"):
+    with raises_user_error("no XCiT", "leave the constructor out"):
         build(**options)
 
 
-def test_a_backbone_alone_is_found_too(tiny):
-    model = tiny()
+def test_a_backbone_alone_is_found_too():
+    model = tiny_xcit()
     cfg = {
         "constructor": "XCiTLayerDecay",
         "paramwise_cfg": {"layer_decay": 0.5},
@@ -191,7 +187,7 @@ def test_a_backbone_alone_is_found_too(tiny):
     assert rates[id(model.pos_embeder.token_projection.weight)] == 0.5**5
 
 
-def test_two_options_take_all_but_matrices_out_of_weight_decay(config, groups):
+def test_two_options_take_all_but_matrices_out_of_weight_decay(config):
     """The rule of the authors' classifiers, where temperatures escape by name."""
     keys = {"paramwise_cfg.flat_decay_mult": 0, "paramwise_cfg.custom_keys.temperature.decay_mult": 0}
     got = groups(*config, **keys)
