@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import urllib.error
+from pathlib import Path
 
 import pytest
 from PIL import Image, UnidentifiedImageError
@@ -82,7 +83,7 @@ def test_an_error_that_names_the_unfinished_file_is_an_error_of_writing(tmp_path
 @pytest.mark.parametrize(
     ("fail", "error"),
     [
-        (lambda part: open("missing.txt"), FileNotFoundError),  # noqa: PTH123
+        (lambda part: Path("missing.txt").read_text(), FileNotFoundError),
         (lambda part: shutil.copyfile("missing.txt", part), FileNotFoundError),
         (lambda part: os.listdir(b"missing"), FileNotFoundError),  # noqa: PTH208
         (lambda part: Image.open(part), UnidentifiedImageError),
