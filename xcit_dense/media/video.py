@@ -95,10 +95,10 @@ def read_frames(path: Path) -> Iterator[Pixels]:
             declares; this error comes after the last frame.
 
     Example:
-        >>> with FrameWriter(Path("drawn"), fail=lambda medium, error: print(error)) as writer:
+        >>> with FrameWriter(Path("clips"), fail=lambda medium, error: print(error)) as writer:
         ...     for _ in range(3):
         ...         writer.write(Medium(Path("clip.mov"), "clip.mov", "clip"), np.zeros((48, 64, 3), np.uint8))
-        >>> [frame.shape for frame in read_frames(Path("drawn/clip.mp4"))]
+        >>> [frame.shape for frame in read_frames(Path("clips/clip.mp4"))]
         [(48, 64, 3), (48, 64, 3), (48, 64, 3)]
     """
     try:
