@@ -1,6 +1,7 @@
 """Images and annotations are found in the usual layouts; other layouts give an error that lists the usual ones."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from xcit_dense.datasets.layouts import (
     read_palette,
     read_values,
 )
+from xcit_dense.errors import MissingLibraryError
 
 
 @pytest.fixture
@@ -147,6 +149,12 @@ def test_a_file_with_nan_is_read_as_pycocotools_reads_it(coco):
     assert find_coco(root).splits["train"].images == "images"
     assert has_masks(root / "train.json")
     assert [category["name"] for category in read_categories(root / "train.json")] == ["cat"]
+
+
+def test_missing_ijson_is_an_error_with_the_command_that_installs_it(coco, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ijson", None)
+    with pytest.raises(MissingLibraryError, match="ijson; write pip install ijson"):
+        read_categories(coco("train.json", "images") / "train.json")
 
 
 def test_a_changed_file_is_read_again(coco):

@@ -1,7 +1,9 @@
 """Videos are read upright and complete, and written so that browsers play them. OpenCV is the independent reader."""
 
+import importlib
 import resource
 import struct
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +13,8 @@ from PIL import Image
 av = pytest.importorskip("av", reason="PyAV is not installed")
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 
+from xcit_dense.errors import MissingLibraryError  # noqa: E402
+from xcit_dense.media import video as video_module  # noqa: E402
 from xcit_dense.media.inputs import Medium  # noqa: E402
 from xcit_dense.media.video import FrameWriter, count_frames, frame_rate, read_frames  # noqa: E402
 
@@ -140,6 +144,20 @@ def test_a_truncated_video_gives_the_frames_that_are_there_and_then_an_error(tmp
     frames = read_frames(path)
     first = [next(frames) for _ in range(15)]
     assert [frame.shape for frame in first] == [(48, 64, 3)] * 15
+    with pytest.raises(OSError, match=r"after \d+ of 40 frames"):
+        list(frames)
+
+
+def test_a_truncated_drawing_gives_the_frames_that_are_there_and_then_an_error(clip, tmp_path):
+    source = medium_of(clip(tmp_path / "in.mp4"))
+    random = np.random.default_rng(0)
+    with FrameWriter(tmp_path, refuse) as writer:
+        for _ in range(40):
+            writer.write(source, random.integers(0, 256, (48, 64, 3), np.uint8))
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    frames = read_frames(path)
+    assert next(frames).shape == (48, 64, 3)
     with pytest.raises(OSError, match=r"after \d+ of 40 frames"):
         list(frames)
 
@@ -332,3 +350,9 @@ def test_a_video_that_cannot_be_written_is_reported_and_the_next_is_written(clip
     assert words in str(error)
     assert len(list(read_frames(tmp_path / "out/two.mp4"))) == 3
     assert not [path.name for path in (tmp_path / "out").iterdir() if "one" in path.name]
+
+
+def test_missing_pyav_is_an_error_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingLibraryError, match=r"PyAV; write pip install \"av"):
+        importlib.reload(video_module)

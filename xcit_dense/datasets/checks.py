@@ -120,7 +120,7 @@ def check_coco(
     """Checks an annotation file in COCO's format and the images that the file names.
 
     Args:
-        annotations: The JSON file. Like MMDetection, the check holds all of the file in memory.
+        annotations: The JSON file. Like MMDetection, the check reads the complete file into memory.
         images: The directory of the images.
         classes: The names of the categories in use. Objects of other categories are not checked.
         masks: Whether every object needs a mask.

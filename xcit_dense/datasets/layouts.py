@@ -207,7 +207,7 @@ def _read_contents_once(path: Path, modified: int, size: int) -> _Contents:
     try:
         return _stream_contents(path)
     except ijson.JSONError:
-        # ijson refuses NaN, which Python's json accepts. And Python's json says where an error is.
+        # ijson refuses NaN, which Python's json accepts. And Python's json reports the place of an error.
         content = read_json(path)
     if not isinstance(content, dict):
         content = {}

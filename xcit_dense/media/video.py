@@ -26,7 +26,7 @@ try:
     from av.video.reformatter import ColorRange, Colorspace
     from av.video.stream import VideoStream
 except ImportError as error:
-    raise MissingLibraryError('Videos are read and written with PyAV; write pip install "av>=14,<18".') from error
+    raise MissingLibraryError('Videos are read and written with PyAV; write pip install "av>=17".') from error
 
 _DEFAULT_RATE = Fraction(25)
 _CRF = "20"  # x264's quality: 0 is lossless, 51 is worst
