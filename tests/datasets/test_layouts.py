@@ -343,7 +343,7 @@ def test_long_lists_of_categories_are_read_completely(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", ["not valid JSON"]),
+        ("", ["has no categories"]),
         ("[]", ["has no categories"]),
         ('{"images": [{"id": 1', ["not valid JSON", "line 1", "may be incomplete"]),
         ('{"categories": [{"id": 1, "na', ["not valid JSON"]),

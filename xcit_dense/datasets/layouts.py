@@ -200,6 +200,8 @@ def _read_contents(path: Path) -> _Contents:
 @lru_cache(maxsize=16)
 def _read_contents_once(path: Path, modified: int, size: int) -> _Contents:
     """Reads a file and remembers the result. A changed file has another time or size, and is read again."""
+    if not size:
+        return _Contents((), False, None)
     try:
         import ijson
     except ImportError as error:
