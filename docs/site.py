@@ -2,13 +2,17 @@
 
 Pages link to each other by their paths in the repository, so that the links also work in a repository browser. The
 site's root is ``docs/``. README.md becomes the site's index, CHANGELOG.md and CONTRIBUTING.md become pages, and the
-configs become files of the site. The links are rewritten accordingly.
+configs become files of the site. The links are rewritten accordingly. The options of the command line come from the
+subcommands themselves.
 """
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,15 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from xcit_dense.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "CHANGELOG.md", "CONTRIBUTING.md": "CONTRIBUTING.md"}
 """Pages in the repository's root, with their paths on the site."""
+
+OPTIONS = "<!-- options of each subcommand -->"
+"""The place for the options in a page."""
 
 FILES = ["CITATION.cff", "LICENSE", "configs/**/*.py"]
 """Files that pages link to."""
@@ -39,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Rewrites links from paths in the repository to paths on the site."""
+    """Rewrites links from paths in the repository to paths on the site, and adds the options of subcommands."""
     place = page.file.src_uri
     sources = {site: name for name, site in PAGES.items()}
     source = sources.get(place, f"docs/{place}")
@@ -52,7 +61,19 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         path = PAGES.get(path, path.removeprefix("docs/"))
         return f"]({posixpath.relpath(path, posixpath.dirname(place) or '.')}{hash_sign}{anchor})"
 
-    return re.sub(r"\]\(([^)\s]+)\)", rewrite, markdown)
+    markdown = re.sub(r"\]\(([^)\s]+)\)", rewrite, markdown)
+    return markdown.replace(OPTIONS, _options()) if OPTIONS in markdown else markdown
+
+
+def _options() -> str:
+    """What ``--help`` of each subcommand prints, as sections of a page."""
+    sections = []
+    for name in COMMANDS:
+        command = [sys.executable, "-m", "xcit_dense", name, "--help"]
+        environment = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1"}
+        text = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+        sections.append(f"### {name}\n\n```text\n{text}```\n")
+    return "\n".join(sections)
 
 
 class Roles(griffe.Extension):
