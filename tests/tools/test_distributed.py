@@ -28,15 +28,14 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def documented(tools):
-    """The shortest command of the guide that has all these words, for a config of ours and, in a test, its weights."""
+def documented():
+    """The shortest command of the guide that has all these words, for a config and, in a test, weights of ours."""
     text = GUIDE.read_text().replace("\\\n", " ")
     commands = [line.split() for line in text.splitlines() if line.startswith(("    torchrun ", "    srun "))]
 
     def command(*words, config, weights=None):
         found = min((line for line in commands if {*words} <= {*line}), key=len)
-        of_ours = {"8": "2", "tools/train.py": tools.train, "tools/test.py": tools.test}
-        of_ours |= {word: config for word in found if word.startswith("configs/")}
+        of_ours = {"8": "2"} | {word: config for word in found if word.startswith("upernet_")}
         of_ours |= {word: weights for word in found if word.startswith("work_dirs/")}
         return [of_ours.get(word, word) for word in found]
 
@@ -104,13 +103,13 @@ def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
 
     def train_detector(config, options):
         options = [*options, *short_run(2, **{"train_dataloader.batch_size": 1, "model.neck.norm_cfg.type": "SyncBN"})]
-        srun(documented("srun", "tools/train.py", config=config), *options)
+        srun(documented("srun", "train", config=config), *options)
 
     def train_segmentor(config, options):
         changes = {"train_dataloader.batch_size": 1, "model.decode_head.norm_cfg.type": "SyncBN"}
-        torchrun(documented("tools/train.py", SHARDS, config=config), *options, *short_run(1, **changes))
+        torchrun(documented("train", SHARDS, config=config), *options, *short_run(1, **changes))
         torchrun(
-            documented("tools/train.py", SHARDS, RECOMPUTED, config=config),
+            documented("train", SHARDS, RECOMPUTED, config=config),
             *options,
             "--resume",
             *short_run(2, **changes),
@@ -129,7 +128,7 @@ def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
             return options
 
         python(tools.test, config, directory / "work", "--device", "cpu", *uneven("one"))
-        torchrun(documented("tools/test.py", config=config, weights=directory / "work"), *uneven("two"))
+        torchrun(documented("test", config=config, weights=directory / "work"), *uneven("two"))
         one, two = (json.loads((directory / f"{name}.json").read_text()) for name in ("one", "two"))
         return SimpleNamespace(directory=directory, work_dir=directory / "work", one=one, two=two)
 
