@@ -21,13 +21,17 @@ PROGRAMS = ("git", "pip", "python", "srun", "tensorboard", "torchrun", "wandb")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
 def read_yaml(name):
-    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+    return yaml.safe_load(read(name))
 
 
 @cache
 def make_targets():
-    names = re.findall(r"^([a-z][a-z -]*):(?!=)", (ROOT / "Makefile").read_text(), re.M)
+    names = re.findall(r"^([a-z][a-z -]*):(?!=)", read("Makefile"), re.M)
     return {target for line in names for target in line.split()}
 
 
@@ -82,7 +86,7 @@ def test_the_citation_names_this_version_and_the_paper():
     citation = read_yaml("CITATION.cff")
     assert citation["cff-version"] == "1.2.0"
     assert citation["version"] == xcit_dense.__version__
-    assert citation["license"] in (ROOT / "setup.py").read_text()
+    assert citation["license"] in read("setup.py")
     (paper,) = citation["references"]
     assert paper["identifiers"][0]["value"] == "arXiv:2106.09681"
     assert paper["authors"][0]["family-names"] == "El-Nouby"
@@ -98,7 +102,7 @@ def test_the_public_ci_runs_commands_that_exist():
 
 def test_the_public_ci_tests_each_python_that_the_package_names():
     tested = read_yaml(".github/workflows/ci.yml")["jobs"]["fast"]["strategy"]["matrix"]["python"]
-    named = re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "setup.py").read_text())
+    named = re.findall(r"Programming Language :: Python :: (3\.\d+)", read("setup.py"))
     assert tested == named
 
 
@@ -129,7 +133,7 @@ def test_the_files_that_the_site_is_made_with_exist():
     config = read_yaml("mkdocs.yml")
     for path in [*config["hooks"], *(f"{config['docs_dir']}/{name}" for name in config["extra_css"])]:
         assert (ROOT / path).is_file()
-    assert f"{config['site_dir']}/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert f"{config['site_dir']}/" in read(".gitignore").splitlines()
 
 
 @each_page
@@ -153,3 +157,11 @@ def test_every_command_that_a_page_shows_exists_with_its_options(page):
             assert (ROOT / command.split()[1]).is_file(), command
         else:
             assert_command_exists(command)
+
+
+@pytest.mark.parametrize("container", ["xcit_dense", "xcit_dense.mm"])
+def test_the_architecture_page_shows_the_contract_of_the_layers(container):
+    pattern = rf'^containers = \["{container}"\]\nlayers = \[(.*?)\]$'
+    contract = re.search(pattern, read("pyproject.toml"), re.M | re.S)
+    layers = "".join(f"    {line}\n" for line in re.findall(r'"(.+?)"', contract[1]))
+    assert f"\n\n{layers}\n" in read("docs/architecture.md")
