@@ -148,7 +148,7 @@ def model_zoo() -> str:
 <!-- {BY}; edit these two files. -->
 
 The {len(ZOO)} weights that the authors of XCiT published. The figures are those that the authors published, in percent.
-None of them was measured here.
+We did not measure them.
 
 Write a name in place of a checkpoint: on the command line, in Python
 (`load_weights(backbone, "{SCHEME}small_12_p16_384_dist")`), or in a config's `init_cfg` and `load_from`. On the command
