@@ -51,9 +51,9 @@ def without_code(text):
 
 
 def anchors(page):
-    """The anchors of a page's headings, as a repository browser and the site make them."""
+    """The anchors of a page's headings, as a repository browser and the site make them, in the order of the page."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
-    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    return [re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
 
 
 def shown_commands(page):
@@ -146,6 +146,11 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
         assert target.is_file(), link
         if anchor:
             assert anchor in anchors(target), link
+
+
+def test_no_two_headings_of_the_architecture_page_are_the_same():
+    found = anchors(ROOT / "docs/architecture.md")
+    assert len(set(found)) == len(found)
 
 
 @each_page
