@@ -41,7 +41,7 @@ MODULES = {
     "data": ("datasets.shapes",),
     "data.scene": ("datasets.shapes.scene",),
     "data.shapes": ("datasets.shapes.write",),
-    "doctor": ("cli.doctor",),
+    "doctor": ("cli.environment",),
     "cli": ("cli.options",),
     "mm.operators": ("mm.patches.mmcv_ext", "ops.mmcv.nms", "ops.mmcv.roi_align"),
     "mm.checkpoint": ("mm.patches.checkpoint_loading", "mm.distributed", "utils.ranks"),

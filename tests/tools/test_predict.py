@@ -204,7 +204,7 @@ def test_what_is_impossible_is_refused_at_once(predict, tools, tmp_path, argumen
 def test_help_keeps_the_lines_of_its_text(predict, capsys):
     with pytest.raises(SystemExit):
         predict("--help")
-    assert "--out DIR.\n\nDIR receives pictures/" in capsys.readouterr().out
+    assert "their config\n\nDIR receives pictures/" in capsys.readouterr().out
 
 
 @pytest.mark.slow

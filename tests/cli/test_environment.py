@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from packaging.requirements import Requirement
 
-from xcit_dense.cli.doctor import Environment, abilities, attempt_import, examine, run_backbone
+from xcit_dense.cli.environment import Environment, abilities, attempt_import, examine, run_backbone
 
 BASE = {"torch": "2.6.0", "torchvision": "0.21.0", "timm": "1.0.20", "numpy": "2.1.0", "safetensors": "0.5.0"}
 SHARED = {"opencv-python": "4.12.0", "pycocotools": "2.0.8"}
