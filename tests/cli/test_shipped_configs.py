@@ -38,7 +38,7 @@ def test_an_existing_file_wins_over_the_name_of_a_shipped_config(tmp_path):
 
 @pytest.mark.parametrize("text", ["mask_rcn_xcit_s12", "mask_rcn_xcit_s12.py", "configs/mask_rcnn_xcit_s21.py"])
 def test_a_name_with_a_typo_is_refused_with_near_names(text):
-    with raises_user_error(f"No config at {text}", "nearest names", "mask_rcnn_xcit_s12"):
+    with raises_user_error(f"No config at {text}", "Did you mean", "mask_rcnn_xcit_s12"):
         find_config(text)
 
 

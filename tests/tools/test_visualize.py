@@ -118,7 +118,7 @@ def test_nothing_is_drawn_where_a_picture_is_missing_or_a_name_is_taken_twice(re
 def test_weights_that_are_not_there_are_refused(refused, detector, photo, tmp_path):
     assert refused(["No checkpoint at", "nano_12"], "nano_12", photo) == []
     detector.unlink()
-    assert refused(["No training has left a checkpoint", "work"], detector.parent, photo) == []
+    assert refused(["does not contain an intact checkpoint", "work"], detector.parent, photo) == []
 
 
 def test_another_variant_or_an_absent_block_is_refused(refused, detector, photo):

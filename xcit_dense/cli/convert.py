@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from xcit_dense.cli.options import WEIGHTS_HELP, find_checkpoint
+from xcit_dense.cli.options import WEIGHTS_HELP
 
 SUMMARY = "write the weights of a checkpoint of any dialect to a new file"
 
@@ -23,5 +23,5 @@ def run(args: argparse.Namespace) -> None:
     """Converts, and prints what was written."""
     from xcit_dense.models.convert import convert_checkpoint
 
-    report = convert_checkpoint(find_checkpoint(args.checkpoint), args.out, args.whole)
+    report = convert_checkpoint(args.checkpoint, args.out, args.whole)
     print(f"{args.out}: {report}")

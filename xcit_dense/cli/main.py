@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from xcit_dense import __version__
-from xcit_dense.cli import (
-    benchmark,
-    browse,
-    config,
-    convert,
-    doctor,
-    predict,
-    shapes,
-    test,
-    train,
-    visualize,
-    zoo,
-)
 from xcit_dense.cli.exit import exit_with_sentence
 
-COMMANDS = {
-    "train": train,
-    "test": test,
-    "predict": predict,
-    "browse": browse,
-    "visualize": visualize,
-    "benchmark": benchmark,
-    "convert": convert,
-    "shapes": shapes,
-    "zoo": zoo,
-    "doctor": doctor,
-    "config": config,
-}
+_NAMES = (
+    "train",
+    "test",
+    "predict",
+    "browse",
+    "visualize",
+    "benchmark",
+    "convert",
+    "shapes",
+    "zoo",
+    "doctor",
+    "config",
+)
+COMMANDS = {name: import_module(f"xcit_dense.cli.{name}") for name in _NAMES}
 """The module of each subcommand, in the order of ``xcit-dense --help``."""
 
 

@@ -229,11 +229,12 @@ def set_local_rank(args: argparse.Namespace) -> None:
 
 
 def find_checkpoint(weights: str) -> str:
-    """Finds the checkpoint that a command line means. No MM library is needed.
+    """Finds the checkpoint that a command line means, and downloads nothing. No MM library is needed.
+
+    Published weights stay an address: MMEngine's loader downloads the file on rank 0 while other processes wait.
 
     Args:
-        weights: A checkpoint, an address, a published name (``'xcit://...'``, or the name without it), or a training's
-            work directory, which means its last intact checkpoint.
+        weights: As for :func:`xcit_dense.weights.resolve.resolve`.
 
     Returns:
         A path or an address.
@@ -241,24 +242,12 @@ def find_checkpoint(weights: str) -> str:
     Raises:
         UserError: There is no such checkpoint.
     """
+    from xcit_dense.weights.resolve import check, resolve
+    from xcit_dense.weights.zoo import SCHEME, ZOO
+
+    check(weights)
     if "://" in weights:
         return weights
-    path = Path(weights)
-    if path.is_dir():
-        from xcit_dense.weights.work_dir import last_intact_checkpoint
-
-        last = last_intact_checkpoint(path)
-        if last is None:
-            raise UserError(f"No training has left a checkpoint in {path}; name a checkpoint or a work directory.")
-        return str(last)
-    if not path.is_file():
-        import difflib
-
-        from xcit_dense.weights.zoo import SCHEME, ZOO
-
-        if weights in ZOO:
-            return SCHEME + weights
-        near = difflib.get_close_matches(weights, ZOO, n=1, cutoff=0.8)
-        hint = f" Did you mean the published {near[0]!r}?" if near else ""
-        raise UserError(f"No checkpoint at {path}, and no published weights of that name; check the path.{hint}")
-    return str(path)
+    if weights in ZOO and not Path(weights).exists():
+        return SCHEME + weights
+    return str(resolve(weights))

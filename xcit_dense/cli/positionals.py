@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcit_dense.cli.shipped_configs import config_in, find_config, is_config, near_names, shipped_configs
-from xcit_dense.errors import UserError
+from xcit_dense.cli.shipped_configs import config_in, find_config, is_config, shipped_configs
+from xcit_dense.errors import UserError, nearest
 from xcit_dense.weights.zoo import SCHEME, ZOO
 
 
@@ -119,8 +119,8 @@ def config_of(weights: str) -> tuple[Path, Path | None]:
         return config_in(path.parent), path.parent
     if "://" in weights:
         raise UserError(f"{weights} does not name its config; write the config before it.")
-    near = [*near_names(weights, shipped_configs()), *near_names(weights, ZOO)]
-    hint = f" The nearest names are {', '.join(near)}." if near else ""
+    near = nearest(weights, [*shipped_configs(), *ZOO])
+    hint = f" Did you mean {near!r}?" if near else ""
     raise UserError(
         f"{weights} is not a config (no .py at its end, no shipped config of this name), nor weights (no file, work "
         f"directory or published name).{hint}"

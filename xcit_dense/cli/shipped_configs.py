@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from xcit_dense.errors import UserError
+from xcit_dense.errors import UserError, did_you_mean
 
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
 """Endings of config files that MMEngine reads."""
@@ -89,9 +88,7 @@ def find_config(text: str | Path) -> Path:
         return shipped
     if path.is_dir():
         return config_in(path)
-    near = near_names(path.stem, shipped_configs())
-    hint = f"The nearest names of shipped configs are {', '.join(near)}." if near else f"Names are {_some_names()}."
-    raise UserError(f"No config at {text}, and no shipped config has this name. {hint}")
+    raise UserError(f"No config at {text}. {did_you_mean('shipped config', path.stem, shipped_configs())}")
 
 
 def config_in(directory: Path) -> Path:
@@ -147,16 +144,6 @@ def copy_config(config: Path, directory: Path) -> list[Path]:
     return list(copies.values())
 
 
-def near_names(text: str, valid: Iterable[str]) -> list[str]:
-    """Finds up to three valid names that are spelled much like a text.
-
-    Example:
-        >>> near_names("mask_rcn_xcit_s12", ["mask_rcnn_xcit_s12", "upernet_xcit_s12"])[0]
-        'mask_rcnn_xcit_s12'
-    """
-    return difflib.get_close_matches(text, list(valid), n=3, cutoff=0.7)
-
-
 def _shipped(text: str) -> Path | None:
     """The shipped config with this name, or None."""
     name = text.removesuffix(".py")
@@ -164,11 +151,6 @@ def _shipped(text: str) -> Path | None:
     if path is None or name not in (path.stem, f"{path.parent.name}/{path.stem}"):
         return None
     return path
-
-
-def _some_names() -> str:
-    names = list(shipped_configs())
-    return ", ".join([*names[:: max(1, len(names) // 5)][:5], "..."])
 
 
 def _with_bases(config: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from xcit_dense.cli.options import WEIGHTS_HELP, add_device, add_words, choose_device, find_checkpoint
+from xcit_dense.cli.options import WEIGHTS_HELP, add_device, add_words, choose_device
 from xcit_dense.cli.shipped_configs import is_config
 from xcit_dense.errors import UserError
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
     from xcit_dense.visualization.features import ImageError, load_backbone, visualize
 
-    backbone, random = load_backbone(find_checkpoint(weights), args.variant)
+    backbone, random = load_backbone(weights, args.variant)
     backbone.to("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
     unread: list[str] = []
     for path in paths:

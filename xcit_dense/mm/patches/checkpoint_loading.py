@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
 
-from xcit_dense.mm.distributed import locate_once, unwrap_model
+from xcit_dense.mm.distributed import resolve_once, unwrap_model
 from xcit_dense.models.state_dict import STEM
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.weights import zoo
@@ -40,7 +40,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def load_from_http(filename: str, map_location: Any = None, *_: Any, **__: Any) -> Any:
-    """MMEngine's loader for http(s), ``xcit://NAME``, ``timm://NAME`` (:func:`xcit_dense.weights.resolve.locate`).
+    """MMEngine's loader for http(s), ``xcit://NAME``, ``timm://NAME`` (:func:`xcit_dense.weights.resolve.resolve`).
 
     Args:
         filename: The address or name, scheme included.
@@ -52,7 +52,7 @@ def load_from_http(filename: str, map_location: Any = None, *_: Any, **__: Any) 
     Raises:
         UserError: An unknown name, a download that fails, or as :func:`xcit_dense.weights.safe_load.read_file`.
     """
-    return read_file(locate_once(filename), map_location)
+    return read_file(resolve_once(filename), map_location)
 
 
 def load_state_dict(module: nn.Module, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
