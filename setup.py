@@ -46,7 +46,8 @@ class Build(build_py):
 
 version = re.search(r'__version__ = "(.+)"', (here / "xcit_dense/__init__.py").read_text())[1]
 
-# MMDetection needs the Python parts of mmcv. The compiled operators of mmcv are optional: torchvision's take their place.
+# MMDetection needs the Python parts of mmcv. The compiled operators of mmcv are optional: operators of torchvision take
+# their place.
 # None of the MM libraries is required without an extra, because pip would overwrite a compiled mmcv of the user.
 # The tests run with the versions in requirements/*.lock. The upper bounds are the next releases that may break
 # interfaces.
