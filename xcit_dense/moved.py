@@ -44,7 +44,7 @@ MODULES = {
     "doctor": ("cli.environment",),
     "cli": ("cli.options", "weights.resolve"),
     "mm.operators": ("mm.patches.mmcv_ext", "ops.mmcv.nms", "ops.mmcv.roi_align"),
-    "mm.checkpoint": ("mm.patches.checkpoint_loading", "mm.distributed", "utils.ranks"),
+    "mm.checkpoint": ("mm.patches.checkpoint_loaders", "mm.distributed", "utils.ranks"),
     "mm.hooks": ("mm.hooks.learning_curve", "mm.hooks.weight_check", "mm.hooks.deploy", "mm.hooks.history"),
     "mm.progress": ("mm.hooks.progress",),
     "mm.pictures": ("mm.hooks.draw_images",),

@@ -11,7 +11,7 @@ from xcit_dense.inference.deploy import deploy
 from xcit_dense.models.xcit import XCiT
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(force=True)
 class DeployHook(Hook):
     """Tests with a deployed backbone (:func:`xcit_dense.deploy`): the same outputs, sooner.
 

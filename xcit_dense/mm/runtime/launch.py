@@ -8,16 +8,16 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.runner import FlexibleRunner, Runner
-from torch import cuda
 
 from xcit_dense.mm.config.checks import check_launcher
 from xcit_dense.mm.config.walk import dicts_in
+from xcit_dense.mm.loading import use_checked_loading
+from xcit_dense.mm.patches.no_gpu import without_set_device
 
 
 def make_runner(config: Config, resume_from: str | Path | None = None) -> Runner | FlexibleRunner:
@@ -40,6 +40,9 @@ def make_runner(config: Config, resume_from: str | Path | None = None) -> Runner
     is_alone_or_on_gpus = config.get("launcher", "none") == "none" or get_device() != "cpu"
     with nullcontext() if is_alone_or_on_gpus else _without_gpus(config):
         runner = make(config)
+    # The runner has written its config, in which mmcv's loader keeps its name.
+    for loader in (runner._train_dataloader, runner._val_dataloader, runner._test_dataloader):
+        use_checked_loading(loader)
     if resume_from is not None:
         runner._load_from, runner._resume = str(resume_from), True
     return runner
@@ -74,4 +77,4 @@ def _without_gpus(config: Config) -> AbstractContextManager[Any]:
     for part in dicts_in(config.get("model")):
         if part.get("type") == "SyncBN":
             part["type"] = "BN"  # whose weights have the same names
-    return mock.patch.object(cuda, "set_device")
+    return without_set_device()
