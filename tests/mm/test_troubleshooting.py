@@ -164,7 +164,7 @@ def no_annotations(scene):
 
 
 def no_picture(scene):
-    TRANSFORMS.build({"type": "LoadImageFromFile"})({"img_path": str(scene.folder / "gone.jpg")})
+    TRANSFORMS.build({"type": "LoadCheckedImage"})({"img_path": str(scene.folder / "gone.jpg")})
 
 
 def high_label(scene):

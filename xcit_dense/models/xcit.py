@@ -22,7 +22,7 @@ from xcit_dense.ops.checkpointing import recompute_contexts
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
 from xcit_dense.variants import Variant, get_variant
 from xcit_dense.weights.read import naming, read_weights
-from xcit_dense.weights.resolve import find
+from xcit_dense.weights.resolve import resolve
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -169,7 +169,7 @@ class XCiT(nn.Module):
         Raises:
             UserError: The checkpoint cannot be had, or holds no whole XCiT, or ``options`` do not fit it.
         """
-        path = find(checkpoint)
+        path = resolve(checkpoint)
         weights = read_weights(path)
         with naming(path):
             found = infer_options(weights)

@@ -21,7 +21,7 @@ from xcit_dense.models.state_dict import translate
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils.ranks import is_local_rank_zero
 from xcit_dense.weights.read import naming, read_weights
-from xcit_dense.weights.resolve import find
+from xcit_dense.weights.resolve import resolve
 
 # What each launcher tells its processes, and how its users start them.
 _LAUNCHERS = {
@@ -130,7 +130,7 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
         start = backbone.get("init_cfg")
         # By one process: the others wait for its download when they build the model.
         if pretrained and isinstance(start, dict) and start.get("type") == "Pretrained" and is_local_rank_zero():
-            path = find(start["checkpoint"])
+            path = resolve(start["checkpoint"])
             weights = read_weights(path)
             with naming(path):
                 translate(weights, "", built.state_dict())

@@ -17,6 +17,7 @@ from torch import Tensor
 from xcit_dense.errors import UserError
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import draw_truth
+from xcit_dense.mm.loading import use_checked_loading
 from xcit_dense.structures import Pixels
 
 
@@ -44,6 +45,7 @@ def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:
     # In this process, so that the seed says all.
     loader = {**deepcopy(config.train_dataloader), "num_workers": 0, "persistent_workers": False}
     loader.pop("prefetch_factor", None)
+    use_checked_loading(loader)
     batches = Runner.build_dataloader(loader, seed=seed)
     if not len(batches):
         raise UserError("The training has no pictures; check the data set's ann_file, data_prefix and filter_cfg.")

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -38,7 +39,7 @@ from xcit_dense.media.results import make_categories, make_results, read_records
 from xcit_dense.media.video import FrameWriter, count_frames, read_frames
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import predicted_instances
-from xcit_dense.mm.loading import find_fault
+from xcit_dense.mm.loading import find_fault, use_checked_loading
 from xcit_dense.mm.runtime.weights import load_complete
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.structures import Colour, Pixels
@@ -430,4 +431,6 @@ def _split_pipeline(
             "as in configs/_base_/datasets."
         )
     steps = [step for step, name in zip(pipeline, names) if "Load" not in name]
-    return TRANSFORMS.build(pipeline[0]), Compose(steps)
+    load = deepcopy(pipeline[0])
+    use_checked_loading(load)
+    return TRANSFORMS.build(load), Compose(steps)

@@ -1,22 +1,28 @@
-"""Keeps MMEngine from choosing a GPU in a distributed run on a machine without one."""
+"""Lets MMEngine start several processes on a machine without a GPU.
+
+MMEngine calls ``torch.cuda.set_device`` while it joins the processes of a run, with gloo too, and the call fails
+without a GPU (``mmengine.dist.utils._init_dist_pytorch``). No option of MMEngine skips the call.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import cuda
 
 
 @contextmanager
 def without_set_device() -> Iterator[None]:
-    """Makes ``torch.cuda.set_device`` do nothing inside the context.
-
-    ``mmengine.dist.init_dist`` calls this function also if the backend is gloo. Without a GPU the call fails.
-    """
+    """Makes ``torch.cuda.set_device`` do nothing inside the ``with`` statement, and restores the function after it."""
     original = cuda.set_device
-    cuda.set_device = lambda device: None
+    vars(cuda)["set_device"] = _do_nothing
     try:
         yield
     finally:
-        cuda.set_device = original
+        vars(cuda)["set_device"] = original
+
+
+def _do_nothing(device: Any) -> None:
+    """Takes the place of ``torch.cuda.set_device``."""
