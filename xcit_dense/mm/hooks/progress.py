@@ -36,7 +36,9 @@ class ProgressHook(Hook):
         if self._bars is None:
             return
         has_loss = isinstance(outputs, dict) and "loss" in outputs
-        self._bars.update("train", runner.iter + 1, (lambda: f"loss {outputs['loss'].item():.4g}") if has_loss else None)
+        self._bars.update(
+            "train", runner.iter + 1, (lambda: f"loss {outputs['loss'].item():.4g}") if has_loss else None
+        )
 
     def before_val_epoch(self, runner: Any) -> None:
         """Shows the bar of a validation below the bar of the training."""
