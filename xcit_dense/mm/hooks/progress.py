@@ -35,10 +35,8 @@ class ProgressHook(Hook):
         """Moves the bar of the training."""
         if self._bars is None:
             return
-        has_loss = isinstance(outputs, dict) and "loss" in outputs
-        self._bars.update(
-            "train", runner.iter + 1, (lambda: f"loss {outputs['loss'].item():.4g}") if has_loss else None
-        )
+        loss = outputs.get("loss") if isinstance(outputs, dict) else None
+        self._bars.update("train", runner.iter + 1, lambda: "" if loss is None else f"loss {loss.item():.4g}")
 
     def before_val_epoch(self, runner: Any) -> None:
         """Shows the bar of a validation below the bar of the training."""

@@ -28,6 +28,8 @@ FALSE_ALARMS = (
     r'"FileClient" will be deprecated',  # MMEngine warns of its own calls
     r'"HardDiskBackend" is the alias',
     r"reduce_zero_label",  # MMSegmentation warns of its own arguments
+    r"avg_non_ignore",  # MMSegmentation's own default
+    r"The draw is False",  # the images are drawn by DrawImagesHook
     r"The prefix is not set in metric class",
     r"torch\.meshgrid",
     r"torch\.jit",
@@ -57,8 +59,8 @@ def say(logger: logging.Logger, text: str) -> None:
 def quiet(logger: logging.Logger) -> None:
     """Makes a logger print only what :func:`say` logs, warnings that are not false alarms, and errors.
 
-    Python's warnings go through the logger too. Other handlers, for example of the log file, get every record. Processes
-    of other ranks than 0 print errors only.
+    Python's warnings go through the logger too. Other handlers, for example of the log file, get every record. Ranks
+    other than 0 print errors only.
 
     Args:
         logger: MMEngine's logger of a run.

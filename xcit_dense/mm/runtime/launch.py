@@ -33,8 +33,8 @@ def make_runner(
     contains everything.
 
     Args:
-        config: A complete config. If the config has a ``strategy`` (see :mod:`xcit_dense.mm.runtime.fsdp`), the strategy
-            distributes the model.
+        config: A complete config. If the config has a ``strategy`` (see :mod:`xcit_dense.mm.runtime.fsdp`), the
+            strategy distributes the model.
         resume_from: The checkpoint of the training to resume. The config that the run writes does not contain this
             path, so that the config can be trained again or tested.
         verbose: Print everything that goes to the log file.
@@ -104,8 +104,8 @@ def without_gpus(config: Config) -> Config:
 def leave(status: int = 0) -> None:
     """Ends this process if it is one of several; otherwise does nothing.
 
-    At an ordinary exit, Python may stop before gloo's threads. The threads then abort the process, and the launcher kills
-    the other processes.
+    At an ordinary exit, Python may stop before gloo's threads. The threads then abort the process, and the launcher
+    kills the other processes.
 
     Args:
         status: The exit status.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,8 @@ _BETWEEN_LINES = 60.0  # seconds
 class ReportHook(Hook):
     """Prints a run's facts, losses, metrics and files in a few lines. Only rank 0 prints.
 
-    The log file contains the same lines. :func:`xcit_dense.mm.runtime.launch.make_runner` adds this hook; configs do not
-    contain it.
+    The log file contains the same lines. :func:`xcit_dense.mm.runtime.launch.make_runner` adds this hook; configs do
+    not contain it.
     """
 
     priority = "LOWEST"  # after the hooks that write files
@@ -71,8 +70,8 @@ class ReportHook(Hook):
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Prints the metrics of a validation."""
-        is_training = isinstance(getattr(runner, "_train_loop", None), object) and hasattr(runner._train_loop, "iter")
-        where = f" at iteration {runner.iter}" if is_training else ""
+        # runner.iter would build the training's loop, which a run that only validates does not need.
+        where = f" at iteration {runner.iter}" if hasattr(runner._train_loop, "iter") else ""
         self._end_evaluation(runner, f"Validation{where}", runner.val_dataloader, metrics)
 
     def before_test(self, runner: Any) -> None:
@@ -171,7 +170,7 @@ def format_metrics(metrics: dict[str, float]) -> str:
     for name, value in metrics.items():
         kind, _, metric = name.rsplit("/", 1)[-1].partition("_")
         if kind in _ROWS and metric in _COLUMNS:
-            rows.setdefault(_ROWS[kind], {})[_COLUMNS[metric]] = value
+            rows.setdefault(_ROWS[kind], {})[_COLUMNS[metric]] = math.nan if value == -1 else value
         elif name not in ("time", "data_time"):
             others[name] = value
     lines = []
@@ -179,7 +178,7 @@ def format_metrics(metrics: dict[str, float]) -> str:
         columns = [column for column in _COLUMNS.values() if any(column in row for row in rows.values())]
         lines.append(" " * 7 + "".join(f"{column:>7}" for column in columns))
         for label, row in rows.items():
-            lines.append(f"{label:7}" + "".join(f"{_format_value(row.get(column)):>7}" for column in columns))
+            lines.append(f"{label:7}" + "".join(f"{_format_value(row.get(column, math.nan)):>7}" for column in columns))
     if others:
         widths = [max(len(name), len(_format_value(value))) for name, value in others.items()]
         lines.append("  ".join(f"{name:>{width}}" for name, width in zip(others, widths)))
@@ -188,9 +187,11 @@ def format_metrics(metrics: dict[str, float]) -> str:
 
 
 def _format_value(value: Any) -> str:
-    if value is None or not isinstance(value, float | int) or math.isnan(value) or value == -1:
-        return "-" if value is None or isinstance(value, float | int) else str(value)
-    return f"{value:.3f}"
+    try:
+        number = float(value)  # MMSegmentation's values are NumPy's numbers
+    except (TypeError, ValueError):
+        return str(value)
+    return "-" if math.isnan(number) else f"{number:.3f}"
 
 
 def _describe_model(runner: Any) -> str:
@@ -200,7 +201,9 @@ def _describe_model(runner: Any) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     while hasattr(model, "module"):  # of test-time augmentation
         model = model.module
-    return f"{type(model).__name__} on {_describe_backbone(runner, model)}, {parameters:.1f} M parameters"
+    head = getattr(model, "decode_head", None)
+    name = type(model).__name__ + (f" with {type(head).__name__}" if head is not None else "")
+    return f"{name} on {_describe_backbone(runner, model)}, {parameters:.1f} M parameters"
 
 
 def _describe_backbone(runner: Any, model: Any) -> str:
@@ -281,7 +284,6 @@ def _log_file(runner: Any) -> Path | None:
 
 def _relative(path: Any) -> str:
     """Shortens a path below the current directory; addresses and other paths stay as they are."""
-    text = str(path)
-    if os.path.isabs(text) and Path(text).is_relative_to(Path.cwd()):
-        return str(Path(text).relative_to(Path.cwd()))
-    return text
+    if "://" not in str(path) and Path(path).is_relative_to(Path.cwd()):
+        return str(Path(path).relative_to(Path.cwd()))
+    return str(path)
