@@ -142,7 +142,7 @@ def describe_test(runner: Any) -> list[str]:
     """
     dataset = runner.test_dataloader.dataset
     return [
-        f"Testing {_describe_model(runner)}, weights of {_relative(runner._load_from)}",
+        f"Testing {_describe_model(runner)}, {_describe_start(runner)}",
         f"Data:   {len(dataset)} images{_describe_classes(dataset)}",
         f"Device: {_describe_device()}",
         f"Log:    {_relative(_log_file(runner))}",
@@ -203,11 +203,12 @@ def _describe_model(runner: Any) -> str:
         model = model.module
     head = getattr(model, "decode_head", None)
     name = type(model).__name__ + (f" with {type(head).__name__}" if head is not None else "")
-    return f"{name} on {_describe_backbone(runner, model)}, {parameters:.1f} M parameters"
+    if getattr(model, "backbone", None) is not None:
+        name += f" on {_describe_backbone(runner, model.backbone)}"
+    return f"{name}, {parameters:.1f} M parameters"
 
 
-def _describe_backbone(runner: Any, model: Any) -> str:
-    backbone = getattr(model, "backbone", None)
+def _describe_backbone(runner: Any, backbone: Any) -> str:
     settings = runner.cfg.get("model") or {}
     settings = (settings.get("module") or settings).get("backbone") or {}
     if isinstance(backbone, XCiT):
@@ -219,11 +220,11 @@ def _describe_start(runner: Any) -> str:
     if runner._resume:
         return f"resumed at iteration {runner.iter}"
     if runner._load_from:
-        return f"starting from {_relative(runner._load_from)}"
+        return f"weights of {_relative(runner._load_from)}"
     init = ((runner.cfg.get("model") or {}).get("backbone") or {}).get("init_cfg")
     if isinstance(init, dict) and "checkpoint" in init:
-        return f"backbone starting from {init['checkpoint']}"
-    return "starting from random weights"
+        return f"backbone's weights of {init['checkpoint']}"
+    return "random weights"
 
 
 def _describe_classes(dataset: Any) -> str:
