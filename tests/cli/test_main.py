@@ -101,7 +101,7 @@ def test_the_doctor_ends_well_without_mm_libraries(printed, ill):
     assert re.search(r"absent +MM set", text)
     assert re.search(r"yes +the backbone", text)
     assert re.search(r"no +detection", text)
-    assert "pip install '.[mm]'" in text
+    assert "pip install 'xcit-dense[mm]'" in text
 
 
 def test_the_doctor_ends_with_status_1_if_something_is_broken(ill, capsys):
@@ -110,7 +110,7 @@ def test_the_doctor_ends_with_status_1_if_something_is_broken(ill, capsys):
         main(["doctor"])
     assert exit_.value.code == 1
     text = capsys.readouterr().out
-    assert re.search(r"broken +torch +2\.0\.1, needed is >=", text)
+    assert re.search(r"broken +torch +2\.0\.1, but xcit_dense needs >=", text)
     assert re.search(r"  torch:\n    pip install 'torch>=\S+' 'torchvision>=", text)
     assert not re.search(r"^  yes ", text, re.MULTILINE)
 

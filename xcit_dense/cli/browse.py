@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
     options = read_config_options(args.cfg_options)
     config = load_config(positionals.config, options, args.data_root, args.classes, args.ignore_zero)
     check_config(config, ("train_dataloader",), weights=False)
-    for number, (name, drawing) in enumerate(islice(browse(config, args.seed), args.number), start=1):
+    drawings = browse(config, args.seed, verbose=args.verbose)
+    for number, (name, drawing) in enumerate(islice(drawings, args.number), start=1):
         path = args.out / f"{number:04d}_{Path(name).stem}.jpg"
         write_image(path, drawing)
         print(path, flush=True)

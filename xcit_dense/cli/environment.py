@@ -1,7 +1,7 @@
-"""What is installed, what of it works, and the command that mends the rest.
+"""Examines the environment: what is installed, what works, and the command that fixes the rest.
 
-Versions are compared with what setup.py asks for, which pip has kept beside the package. What can break although its
-version is right is tried: libraries are imported, and a small backbone runs.
+Versions are compared with the requirements in setup.py, which pip stores next to the package. A library can fail
+although its version is right, so libraries are imported, and a small backbone runs.
 """
 
 from __future__ import annotations
@@ -33,25 +33,28 @@ MODULES = {
     "mmdet": ("onedl-mmdetection", "mmdet"),
     "mmseg": ("onedl-mmsegmentation", "mmsegmentation"),
 }
-"""Modules of the MM libraries, and the distributions that may bring each; the first is of the set onedl."""
+"""Modules of the MM libraries, and the distributions that may install each; the first is the maintained fork."""
 
-_TOGETHER = ("torch", "torchvision")  # each torchvision fits one torch
+_TOGETHER = ("torch", "torchvision")  # each torchvision works with one torch
 _BASE = ("torch", "torchvision", "timm", "numpy", "safetensors")
 _TRIED = {"mmengine": "mmengine.runner", "mmcv": "mmcv", "mmdet": "mmdet.apis", "mmseg": "mmseg.apis"}
-_DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # where the module is called otherwise
+_DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # where the name differs from the module's
+# opencv-python and opencv-python-headless write the same files. The build installed last is in use, and the metadata of
+# the other keeps pip from installing it again.
+_HEADLESS = "pip uninstall --yes opencv-python-headless && pip install opencv-python-headless"
 _CLONE = "pip install .  # in a clone of xcit_dense"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about a part.
+    """The state of one part of the environment.
 
     Attributes:
         part: A library, or another thing that may work or not.
         state: ``'ok'``; ``'limited'`` or ``'absent'`` if something is missing that not everyone needs; ``'broken'`` if
-            something is there and does not work, or others that are there need it.
+            the part is installed and does not work, or if it is missing and installed libraries need it.
         found: A version, a device, or what is wrong.
-        remedy: The command that mends it, or brings more.
+        remedy: The command that fixes or adds the part.
     """
 
     part: str
@@ -65,15 +68,17 @@ class Environment:
     """What an examination looks at.
 
     Attributes:
-        python: Python's version.
+        python: The version of Python.
         versions: Installed distributions.
-        requirements: What this package asks for, with extras; empty where it runs from a clone.
-        requires_python: What it asks of Python.
-        attempt: Imports a module; returns None, or what went wrong.
-        run_backbone: Runs a small backbone on a device; returns None, or what went wrong.
-        stand_in: Whether mmcv's operators are the stand-in's; asked once mmcv can be imported.
+        requirements: The requirements of xcit_dense, with extras; empty if it runs from a clone without installation.
+        requires_python: The versions of Python that xcit_dense supports.
+        attempt: Imports a module; returns None or the error.
+        run_backbone: Runs a small backbone on a device; returns None or the error.
+        stand_in: Whether operators of torchvision take the place of mmcv's. Called after mmcv was imported.
+        opencv_is_headless: Whether cv2 is a build without windows. Called after cv2 was imported.
         started: Whether the start-up file has run.
-        devices: ``'cpu'``, and what there is beside, with names.
+        switched_off: Whether ``XCIT_DENSE_OPERATORS=0`` is set.
+        devices: ``'cpu'`` and the GPUs, with names.
         driver: Whether this machine has an NVIDIA driver.
     """
 
@@ -84,13 +89,15 @@ class Environment:
     attempt: Callable[[str], str | None]
     run_backbone: Callable[[str], str | None]
     stand_in: Callable[[], bool]
+    opencv_is_headless: Callable[[], bool]
     started: bool
+    switched_off: bool
     devices: Mapping[str, str]
     driver: bool
 
     @classmethod
     def here(cls) -> Environment:
-        """The environment of this process."""
+        """Describes the environment of this process."""
         named = (
             (distribution.metadata["Name"], distribution.version) for distribution in importlib.metadata.distributions()
         )
@@ -107,20 +114,22 @@ class Environment:
             attempt=attempt_import,
             run_backbone=run_backbone,
             stand_in=_stand_in,
+            opencv_is_headless=_opencv_is_headless,
             started="_xcit_dense_startup" in sys.modules,
+            switched_off=os.environ.get("XCIT_DENSE_OPERATORS") == "0",
             devices=_devices(),
             driver=shutil.which("nvidia-smi") is not None,
         )
 
 
 def examine(environment: Environment) -> list[Finding]:
-    """Finds out what is there and what works.
+    """Examines an environment.
 
     Args:
-        environment: Where to look.
+        environment: The environment.
 
     Returns:
-        Findings, in an order to read them in.
+        Findings, in the order in which to read them.
     """
     findings = [_check_python(environment), *_check_base(environment), *_check_devices(environment)]
     present = {
@@ -134,13 +143,13 @@ def examine(environment: Environment) -> list[Finding]:
 
 
 def abilities(findings: Sequence[Finding]) -> dict[str, bool]:
-    """What works, by what was found.
+    """Derives what works.
 
     Args:
         findings: From :func:`examine`.
 
     Returns:
-        Whether each of the things works that people use this package for.
+        For each use of this package, whether it works.
     """
     working = {finding.part for finding in findings if finding.state in ("ok", "limited")}
     working -= {finding.part for finding in findings if finding.state == "broken"}
@@ -156,10 +165,10 @@ def abilities(findings: Sequence[Finding]) -> dict[str, bool]:
 
 
 def attempt_import(module: str) -> str | None:
-    """Imports a module, silently.
+    """Imports a module and prints nothing.
 
     Args:
-        module: Its name.
+        module: The name of the module.
 
     Returns:
         None, or the error in one line.
@@ -168,10 +177,10 @@ def attempt_import(module: str) -> str | None:
 
 
 def run_backbone(device: str) -> str | None:
-    """Runs a small backbone, and NMS, on NumPy's numbers: what breaks where torch, torchvision and NumPy do not fit.
+    """Runs a small backbone and NMS on a NumPy array. This fails if torch, torchvision and NumPy do not fit together.
 
     Args:
-        device: ``'cpu'`` or another of torch's.
+        device: ``'cpu'`` or another device of torch.
 
     Returns:
         None, or the error in one line.
@@ -202,16 +211,22 @@ def _attempt(action: Callable[[], object]) -> str | None:
         ):
             warnings.simplefilter("ignore")
             action()
-    except Exception as error:  # whatever a library raises when it does not fit
+    except Exception as error:  # a library that does not fit may raise anything
         lines = str(error).strip().splitlines() or [""]
         return f"{type(error).__name__}: {lines[0]}"
     return None
 
 
 def _stand_in() -> bool:
-    from xcit_dense.mm.patches import mmcv_ext as operators
+    from xcit_dense.mm.patches import mmcv_ext
 
-    return operators.serving()
+    return mmcv_ext.serving()
+
+
+def _opencv_is_headless() -> bool:
+    import cv2
+
+    return bool(re.search(r"GUI:\s+NONE", cv2.getBuildInformation()))
 
 
 def _devices() -> dict[str, str]:
@@ -232,14 +247,14 @@ def _check_python(environment: Environment) -> Finding:
     return Finding(
         "python",
         "broken",
-        f"{environment.python}, needed is {environment.requires_python}",
-        f"python3.12 -m venv .venv && . .venv/bin/activate && {_install('mm')}",
+        f"{environment.python}, but xcit_dense needs {environment.requires_python}",
+        "python3.12 -m venv .venv && . .venv/bin/activate && pip install '.[mm]'  # in a clone of xcit_dense",
     )
 
 
 def _check_base(environment: Environment) -> Iterator[Finding]:
     if not environment.requirements:
-        yield Finding("xcit_dense", "limited", "not installed, but run from a clone: versions are not compared", _CLONE)
+        yield Finding("xcit_dense", "limited", "not installed, it runs from a clone: versions are not compared", _CLONE)
     for name in _BASE:
         together = _TOGETHER if name in _TOGETHER else (name,)
         remedy = _pip(*(_requirement(environment, one) for one in together))
@@ -250,13 +265,13 @@ def _check_devices(environment: Environment) -> Iterator[Finding]:
     for device, name in environment.devices.items():
         error = environment.run_backbone(device)
         if error:
-            remedy = _mend(environment, error, *_TOGETHER)
+            remedy = _fix(environment, error, *_TOGETHER)
             yield Finding(device, "broken", f"{name}: a small XCiT does not run: {error}", remedy)
         else:
             yield Finding(device, "ok", name)
     if environment.driver and "cuda" not in environment.devices:
         if environment.versions.get("torch", "").endswith("+cpu"):
-            found = "there is a driver, but this torch is for CPUs alone"
+            found = "there is a driver, but this torch is for CPUs only"
             yield Finding("cuda", "limited", found, _pip("--force-reinstall", *_TOGETHER))
         else:
             found = "there is a driver, but torch finds no GPU: it is hidden, or the driver is too old for this torch"
@@ -268,13 +283,13 @@ def _check_mm(environment: Environment, present: Mapping[str, Sequence[str]]) ->
     onedl = [name for name in everything if name.startswith("onedl-")]
     others = [name for name in everything if name not in onedl]
     extra = "openmmlab" if len(others) > len(onedl) else "mm"
-    anew = f"pip uninstall --yes {' '.join(everything)} && {_install(extra)}"
+    new_set = f"pip uninstall --yes {' '.join(everything)} && {_install(extra)}"
     twice = next((names for names in present.values() if len(names) > 1), None)
     if onedl and others:
         found = f"two that overwrite each other: {', '.join(onedl)}; {', '.join(others)}"
-        yield Finding("MM set", "broken", found, anew)
+        yield Finding("MM set", "broken", found, new_set)
     elif twice:
-        yield Finding("MM set", "broken", f"{' and '.join(twice)} overwrite each other", anew)
+        yield Finding("MM set", "broken", f"{' and '.join(twice)} overwrite each other", new_set)
     else:
         yield Finding("MM set", "ok", "onedl, the maintained forks" if onedl else "openmmlab, the original ones")
 
@@ -284,14 +299,17 @@ def _check_mm(environment: Environment, present: Mapping[str, Sequence[str]]) ->
             environment, name, ", ".join(sorted(versions)), module, _DISTRIBUTIONS.get(module, name)
         )
         if finding.state == "ok" and len(versions) > 1:
-            several = f"{finding.found}, which overwrite each other's files"
-            finding = Finding(name, "limited", several, _one_opencv(environment))
+            if environment.opencv_is_headless():
+                finding = Finding(name, "ok", f"{finding.found}; the headless build is in use")
+            else:
+                several = f"{finding.found}; the build with windows has overwritten the headless one"
+                finding = Finding(name, "limited", several, _HEADLESS)
         yield finding
     broken = False
     for module, tried in _TRIED.items():
         names = present.get(module, [])
         if not names:
-            needed = module in ("mmengine", "mmcv")  # by the others, which are there
+            needed = module in ("mmengine", "mmcv")  # the other libraries import them
             yield Finding(module, "broken" if needed else "absent", "not installed", _install(extra))
             broken |= needed
             continue
@@ -306,22 +324,27 @@ def _check_mm(environment: Environment, present: Mapping[str, Sequence[str]]) ->
 
 
 def _check_operators(environment: Environment, name: str, requirement: str, broken: bool) -> Iterator[Finding]:
-    """The operators and the start-up file, before anything imports what needs them."""
+    """Checks the operators and the start-up file, before a library that needs them is imported."""
+    if environment.switched_off:
+        found = "XCIT_DENSE_OPERATORS=0 is set, so an mmcv without compiled operators stays as it is"
+        error = environment.attempt("mmcv.ops") if not broken else "not tried"
+        state: State = "broken" if error else "limited"
+        yield Finding("operators", state, f"{found}: {error}" if error else found, "unset XCIT_DENSE_OPERATORS")
+        yield Finding("start-up file", "absent", "switched off by XCIT_DENSE_OPERATORS=0", "unset XCIT_DENSE_OPERATORS")
+        return
     error = environment.attempt("xcit_dense.mm") if not broken else None
     if broken or error:
         found = error or "not tried: MMEngine and MMCV come first"
-        yield Finding("operators", "broken", found, _mend(environment, error or "", requirement) if error else None)
+        yield Finding("operators", "broken", found, _fix(environment, error or "", requirement) if error else None)
         return
     stand_in = environment.stand_in()
     error = environment.attempt("mmcv.ops")
     if error:
-        # Compiled for another torch.
+        # mmcv's operators were compiled for another torch.
         remedy = f"pip uninstall --yes {name} && {_pip(_requirement(environment, 'mmcv-lite'))}"
-        yield Finding(
-            "operators", "broken", error, remedy if name == "mmcv" else _mend(environment, error, requirement)
-        )
+        yield Finding("operators", "broken", error, remedy if name == "mmcv" else _fix(environment, error, requirement))
     elif stand_in:
-        found = "stand-in on torchvision: NMS and RoIAlign, all that the configs here need; others raise an error"
+        found = "operators of torchvision, which are enough for the shipped configs; others raise an error"
         compiled = shlex.quote(_requirement(environment, "mmcv"))
         more = f"pip uninstall --yes {name} && pip install openmim && mim install {compiled}"
         yield Finding("operators", "limited", found, None if name.startswith("onedl-") else more)
@@ -330,9 +353,9 @@ def _check_operators(environment: Environment, name: str, requirement: str, brok
     if environment.started:
         yield Finding("start-up file", "ok", "in place")
     elif stand_in:
-        yield Finding("start-up file", "absent", "not in place, so that only the tools here have operators", _CLONE)
+        yield Finding("start-up file", "absent", "not in place, so only xcit-dense and tools/ have operators", _CLONE)
     else:
-        yield Finding("start-up file", "ok", "not in place, nor needed with compiled operators")
+        yield Finding("start-up file", "ok", "not in place, and not needed with compiled operators")
 
 
 def _check_version(environment: Environment, name: str, remedy: str) -> Finding:
@@ -342,26 +365,20 @@ def _check_version(environment: Environment, name: str, remedy: str) -> Finding:
         return Finding(name, "broken", "not installed", remedy)
     if specifier.contains(version, prereleases=True):
         return Finding(name, "ok", version)
-    return Finding(name, "broken", f"{version}, needed is {specifier}", remedy)
+    return Finding(name, "broken", f"{version}, but xcit_dense needs {specifier}", remedy)
 
 
 def _check_import(environment: Environment, part: str, found: str, module: str, requirement: str) -> Finding:
     error = environment.attempt(module)
     if error is None:
         return Finding(part, "ok", found)
-    return Finding(part, "broken", f"{found}: {error}".removeprefix(": "), _mend(environment, error, requirement))
+    return Finding(part, "broken", f"{found}: {error}".removeprefix(": "), _fix(environment, error, requirement))
 
 
-def _one_opencv(environment: Environment) -> str:
-    """The command that leaves one OpenCV, for servers; all of them write the same files, so none may stay."""
-    opencv = sorted(name for name in environment.versions if name.startswith("opencv"))
-    return f"pip uninstall --yes {' '.join(opencv)} && pip install opencv-python-headless"
-
-
-def _mend(environment: Environment, error: str, *requirements: str) -> str:
-    """The command against an error of an import, by default the import's distributions anew."""
-    if re.search(r"libGL|libgthread|libSM|libXext|libxcb", error):  # a display's libraries, which servers lack
-        return _one_opencv(environment)
+def _fix(environment: Environment, error: str, *requirements: str) -> str:
+    """Finds the command that fixes an error of an import; by default it installs the distributions again."""
+    if re.search(r"libGL|libgthread|libSM|libXext|libxcb", error):  # libraries of a display, which servers lack
+        return _HEADLESS
     of_numpy = r"_ARRAY_API|multiarray|dtype size changed|module 'numpy' has no|Numpy is not available|NumPy 1"
     if re.search(of_numpy, error) and int(environment.versions.get("numpy", "0").split(".")[0]) >= 2:
         return "pip install 'numpy<2'"
@@ -376,7 +393,7 @@ def _mend(environment: Environment, error: str, *requirements: str) -> str:
 
 
 def _wanted(environment: Environment) -> dict[str, str]:
-    """What this package asks for by name, without its markers."""
+    """The requirements of this package by name, without markers."""
     parsed = [Requirement(text) for text in environment.requirements]
     return {canonicalize_name(one.name): f"{one.name}{one.specifier}" for one in parsed}
 
@@ -393,4 +410,4 @@ def _pip(*requirements: str) -> str:
 
 
 def _install(extra: str) -> str:
-    return f"pip install '.[{extra}]'  # in a clone of xcit_dense"
+    return f"pip install 'xcit-dense[{extra}]'"

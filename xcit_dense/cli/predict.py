@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     media = find_media(positionals.inputs)
     weights = find_checkpoint(str(positionals.weights))
     predict.join(args.launcher)
-    predictor = predict.make_predictor(config, weights)
+    predictor = predict.make_predictor(config, weights, verbose=args.verbose)
     predict.reserve(args.out)
     score_thr = None if args.no_draw else args.score_thr
     summary = predict.run(predictor, media, args.out, batch=args.batch, score_thr=score_thr)

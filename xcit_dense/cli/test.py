@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
     from xcit_dense.mm.runtime.launch import leave, make_runner
 
-    metrics = make_runner(config).test()
+    metrics = make_runner(config, verbose=args.verbose).test()
     if is_main_process():
         if args.out:
             write_json(args.out, metrics)

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     if args.amp:
         config.optim_wrapper.type = "AutoAmpOptimWrapper"
 
-    make_runner(config, resume_from=checkpoint).train()
+    make_runner(config, resume_from=checkpoint, verbose=args.verbose).train()
     leave()
 
 

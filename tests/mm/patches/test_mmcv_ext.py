@@ -367,7 +367,7 @@ def test_installing_is_silent_and_imports_nothing_heavy(fresh_python):
     assert done.stderr == ""
 
 
-def test_serves_after_an_import_failed_and_says_so_once(fresh_python):
+def test_serves_after_an_import_failed(fresh_python):
     done = fresh_python(
         "try:\n    import mmcv.ops\n"
         "except ImportError:\n    print('failed', operators.serving())\n"
@@ -376,7 +376,7 @@ def test_serves_after_an_import_failed_and_says_so_once(fresh_python):
         "print(operators.serving(), repr(mmcv._ext), 'torch' in sys.modules)"
     )
     assert done.lines == ["failed False", "True <module 'mmcv._ext' (xcit_dense's stand-in on torchvision)> False"]
-    assert done.stderr.count("no compiled operators") == done.stderr.count("\n") == 1
+    assert done.stderr == ""
 
 
 def test_a_compiled_mmcv_wins(fresh_python):
