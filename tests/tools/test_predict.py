@@ -202,7 +202,7 @@ def test_what_is_impossible_is_refused_at_once(predict, tools, tmp_path, argumen
 def test_help_keeps_the_lines_of_its_text(predict, capsys):
     with pytest.raises(SystemExit):
         predict("--help")
-    assert "--out DIR.\n\nDIR receives pictures/" in capsys.readouterr().out
+    assert "their config\n\nDIR receives pictures/" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -221,4 +221,4 @@ def test_a_name_of_the_zoo_and_a_picture_that_cannot_be_read(predict, weights, t
     assert files(tmp_path / "out") == ["labels/a.png", "pictures/a.jpg"]
     said = capsys.readouterr()
     assert "1 pictures\n" in said.out
-    assert "error: 1 could not be done, or not wholly:\n  b.png: the file is no picture\n" in said.err
+    assert "error: 1 could not be done, or not wholly:\n  b.png: the file is not an image\n" in said.err
