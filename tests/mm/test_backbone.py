@@ -16,7 +16,7 @@ import xcit_dense
 import xcit_dense.mm
 from tests.helpers.models import matching_names, raises_user_error
 from xcit_dense.errors import MissingLibraryError
-from xcit_dense.mm.distributed import locate_once
+from xcit_dense.mm.distributed import resolve_once
 
 LIBRARIES = ["mmdet", "mmseg"]
 CONFIG = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
@@ -184,7 +184,7 @@ def test_published_weights_are_found_by_name(downloaded):
 
 
 def test_published_weights_are_found_by_name_alone(downloaded):
-    assert locate_once("nano_12_p16_224").is_file()
+    assert resolve_once("nano_12_p16_224").is_file()
     backbone = build(init_cfg=pretrained("nano_12_p16_224"))
     backbone.init_weights()
     assert matching_names(backbone, downloaded) == trunk(downloaded)

@@ -291,7 +291,9 @@ def test_a_name_alone_is_that_of_published_weights(tmp_path, monkeypatch, model,
     before = state_of(model)
     load_weights(model, "coco/tiny_12_p16")
     check_loaded(model, before, from_classifier=False)
-    with raises_user_error("no file at coco/tiny_12_p17", "coco/tiny_12_p16", "xcit_dense.list_weights()") as caught:
+    with raises_user_error(
+        "No checkpoint at coco/tiny_12_p17", "coco/tiny_12_p16", "xcit_dense.list_weights()"
+    ) as caught:
         load_weights(model, "coco/tiny_12_p17")
     assert "ade20k/upernet/medium_24_p8" not in str(caught.value)
     (tmp_path / "coco" / "tiny_12_p16").mkdir(parents=True)  # not a file
@@ -551,7 +553,7 @@ def test_a_file_of_text_is_refused(tmp_path, refused, text, file):
 
 
 def test_a_missing_file_is_refused(refused, tmp_path):
-    refused("No checkpoint at", "check the path")
+    refused("No checkpoint at", "Check the path")
     with raises_user_error("No checkpoint at", tmp_path):
         read_weights(tmp_path)
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from xcit_dense.errors import INSTALL_MM, MissingLibraryError
-from xcit_dense.mm.patches import mmcv_ext
+from xcit_dense.mm import patches
 
 if find_spec("mmengine") is None or find_spec("mmcv") is None:
     raise MissingLibraryError(
         "xcit_dense.mm needs MMEngine, MMCV and MMDetection or MMSegmentation, which are not installed; "
         f"write {INSTALL_MM}."
     )
-# Before anything imports mmcv's operators.
-mmcv_ext.install()
+# Before the first import of mmcv's operators.
+patches.apply()
 
 from xcit_dense.mm import backbone, loading  # noqa: E402, F401
 from xcit_dense.mm.hooks import (  # noqa: E402, F401
@@ -30,5 +30,4 @@ from xcit_dense.mm.hooks import (  # noqa: E402, F401
     reproducible,
     weight_check,
 )
-from xcit_dense.mm.patches import checkpoint_loading  # noqa: E402, F401
 from xcit_dense.mm.runtime import fsdp, optim  # noqa: E402, F401

@@ -14,7 +14,7 @@ from mmengine.model.weight_init import update_init_info
 from mmengine.registry import MODELS
 
 from xcit_dense.errors import UserError, did_you_mean
-from xcit_dense.mm.distributed import locate_once
+from xcit_dense.mm.distributed import resolve_once
 from xcit_dense.models import xcit as backbone
 from xcit_dense.models.pretrained import load_weights
 
@@ -51,7 +51,7 @@ class XCiT(backbone.XCiT, BaseModule):
             super().init_weights()
             return
         address = self.init_cfg["checkpoint"]
-        report = load_weights(self, locate_once(address))
+        report = load_weights(self, resolve_once(address))
         print_log(f"XCiT starts from {address}: {report.outcome}.", logger="current", level=logging.INFO)
         if hasattr(self, "_params_init_info"):
             update_init_info(self, init_info=f"loaded from {address}, or unchanged if not in it")

@@ -9,11 +9,11 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from xcit_dense.utils.ranks import is_local_rank_zero
-from xcit_dense.weights.resolve import find
+from xcit_dense.weights.resolve import resolve
 
 
-def locate_once(checkpoint: str) -> Path:
-    """:func:`xcit_dense.weights.resolve.find` for several processes: one of each machine downloads, others wait.
+def resolve_once(checkpoint: str) -> Path:
+    """:func:`xcit_dense.weights.resolve.resolve` for several processes: one of each machine downloads, others wait.
 
     Args:
         checkpoint: As for :func:`xcit_dense.load_weights`.
@@ -22,12 +22,12 @@ def locate_once(checkpoint: str) -> Path:
         The path of the file.
 
     Raises:
-        UserError: As :func:`xcit_dense.weights.resolve.find`.
+        UserError: As :func:`xcit_dense.weights.resolve.resolve`.
     """
     if is_local_rank_zero():
-        find(checkpoint)
+        resolve(checkpoint)
     dist.barrier()
-    return find(checkpoint)
+    return resolve(checkpoint)
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from xcit_dense.models.state_dict import Report, find_roots, infer_options, tran
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils import files
 from xcit_dense.weights.read import naming, read_weights
-from xcit_dense.weights.resolve import find
+from xcit_dense.weights.resolve import resolve
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -34,7 +34,7 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
     Raises:
         UserError: The checkpoint cannot be had or holds no whole XCiT, or ``out`` cannot be written.
     """
-    source, out = find(checkpoint), Path(out)
+    source, out = resolve(checkpoint), Path(out)
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out} must end in {' or '.join(SUFFIXES)}, which says how to write it.")
     if out.exists() and source.exists() and out.samefile(source):

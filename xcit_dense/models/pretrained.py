@@ -8,7 +8,7 @@ from torch import nn
 
 from xcit_dense.models.state_dict import Report, translate
 from xcit_dense.weights.read import naming, read_weights
-from xcit_dense.weights.resolve import find
+from xcit_dense.weights.resolve import resolve
 
 
 def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
@@ -27,7 +27,7 @@ def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
         UserError: No such file, not an XCiT checkpoint, or another variant's; the message names the likely one. The
             backbone is left as it was.
     """
-    path = find(checkpoint)
+    path = resolve(checkpoint)
     weights = read_weights(path)
     with naming(path):
         weights, report = translate(weights, "", backbone.state_dict())

@@ -10,21 +10,26 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn, strided
+from torch import Tensor, strided
 
 from xcit_dense.errors import UserError
 from xcit_dense.variants import VARIANTS, variant_name
 from xcit_dense.weights.read import unwrap
 
+if TYPE_CHECKING:
+    from xcit_dense.models.xcit import XCiT
+
 STEM = "patch_embed.proj.0.0.weight"
 """The name by which an XCiT is recognised among the entries of a checkpoint."""
 _CLASSIFIER = ("cls_token", "cls_attn_blocks.", "norm.", "head.")
 _PYRAMID = ("fpn1.", "fpn2.", "fpn3.", "fpn4.")
-_COUNTER = "num_batches_tracked"  # absent from the oldest checkpoints, and without effect here
+COUNTER = "num_batches_tracked"
+"""The end of the names of batch norm's counters. The oldest checkpoints do not have them, and they have no effect."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def check_held(weights: Mapping[str, Tensor]) -> None:
 
 
 def adapt_state_dict(
-    backbone: nn.Module, state_dict: MutableMapping[str, Any], prefix: str, metadata: Any, strict: bool, *_: Any
+    backbone: XCiT, state_dict: MutableMapping[str, Any], prefix: str, metadata: Any, strict: bool, *_: Any
 ) -> None:
     """Pre-hook of ``load_state_dict``: turns any published dialect into the backbone's names, in place.
 
@@ -122,27 +127,45 @@ def adapt_state_dict(
         backbone: The :class:`xcit_dense.XCiT` that loads.
         state_dict: Entries to load.
         prefix: Where the backbone sits in the model that loads.
-        metadata: Not used.
-        strict: Whether whole weights are expected. Where not, entries without an XCiT are left as they are: a head's
-            alone, for example. PyTorch and MMEngine pass True whatever their user asks for; only
-            :meth:`xcit_dense.XCiT.load_state_dict` knows, and what is inside a larger model is whole or refused.
+        metadata: The metadata of the backbone's entries. :func:`mark_strictness` adds the key ``'strict'``.
+        strict: Not used: PyTorch and MMEngine pass True whatever the caller asks for.
 
     Raises:
         UserError: The entries hold no XCiT, another variant, or one that fits in part. Nothing has been loaded into
             the backbone.
     """
-    if getattr(backbone, "deployed", False):
-        raise UserError("A deployed XCiT takes no weights; load them before deploy(model).")
-    strict = strict and not getattr(backbone, "lenient", False)
+    if backbone.deployed:
+        raise UserError("A deployed XCiT does not load weights; load them before deploy(model).")
+    strict = metadata.get("strict", True)
     if not strict and not any(name.startswith(prefix) and name.endswith(STEM) for name in unwrap(state_dict)):
         return
     weights, report = translate(state_dict, prefix, backbone.state_dict(), strict)
     for name in [name for name in state_dict if name.startswith(prefix)]:
         del state_dict[name]
     state_dict.update({prefix + name: value for name, value in weights.items()})
+    backbone.load_report = report
     if report.missing or report.left_out or report.unexpected:
-        say = getattr(backbone, "log", logging.getLogger(__name__).log)
-        say(logging.WARNING if report.missing else logging.INFO, f"XCiT: {report.outcome}.")
+        backbone.log(logging.WARNING if report.missing else logging.INFO, f"XCiT: {report.outcome}.")
+
+
+def mark_strictness(state_dict: Mapping[str, Any], strict: bool) -> Mapping[str, Any]:
+    """Copies the entries of a backbone, and notes for :func:`adapt_state_dict` whether loading is strict.
+
+    PyTorch does not pass ``strict`` to its hooks. The note is part of the metadata that PyTorch passes to them, where
+    PyTorch notes ``assign`` too.
+
+    Args:
+        state_dict: The entries.
+        strict: Whether the entries must fill the backbone.
+
+    Returns:
+        The copy, which shares the values.
+    """
+    entries = OrderedDict(state_dict)
+    metadata = dict(getattr(state_dict, "_metadata", {}))
+    metadata[""] = {**metadata.get("", {}), "strict": strict}
+    vars(entries)["_metadata"] = metadata
+    return entries
 
 
 def translate(
@@ -186,7 +209,7 @@ def translate(
     absent = [name for name in own if name not in weights]
     is_classifier = not any(name.startswith(_PYRAMID) for name in weights)
     missing = [name for name in absent if is_classifier and name.startswith(_PYRAMID)]
-    kept = [*missing, *(name for name in absent if name.endswith(_COUNTER))]
+    kept = [*missing, *(name for name in absent if name.endswith(COUNTER))]
     faults = [fault for name in matched if (fault := _fault(name, weights[name], own[name]))]
     if strict:
         faults += [f"{name} is missing" for name in absent if name not in kept]

@@ -28,7 +28,7 @@ from xcit_dense.models.pretrained import load_weights
 from xcit_dense.models.pyramid import STRIDES
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils.files import atomic_write
-from xcit_dense.weights.resolve import find
+from xcit_dense.weights.resolve import resolve
 
 try:
     from matplotlib.colors import LogNorm
@@ -83,7 +83,7 @@ def load_backbone(weights: str | Path, variant: str | None = None) -> tuple[XCiT
     Raises:
         UserError: The checkpoint cannot be read, is incomplete, or belongs to another variant.
     """
-    path = find(weights)
+    path = resolve(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = XCiT(variant) if variant else XCiT.from_pretrained(path)

@@ -1,97 +1,135 @@
-"""From what a user writes to a checkpoint file on this machine."""
+"""Turns the text that names a checkpoint into a file on this machine. Every part of the package uses this resolver."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from xcit_dense.errors import UserError, did_you_mean
-from xcit_dense.weights import zoo
+from xcit_dense.errors import UserError, did_you_mean, nearest
 from xcit_dense.weights.download import download
 from xcit_dense.weights.safe_load import download_directory
+from xcit_dense.weights.work_dir import last_intact_checkpoint
 from xcit_dense.weights.zoo import SCHEME, TIMM, ZOO
 
 
-def find(checkpoint: str | Path) -> Path:
-    """:func:`xcit_dense.weights.resolve.locate`, to which the name of published weights is enough.
+def resolve(checkpoint: str | Path) -> Path:
+    """Finds the file of a checkpoint, and downloads the file first if it is not on this machine.
+
+    Downloads are kept in the checkpoint directory of torch.hub (``TORCH_HOME``). The files of ``timm://NAME`` are kept
+    in the cache of the Hugging Face hub (``HF_HOME``).
 
     Args:
-        checkpoint: As for :func:`load_weights`.
+        checkpoint: One of:
+
+            - a path of a file;
+            - a work directory: its last intact checkpoint is taken;
+            - an http or https address;
+            - ``xcit://NAME`` or NAME, with a name of :func:`xcit_dense.list_weights`;
+            - ``timm://NAME``, with a name of ``timm.list_pretrained('xcit*')``. The file comes from the Hugging Face
+              hub; ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` have their usual effect.
 
     Returns:
-        The path of the file, which may not exist where a path was given.
+        The path of the file. For a checkpoint in shards, the path of its directory.
 
     Raises:
-        UserError: As :func:`xcit_dense.weights.resolve.locate`, or the text is neither a path nor a published name.
+        UserError: The text does not name a checkpoint, or the download fails. After a failed download, the message
+            contains the address and the path at which a user can place the file by hand.
     """
-    text = str(checkpoint)
-    if "://" in text:
-        return locate(text)
-    path = Path(text).expanduser()
-    if path.is_file() or path.suffix or text.startswith(("/", ".", "~")):
-        return path
-    if text not in zoo.ZOO:
-        nearest = difflib.get_close_matches(text, zoo.ZOO, n=3, cutoff=0.4)
-        hint = f" The nearest names are {', '.join(nearest)};" if nearest else " Check the path;"
-        raise UserError(
-            f"There is no file at {text}, and no published weight of that name.{hint} xcit_dense.list_weights() gives "
-            "all names."
-        )
-    return locate(zoo.SCHEME + text)
+    return _fetcher(checkpoint)()
 
 
-def locate(checkpoint: str | Path) -> Path:
-    """Finds a checkpoint on this machine, downloading it first where need be.
-
-    Downloads are kept in torch.hub's directory (``TORCH_HOME``), written whole or not at all, and only if they are
-    checkpoints.
+def check(checkpoint: str | Path) -> None:
+    """Checks that a text names a checkpoint. Downloads nothing.
 
     Args:
-        checkpoint: ``xcit://NAME`` with a name of :data:`ZOO`; ``timm://NAME`` with a name of
-            ``timm.list_pretrained('xcit*')``, from the Hugging Face hub or its mirror ``HF_ENDPOINT``; an http(s)
-            address; or a path.
-
-    Returns:
-        The path of the file.
+        checkpoint: As for :func:`resolve`. The server of an http address is not asked.
 
     Raises:
-        UserError: An unknown name, or a download that fails; the message has the address and the place where the file
-            can be put by hand.
+        UserError: The text does not name a checkpoint.
     """
+    _fetcher(checkpoint)
+
+
+def _fetcher(checkpoint: str | Path) -> Callable[[], Path]:
+    """Returns the function that fetches the file of a checkpoint."""
     text = str(checkpoint)
-    if text.startswith(SCHEME):
-        name = text.removeprefix(SCHEME)
+    scheme, separator, name = text.partition("://")
+    if not separator:
+        return _fetcher_of_path_or_name(text)
+    if scheme + separator == SCHEME:
         if name not in ZOO:
             raise UserError(did_you_mean("published weight", name, ZOO))
-        address = ZOO[name].url
-        file = address.rsplit("/", 1)[-1]
-    elif text.startswith(TIMM):
-        import timm
+        return partial(_fetch, ZOO[name].url)
+    if scheme + separator == TIMM:
+        return _fetcher_of_timm(name)
+    if scheme in ("http", "https"):
+        return partial(_fetch, text)
+    known = ", ".join([SCHEME, TIMM, "http://", "https://"])
+    raise UserError(
+        f"{text} begins with the unknown {scheme}://; write a path, or an address that begins with {known}."
+    )
 
-        name = text.removeprefix(TIMM)
-        valid = timm.list_pretrained("xcit*")
-        if name not in valid:
-            raise UserError(did_you_mean("weight of timm's XCiT", name, valid))
-        hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-        address = f"{hub.rstrip('/')}/timm/{name}/resolve/main/model.safetensors"
-        file = f"{name}.safetensors"
-    elif text.startswith(("http://", "https://")):
-        address = text
-        served = Path(urlsplit(address).path)
-        file = served.name
-        # Files called model.safetensors or epoch_36.pth are many: the address tells them apart. Those of the zoo, and
-        # those with part of their hash in the name, are one, and may be here from PyTorch or MMEngine.
-        one = any(weights.url == address for weights in ZOO.values()) or re.search(r"-[0-9a-f]{8,}$", served.stem)
-        if not one:
-            file = f"{served.stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{served.suffix}"
-    else:
-        return Path(text)
 
+def _fetcher_of_path_or_name(text: str) -> Callable[[], Path]:
+    path = Path(text).expanduser()
+    found = last_intact_checkpoint(path) if path.is_dir() else path if path.is_file() else None
+    if found is not None:
+        return lambda: found
+    if text in ZOO:
+        return partial(_fetch, ZOO[text].url)
+    if path.is_dir():
+        raise UserError(
+            f"The directory {path} does not contain an intact checkpoint of a training; give a file or a work "
+            "directory."
+        )
+    near = nearest(text, ZOO)
+    hint = f"Did you mean the published weight {near!r}?" if near else "Check the path."
+    raise UserError(
+        f"No checkpoint at {path}, and no published weight has that name. {hint} xcit_dense.list_weights() returns "
+        "all names."
+    )
+
+
+def _fetcher_of_timm(name: str) -> Callable[[], Path]:
+    import timm
+
+    valid = timm.list_pretrained("xcit*")
+    if name not in valid:
+        raise UserError(did_you_mean("weight of timm's XCiT", name, valid))
+    return partial(_fetch_from_hub, name)
+
+
+def _fetch(address: str) -> Path:
+    """Downloads the file of an http address, unless it has been downloaded before."""
+    served = Path(urlsplit(address).path)
+    file = served.name
+    # Many files are called model.safetensors or epoch_36.pth, so a hash of the address becomes part of the name. The
+    # names of the zoo's files and names with a hash are unique; PyTorch or MMEngine may have downloaded these files.
+    is_unique = any(weights.url == address for weights in ZOO.values()) or re.search(r"-[0-9a-f]{8,}$", served.stem)
+    if not is_unique:
+        file = f"{served.stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{served.suffix}"
     path = download_directory() / file
     if not path.exists():
         download(address, path)
     return path
+
+
+def _fetch_from_hub(name: str) -> Path:
+    """Downloads the weights of a timm model from the Hugging Face hub, unless they are in the hub's cache."""
+    import huggingface_hub
+
+    by_hand = download_directory() / f"{name}.safetensors"
+    if by_hand.exists():
+        return by_hand
+    try:
+        return Path(huggingface_hub.hf_hub_download(f"timm/{name}", "model.safetensors"))
+    except Exception as error:  # the errors of the hub's HTTP library differ between its versions
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"Could not download {TIMM}{name} from {huggingface_hub.constants.ENDPOINT} ({reason}); download "
+            f"model.safetensors of timm/{name} elsewhere and put it at {by_hand}."
+        ) from error

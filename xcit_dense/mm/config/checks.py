@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import cuda, device
 
 from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
+from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.load import _check_categories
 from xcit_dense.mm.config.own_data import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
@@ -21,7 +22,7 @@ from xcit_dense.models.state_dict import translate
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils.ranks import is_local_rank_zero
 from xcit_dense.weights.read import naming, read_weights
-from xcit_dense.weights.resolve import find
+from xcit_dense.weights.resolve import resolve
 
 # What each launcher tells its processes, and how its users start them.
 _LAUNCHERS = {
@@ -114,6 +115,8 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
     backbone = config.model.get("backbone")
     if backbone is None:  # inside another model, which knows where
         return
+    import_library(scope, "models")
+    import_library(scope, "datasets")
     models = import_module(f"{scope}.registry").MODELS
     kind = backbone.get("type")
     with DefaultScope.overwrite_default_scope(scope):
@@ -130,7 +133,7 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
         start = backbone.get("init_cfg")
         # By one process: the others wait for its download when they build the model.
         if pretrained and isinstance(start, dict) and start.get("type") == "Pretrained" and is_local_rank_zero():
-            path = find(start["checkpoint"])
+            path = resolve(start["checkpoint"])
             weights = read_weights(path)
             with naming(path):
                 translate(weights, "", built.state_dict())

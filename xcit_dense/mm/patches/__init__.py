@@ -1,5 +1,24 @@
-"""Every global effect on other libraries, one file each, with its reason.
+"""Every effect of this package on other libraries: one file for each patch, with its reason.
 
-Imports nothing of ``mm`` above it. docs/architecture.md lists each patch. A new patch is a file here and a row there,
-if no documented call of the library can do the same.
+:func:`apply` applies the patches that last for the life of the process. :mod:`.no_gpu` is a context manager and acts
+only inside its ``with`` statement.
+
+Patches import nothing of ``mm`` except ``mm.distributed``. The table in docs/architecture.md lists every patch. Before
+you add a patch, look for a documented call of the library that does the same. A new patch is a file here with a
+function ``install``, a line in :func:`apply`, and a row in the table.
 """
+
+from __future__ import annotations
+
+
+def apply() -> None:
+    """Applies every lasting patch. Repeated calls have no further effect."""
+    from xcit_dense.mm.patches import find_loader, mmcv_ext
+
+    # These two come before the first import of an MM library, and the third patch imports MMEngine.
+    find_loader.install()
+    mmcv_ext.install()
+
+    from xcit_dense.mm.patches import checkpoint_loaders
+
+    checkpoint_loaders.install()

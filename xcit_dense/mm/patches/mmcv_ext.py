@@ -1,23 +1,31 @@
-"""Stand-in for mmcv's compiled operators, on torchvision's kernels.
+"""Serves ``mmcv._ext``, the compiled operators of mmcv, from torchvision if mmcv does not have them.
 
-``mmcv.ops``, and with it ``mmdet.models``, needs the compiled module ``mmcv._ext``, which mmcv-lite
-and many source builds lack. :func:`install` adds an importer that is asked last, so a compiled mmcv
-always wins. Where there is none, the importer serves ``mmcv._ext`` with the operators of
+MMDetection imports ``mmcv.ops`` wherever it does anything, and ``mmcv.ops`` needs the compiled module ``mmcv._ext``.
+mmcv-lite and many builds from source do not contain the module
+(https://github.com/VBTI-development/onedl-mmdetection/issues/11). :func:`install` adds an importer. Python asks this
+importer last, so a compiled mmcv is always preferred. The importer serves ``mmcv._ext`` with the operators of
 :mod:`xcit_dense.ops.mmcv`. Every other operator can be imported and raises an error when it is called.
 
-The start-up file loads this file by its path, before the package: this file imports the standard library only. It
-keeps no state, so two copies of it do no harm. An operator's module is imported when the operator is called first.
+``XCIT_DENSE_OPERATORS=0`` in the environment switches :func:`install` off. Then an mmcv without operators raises its
+own ImportError.
+
+The start-up file loads this file by its path, before the package. So this file imports the standard library only. It
+keeps no state, so a second copy of it does no harm. The module of an operator is imported when the operator is called.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
+
+SWITCH = "XCIT_DENSE_OPERATORS"
+"""The environment variable that switches the stand-in off with the value 0."""
 
 _MODULE = "mmcv._ext"
 _ORIGIN = "xcit_dense's stand-in on torchvision"
@@ -30,22 +38,23 @@ _SERVED = {
 
 
 def install() -> None:
-    """Let ``mmcv._ext`` be served from torchvision where mmcv has no compiled operators.
+    """Adds the importer of ``mmcv._ext``, unless ``XCIT_DENSE_OPERATORS=0`` is set.
 
-    May be called any number of times, at any moment, also after an import of ``mmcv.ops`` failed.
-    Imports neither torch nor mmcv.
+    Repeated calls have no further effect. The call works at any moment, also after an import of ``mmcv.ops`` failed.
+    It imports neither torch nor mmcv.
     """
-    if not any(getattr(finder, "origin", None) == _ORIGIN for finder in sys.meta_path):
+    is_there = any(getattr(finder, "origin", None) == _ORIGIN for finder in sys.meta_path)
+    if not is_there and os.environ.get(SWITCH) != "0":
         sys.meta_path.append(_Finder())
 
 
 def serving() -> bool:
-    """Tell whether ``mmcv._ext`` is the stand-in: the imported one, or the one an import would get.
+    """Returns whether ``mmcv._ext`` is the stand-in: the imported module, or the module that an import would return.
 
     Imports nothing.
 
     Returns:
-        True for the stand-in; False for a compiled module, or where neither can be imported.
+        True for the stand-in. False for a compiled module, or if neither can be imported.
     """
     if _MODULE in sys.modules:
         spec = getattr(sys.modules[_MODULE], "__spec__", None)
@@ -58,8 +67,11 @@ def serving() -> bool:
 
 
 def _ask(finders: Sequence[Any], path: Sequence[str] | None) -> ModuleSpec | None:
-    found = (finder.find_spec(_MODULE, path, None) for finder in finders)
-    return next((spec for spec in found if spec is not None), None)
+    for finder in finders:
+        spec: ModuleSpec | None = finder.find_spec(_MODULE, path, None)
+        if spec is not None:
+            return spec
+    return None
 
 
 class _Finder:
@@ -72,7 +84,7 @@ class _Finder:
     ) -> ModuleSpec | None:
         if fullname != _MODULE:
             return None
-        # Finders added since (by an editable install of mmcv, say) go first all the same.
+        # An editable install of mmcv may have added its finder after this one. That finder is asked first too.
         later = sys.meta_path[sys.meta_path.index(self) + 1 :]
         return _ask(later, path) or ModuleSpec(fullname, self, origin=_ORIGIN)  # type: ignore[arg-type]
 
@@ -82,14 +94,14 @@ class _Finder:
     def exec_module(self, module: ModuleType) -> None:
         vars(module).update(
             {name: _imported_at_first_use(name) for name in _SERVED},
-            # mmcv's environment report calls these two.
+            # mmcv's environment report calls these two functions.
             get_compiler_version=_no_compiler,
             get_compiling_cuda_version=_no_compiler,
             __getattr__=_unserved,
         )
-        # A plain logger, as this mostly runs before a Runner has built its own: with no handler
-        # anywhere, logging writes warnings to stderr; mmengine's default would write to stdout.
-        logging.getLogger("xcit_dense").warning(
+        # This code mostly runs before a Runner has made its logger. Without a handler, Python's logging writes
+        # warnings to stderr; MMEngine's default logger would write to stdout.
+        logging.getLogger("xcit_dense").info(
             "xcit_dense: this mmcv has no compiled operators. NMS and RoIAlign run on torchvision; "
             "any other mmcv operator raises an error when called."
         )
@@ -104,8 +116,8 @@ def _imported_at_first_use(name: str) -> Callable[..., Any]:
 
 
 def _unserved(name: str) -> Callable[..., NoReturn]:
-    # mmcv only asserts that its operators are there. Probes (`__path__`, `_pytestfixturefunction`)
-    # must fail as usual.
+    # mmcv only asserts that its operators exist. Lookups of other tools (`__path__`, `_pytestfixturefunction`) must
+    # fail as usual.
     if name.startswith("_"):
         raise AttributeError(f"module {_MODULE!r} has no attribute {name!r}")
 

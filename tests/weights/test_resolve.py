@@ -1,0 +1,163 @@
+"""One resolver turns every way to name a checkpoint into a file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.models import raises_user_error
+from tests.helpers.server import CONTENT, HALF, OTHER, SAFETENSORS, send
+from xcit_dense import load_weights
+from xcit_dense.errors import UserError
+from xcit_dense.weights import zoo
+from xcit_dense.weights.resolve import check, resolve
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_of_a_file_is_returned(tmp_path, kind):
+    (tmp_path / "a.pth").write_bytes(CONTENT)
+    check(kind(tmp_path / "a.pth"))
+    assert resolve(kind(tmp_path / "a.pth")) == tmp_path / "a.pth"
+
+
+def test_a_path_may_begin_with_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.pth").write_bytes(CONTENT)
+    assert resolve("~/a.pth") == tmp_path / "a.pth"
+
+
+def test_a_file_is_preferred_to_a_published_weight_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("nano_12_p16_224").write_bytes(CONTENT)
+    assert resolve("nano_12_p16_224") == Path("nano_12_p16_224")
+
+
+def test_a_work_directory_gives_its_last_intact_checkpoint(tmp_path):
+    for iteration in (1, 2, 3):
+        content = {"meta": {"iter": iteration, "time": "20260101_000000"}, "state_dict": {}, "message_hub": {}}
+        torch.save(content, tmp_path / f"iter_{iteration}.pth")
+    (tmp_path / "iter_3.pth").write_bytes(CONTENT[:HALF])
+    check(tmp_path)
+    assert resolve(tmp_path) == tmp_path / "iter_2.pth"
+
+
+@pytest.mark.parametrize("act", [resolve, check])
+def test_a_directory_without_a_checkpoint_is_refused(tmp_path, act):
+    with raises_user_error(tmp_path, "does not contain an intact checkpoint"):
+        act(tmp_path)
+
+
+@pytest.mark.parametrize("act", [resolve, check])
+@pytest.mark.parametrize("path", ["some/where.pth", Path("some/where.pth"), "/some/where.safetensors", "epoch_1"])
+def test_a_missing_file_is_refused_at_once(path, act):
+    with raises_user_error(f"No checkpoint at {path}", "Check the path"):
+        act(path)
+
+
+@pytest.mark.parametrize("act", [resolve, check])
+def test_an_unknown_scheme_is_refused_with_the_known_ones(act):
+    with raises_user_error("xict://", "xcit://", "timm://", "https://"):
+        act("xict://nano_12_p16_224")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("xcit://nano_12_p16", "nano_12_p16_"),
+        ("nano_12_p16_22", "nano_12_p16_224'"),
+        ("xcit://coco/smal_12_p16", "coco/small_12_p16'"),
+        ("timm://xcit_small_12_p16_384.fb_dist", "xcit_small_12_p16_384.fb_dist_in1k'"),
+    ],
+)
+@pytest.mark.parametrize("act", [resolve, check])
+def test_an_unknown_name_is_answered_with_the_nearest(name, nearest, act):
+    with pytest.raises(UserError, match="Did you mean") as caught:
+        act(name)
+    message = str(caught.value)
+    assert name.rpartition("://")[2] in message
+    assert f"'{nearest}" in message
+    assert len(message) < 400, "the answer does not list all 70 names"
+
+
+@pytest.mark.parametrize("name", ["nano_12_p16_224", "xcit://nano_12_p16_224", "https://example.com/a.pth"])
+def test_a_check_downloads_nothing(cache, name):
+    check(name)
+    assert not cache.exists()
+
+
+def test_a_name_is_downloaded_once(server, cache, published):
+    first = resolve(published)
+    assert first == cache / "xcit_nano_12_p16_224.pth"
+    assert first.read_bytes() == CONTENT
+    assert resolve(published) == first
+    assert [path for path, _ in server.requests] == ["/xcit_nano_12_p16_224.pth"]
+    assert list(cache.iterdir()) == [first]
+
+
+def test_weights_of_timm_come_from_the_hugging_face_hub_and_its_cache(server, tmp_path, python):
+    server.answers = [send(SAFETENSORS, ETag='"1"', X_Repo_Commit="0" * 40)]
+    name = "xcit_small_12_p16_384.fb_dist_in1k"
+    program = "-c", f"from xcit_dense.weights.resolve import resolve; print(resolve('timm://{name}'))"
+    hub = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": f"{server.address}/", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    path = Path(python(*program, **hub).stdout.strip())
+    assert path.read_bytes() == SAFETENSORS
+    assert path.is_relative_to(tmp_path / "hf")
+    assert {path for path, _ in server.requests} == {f"/timm/{name}/resolve/main/model.safetensors"}
+
+    asked = len(server.requests)
+    assert Path(python(*program, **hub, HF_HUB_OFFLINE="1").stdout.strip()) == path
+    assert len(server.requests) == asked
+
+    hub["HF_HOME"] = str(tmp_path / "empty")
+    by_hand = tmp_path / "hub" / "checkpoints" / f"{name}.safetensors"
+    refused = python(*program, **hub, HF_HUB_OFFLINE="1", status=1).stderr
+    assert f"put it at {by_hand}" in refused
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_bytes(SAFETENSORS)
+    assert Path(python(*program, **hub, HF_HUB_OFFLINE="1").stdout.strip()) == by_hand
+
+
+def test_files_of_one_name_at_two_addresses_are_kept_apart(server):
+    server.answers = [send(CONTENT), send(OTHER)]
+    first, second = (resolve(f"{server.address}/{run}/epoch_36.pth?download=true") for run in "ab")
+    assert (first.read_bytes(), second.read_bytes()) == (CONTENT, OTHER)
+    assert resolve(f"{server.address}/a/epoch_36.pth?download=true") == first
+    assert first.suffix == ".pth"
+    assert len(server.requests) == 2
+
+
+def test_an_address_of_the_zoo_is_the_zoos_file(server, cache, published):
+    path = resolve(published)
+    assert resolve(zoo.ZOO["nano_12_p16_224"].url) == path
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "plain"), [("a-0123abcd.pth", True), ("a-0123ABCD.pth", False), ("a-0123abc.pth", False), ("a.pth", False)]
+)
+def test_a_file_with_its_hash_in_the_name_is_the_one_that_pytorch_downloaded(server, cache, file, plain):
+    cache.mkdir(parents=True)
+    (cache / file).write_bytes(OTHER)
+    path = resolve(f"{server.address}/{file}")
+    assert (path == cache / file) == plain
+    assert path.read_bytes() == (OTHER if plain else CONTENT)
+
+
+def test_a_downloaded_file_that_cannot_be_read_says_that_it_may_be_deleted(cache, tmp_path):
+    cache.mkdir(parents=True)
+    file = cache / "xcit_nano_12_p16_224.pth"
+    file.write_bytes(CONTENT[:HALF])
+    with raises_user_error(file, "was cut short", "delete it, and it is downloaded again"):
+        load_weights(torch.nn.Identity(), "nano_12_p16_224")
+    own = file.replace(tmp_path / "mine.pth")
+    with pytest.raises(UserError) as caught:
+        load_weights(torch.nn.Identity(), own)
+    assert "delete" not in str(caught.value)
+
+
+def test_a_file_put_in_place_by_hand_is_not_downloaded(cache):
+    cache.mkdir(parents=True)
+    file = cache / "xcit_nano_12_p16_224.pth"
+    file.write_bytes(b"weights")
+    assert resolve("xcit://nano_12_p16_224") == file
+    assert file.read_bytes() == b"weights"
