@@ -343,6 +343,7 @@ def test_a_file_cut_short_anywhere_is_refused(whole_files, read_or_refused, layo
 
 @pytest.mark.parametrize("layout", LAYOUT_FILES)
 @given(part=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+@example(part=0.01627, byte=0)  # damages the name of a convolution of the stem in the legacy layout
 def test_a_file_with_one_wrong_byte_is_read_or_refused(whole_files, read_or_refused, layout, part, byte):
     content = bytearray(whole_files[layout])
     content[int(part * len(content))] = byte
