@@ -44,7 +44,7 @@ def test_a_file_of_every_dialect_makes_the_round_trip_through_plain_pytorch(tmp_
 
 
 @pytest.mark.parametrize("name", ["nano_12_p8", "small_12_p16"])
-def test_the_published_classifiers_load_whole(tmp_path, reference, name):
+def test_the_published_classifiers_load_completely(tmp_path, reference, name):
     published = reference("checkpoint_keys")[name]["classifier"]
     weights = {key: torch.full(shape, 2.0) for key, shape in published.items()}
     torch.save({"model": weights}, tmp_path / "classifier.pth")
@@ -68,7 +68,7 @@ def test_weights_without_counters_of_batches_load(tmp_path, model, dense):
     assert torch.equal(model.blocks[3].attn.qkv.weight, dense["blocks.3.attn.qkv.weight"])
 
 
-def test_a_name_alone_is_that_of_published_weights(tmp_path, monkeypatch, model, check_loaded, dense):
+def test_a_name_without_a_scheme_is_the_name_of_published_weights(tmp_path, monkeypatch, model, check_loaded, dense):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "hub/checkpoints" / zoo.ZOO["coco/tiny_12_p16"].url.rsplit("/", 1)[-1]
@@ -88,7 +88,7 @@ def test_a_name_alone_is_that_of_published_weights(tmp_path, monkeypatch, model,
     load_weights(model, "mine")
 
 
-def test_the_report_of_a_dense_checkpoint_is_of_matches_alone(tmp_path, model, dense):
+def test_the_report_of_a_dense_checkpoint_has_only_matches(tmp_path, model, dense):
     torch.save({"state_dict": {**prefixed("backbone.", dense), **HEADS}}, tmp_path / "detector.pth")
     report = load_weights(model, tmp_path / "detector.pth")
     assert set(report.matched) == set(dense)
@@ -130,7 +130,7 @@ def test_weights_of_a_published_width_name_the_variant_nearest_in_depth(tmp_path
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_weights_that_fit_in_part_are_refused_whole(tmp_path, refused, dense, change, words):
+def test_weights_that_fit_in_part_are_refused(tmp_path, refused, dense, change, words):
     weights = {name: value for name, value in {**dense, **change}.items() if value is not None}
     torch.save(weights, tmp_path / "weights.pth")
     refused(*words)
@@ -153,11 +153,11 @@ def test_a_checkpoint_without_an_xcit_is_refused(tmp_path, refused, content):
 
 
 def permissions():
-    """What the safe loader allows by now, whoever asked; PyTorch itself adds its own."""
+    """Returns the types that PyTorch's unpickler allows, without PyTorch's own."""
     return {kind for kind in torch.serialization.get_safe_globals() if "torch" not in str(kind)}
 
 
-def test_the_command_line_beside_the_published_weights_does_no_harm(tmp_path, model, classifier):
+def test_a_command_line_in_the_checkpoint_does_no_harm(tmp_path, model, classifier):
     args = argparse.Namespace(lr=5e-4, model="xcit_nano_12_p16", distillation=None, betas=[0.9, 0.999], cutmix=True)
     torch.save({"model": classifier, "args": args, "epoch": 399, "scaler": {"scale": 1.0}}, tmp_path / "weights.pth")
     before = permissions()
@@ -168,7 +168,7 @@ def test_the_command_line_beside_the_published_weights_does_no_harm(tmp_path, mo
     assert permissions() == before
 
 
-def test_what_the_old_libraries_keep_beside_the_weights_does_no_harm(tmp_path, model, dense):
+def test_the_metadata_of_the_old_libraries_do_no_harm(tmp_path, model, dense):
     meta = {"PALETTE": np.zeros((2, 3), np.uint8), "best": np.float32(0.5), "CLASSES": ("cat", "dog"), "seed": None}
     amp = {"loss_scaler0": {"loss_scale": 65536.0, "unskipped": 3}}
     content = {"state_dict": prefixed("backbone.", dense), "meta": meta, "amp": amp}

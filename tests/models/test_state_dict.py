@@ -14,7 +14,7 @@ from xcit_dense.models.state_dict import infer_options, translate
 from xcit_dense.weights.read import read_weights
 
 
-def test_a_made_classifier_has_no_name_that_the_published_ones_have_not(reference, dense, classifier):
+def test_the_random_classifier_has_only_names_of_the_published_classifiers(reference, dense, classifier):
     published = reference("checkpoint_keys")[NAME]
     assert {name: list(value.shape) for name, value in dense.items()} == published["dense"]
     assert {name: list(value.shape) for name, value in classifier.items()}.items() <= published["classifier"].items()
@@ -30,7 +30,7 @@ def test_load_state_dict_understands_every_dialect(model, check_loaded, content,
 
 
 @pytest.mark.parametrize("dialect", FLAT)
-def test_a_model_that_holds_the_backbone_understands_every_dialect(model, check_loaded, content, dialect):
+def test_a_model_that_contains_the_backbone_understands_every_dialect(model, check_loaded, content, dialect):
     detector = nn.Module()
     detector.backbone, detector.head = model, nn.Linear(2, 3)
     before = state_of(model)
@@ -50,13 +50,13 @@ def test_a_backbone_deep_in_a_model_understands_its_dialect(model, check_loaded,
 
 
 @pytest.mark.parametrize("dialect", ["classifier", "classifier in model", "timm in state_dict"])
-def test_the_weights_of_a_backbone_alone_are_those_of_the_one_in_a_model(model, content, classifier, dialect):
+def test_the_weights_of_a_single_backbone_are_translated_for_a_backbone_in_a_model(model, content, classifier, dialect):
     weights, report = translate(content(dialect), "backbone.", model.state_dict())
     assert torch.equal(weights["blocks.3.gamma1"], classifier["blocks.3.gamma1"])
     assert report.missing
 
 
-def test_loading_leaves_the_given_dictionary_as_it_was(model, classifier):
+def test_loading_does_not_change_the_given_dictionary(model, classifier):
     given = timms(classifier)
     names = list(given)
     model.load_state_dict(given)
@@ -101,7 +101,7 @@ def test_timms_classifier_of_every_variant_loads_by_timms_names_and_gives_timms_
 
 
 @pytest.mark.parametrize("name", ["nano_12_p16", "nano_12_p8", "small_12_p16", "small_24_p8"])
-def test_every_name_and_shape_that_was_published_is_understood(reference, name):
+def test_every_published_name_and_shape_is_understood(reference, name):
     with torch.device("meta"):
         model = XCiT(name)
         for kind, published in reference("checkpoint_keys")[name].items():
@@ -122,7 +122,7 @@ def test_weights_without_counters_load_with_the_version_that_promises_them(model
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_options_of_every_variant_are_its_name(tmp_path, name):
+def test_the_options_of_the_weights_of_a_variant_contain_its_name(tmp_path, name):
     with torch.device("meta"):
         shapes = XCiT(name).state_dict()
     # One value each, however large the tensor.
@@ -178,7 +178,7 @@ def test_the_report_of_a_classifier_names_what_matched_what_was_left_out_and_wha
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
-def test_loading_warns_of_a_pyramid_that_stays_as_initialised(model, dense, classifier, caplog, whole):
+def test_loading_warns_if_the_pyramid_keeps_its_initial_values(model, dense, classifier, caplog, whole):
     loads, prefix = (nn.ModuleDict({"backbone": model}), "backbone.") if whole else (model, "")
     with caplog.at_level("INFO"):
         loads.load_state_dict(prefixed(prefix, classifier))
@@ -214,7 +214,7 @@ PARTIAL = {
 
 @pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
 @pytest.mark.parametrize("part", PARTIAL)
-def test_load_state_dict_refuses_what_fits_in_part_and_leaves_the_backbone_as_it_was(model, dense, part, whole):
+def test_load_state_dict_refuses_entries_that_fit_in_part_and_does_not_change_the_backbone(model, dense, part, whole):
     weights = PARTIAL[part](dense)
     loads = model
     if whole:
@@ -227,7 +227,7 @@ def test_load_state_dict_refuses_what_fits_in_part_and_leaves_the_backbone_as_it
 
 
 @pytest.mark.parametrize("part", ["without a block's gains", "with an unknown name", "without half the pyramid"])
-def test_load_state_dict_that_is_not_strict_says_what_fits(model, dense, part):
+def test_load_state_dict_that_is_not_strict_reports_what_fits(model, dense, part):
     weights = PARTIAL[part](dense)
     result = model.load_state_dict(weights, strict=False)
     assert set(result.missing_keys) == set(dense) - set(weights)

@@ -60,7 +60,7 @@ def test_a_file_of_text_is_refused(tmp_path, refused, text, file):
     assert "weights_only" not in str(caught.value)
 
 
-def test_a_file_that_may_not_be_read_is_refused_with_the_cause(tmp_path, refused, weights, monkeypatch):
+def test_a_file_without_read_permission_is_refused_with_the_cause(tmp_path, refused, weights, monkeypatch):
     def forbid(*_, **__):
         raise PermissionError(13, "Permission denied")
 
@@ -69,7 +69,7 @@ def test_a_file_that_may_not_be_read_is_refused_with_the_cause(tmp_path, refused
     refused("cannot be read", "Permission denied")
 
 
-def test_the_cause_is_given_without_the_advice(tmp_path, refused, weights, monkeypatch):
+def test_the_cause_is_reported_without_pytorchs_advice_to_execute_the_file(tmp_path, refused, weights, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("advice\nWeightsUnpickler error: odd bytes. More advice.\nadvice")
 
@@ -79,7 +79,7 @@ def test_the_cause_is_given_without_the_advice(tmp_path, refused, weights, monke
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_was_saved_on_a_gpu_says_what_to_write_without_one(tmp_path):
+def test_a_file_saved_on_a_gpu_is_refused_without_one_with_the_remedy(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "cpu.pth")
     with zipfile.ZipFile(tmp_path / "cpu.pth") as source, zipfile.ZipFile(tmp_path / "gpu.pth", "w") as target:
         for name in source.namelist():
@@ -100,7 +100,7 @@ class Intruder:
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
-def test_a_pickle_that_would_execute_code_is_refused_unexecuted(tmp_path, refused, weights, layout):
+def test_a_pickle_that_would_execute_code_is_refused_and_not_executed(tmp_path, refused, weights, layout):
     marker, file = tmp_path / "executed", tmp_path / "weights.pth"
     content = {"state_dict": weights, "hook": Intruder(marker)}
     torch.save(content, file, _use_new_zipfile_serialization=layout == "zip")
@@ -110,13 +110,13 @@ def test_a_pickle_that_would_execute_code_is_refused_unexecuted(tmp_path, refuse
     assert marker.exists()  # it would have been executed
 
 
-def test_a_whole_pickled_model_is_refused(tmp_path, refused):
+def test_a_pickled_model_is_refused(tmp_path, refused):
     torch.save(nn.Linear(2, 2), tmp_path / "weights.pth")
     refused("holds more than weights", "Linear", "torch.save(model.state_dict(), path)")
 
 
 class Call:
-    """Pickled as a call, whose result may be given a state, as a malicious file would hold one."""
+    """Pickled as a call, with a state for its result, as in a malicious file."""
 
     def __init__(self, function, *arguments, state=None):
         self.call = function, arguments, state
@@ -175,8 +175,8 @@ ATTACKS = {
 }
 
 
-def test_a_pickle_that_lies_to_numpy_about_memory_is_refused(tmp_path, python):
-    """In a process of its own, which a forged pointer would crash."""
+def test_a_pickle_with_false_claims_about_memory_is_refused(tmp_path, python):
+    """Runs in a process of its own, because a forged pointer would crash it."""
     for name, content in ATTACKS.items():
         torch.save({"payload": content}, tmp_path / f"{name}.pth")
     code = """
@@ -193,7 +193,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.pth")):
     assert said == [f"{name} True" for name in sorted(ATTACKS)]
 
 
-def test_arrays_of_numbers_are_read_and_saved_again_as_numpys_own(tmp_path):
+def test_arrays_of_numbers_are_read_and_are_saved_again_as_numpys_arrays(tmp_path):
     arrays = {
         "turned": np.arange(6.0).reshape(2, 3).T,
         "point": np.array(3, np.uint16),
@@ -210,7 +210,7 @@ def test_arrays_of_numbers_are_read_and_saved_again_as_numpys_own(tmp_path):
     assert {type(value) for value in again.values()} == {np.ndarray}
 
 
-def test_what_others_allowed_does_not_take_the_stand_ins_places(tmp_path, refused, monkeypatch):
+def test_types_that_others_allow_do_not_replace_the_stand_ins(tmp_path, refused, monkeypatch):
     torch.save({"payload": ATTACKS["dtype of records"]}, tmp_path / "weights.pth")
     kinds = [np.dtype, np.ndarray, (np.ndarray, "numpy.ndarray"), nn.Linear]
     during, load = [], torch.load
