@@ -1,4 +1,4 @@
-"""CheckWeightsHook: the weights of a single backbone reach each backbone of a model, through MMEngine's hooks."""
+"""The weights of a single backbone reach each backbone of a model, through the hooks of MMEngine."""
 
 import pytest
 import torch
