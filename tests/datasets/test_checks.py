@@ -1,4 +1,4 @@
-"""Faults of data sets, each found with its count and its place."""
+"""Checks find the faults of data sets, with their numbers and places."""
 
 import json
 from types import SimpleNamespace
@@ -17,10 +17,10 @@ SPLIT = Split("images", "labels", ".jpg", ".png")
 
 @pytest.fixture
 def coco(tmp_path):
-    """Makes three faultless pictures with two objects each, changes them, and checks them."""
+    """Makes three images with two objects each and without faults, changes the data, and checks it."""
 
     def check(change=lambda data: None, **options):
-        (tmp_path / "pictures").mkdir()
+        (tmp_path / "images").mkdir()
         content = {
             "images": [{"id": n, "file_name": f"{n}.jpg", "width": 40, "height": 30} for n in range(3)],
             "categories": [{"id": 5, "name": "cat"}, {"id": 3, "name": "dog"}],
@@ -37,18 +37,18 @@ def coco(tmp_path):
             ],
         }
         for image in content["images"]:
-            Image.new("RGB", (40, 30)).save(tmp_path / "pictures" / image["file_name"])
-        data = SimpleNamespace(**content, pictures=tmp_path / "pictures")
+            Image.new("RGB", (40, 30)).save(tmp_path / "images" / image["file_name"])
+        data = SimpleNamespace(**content, images_directory=tmp_path / "images")
         change(data)
         (tmp_path / "a.json").write_text(json.dumps({name: getattr(data, name) for name in content}))
-        return check_coco(tmp_path / "a.json", tmp_path / "pictures", options.pop("classes", CLASSES), **options)
+        return check_coco(tmp_path / "a.json", tmp_path / "images", options.pop("classes", CLASSES), **options)
 
     return check
 
 
 @pytest.fixture
 def labels(tmp_path):
-    """Makes three faultless pictures with labels of two classes, changes them, and checks them."""
+    """Makes three images with label maps of two classes and without faults, changes the data, and checks it."""
 
     def check(change=lambda root: None, **options):
         for name in ("images", "labels"):
@@ -67,12 +67,12 @@ def write(root, number, values, mode=np.uint8):
 
 
 def found(report):
-    """Faults as (is it an error, count, all places in one), by what is wrong."""
+    """The faults by description: whether the fault is an error, its count, and its places in one text."""
     return {what: (fault.is_error, fault.count, "; ".join(fault.places)) for what, fault in report.faults.items()}
 
 
 def expect(report, is_error, what, count, *places):
-    """The report has one fault, with these words, this count and these places."""
+    """Asserts that the report has one fault with these words, this count and these places."""
     (fault,) = (fault for name, fault in found(report).items() if what in name)
     assert fault[:2] == (is_error, count)
     for place in places:
@@ -82,15 +82,15 @@ def expect(report, is_error, what, count, *places):
 # COCO
 
 
-def test_faultless_annotations_pass(coco):
+def test_annotations_without_faults_pass(coco):
     report = coco()
     assert found(report) == {}
     assert report.errors == 0
-    assert str(report).endswith("a.json: 3 pictures, 6 objects, 2 classes")
+    assert str(report).endswith("a.json: 3 images, 6 objects, 2 classes")
 
 
 def change(kind, *numbers, **values):
-    """A change of entries of a list; a value of None takes the key away."""
+    """A change of some entries of a list. A value of None removes the key."""
 
     def apply(data):
         for number in numbers:
@@ -105,30 +105,30 @@ def change(kind, *numbers, **values):
 
 
 def remove(*numbers):
-    return lambda data: [(data.pictures / f"{number}.jpg").unlink() for number in numbers]
+    return lambda data: [(data.images_directory / f"{number}.jpg").unlink() for number in numbers]
 
 
 @pytest.mark.parametrize(
     ("fault", "what", "count", "places"),
     [
-        (remove(0, 2), "missing pictures", 2, ["0.jpg", "2.jpg"]),
-        (lambda data: (data.pictures / "1.jpg").write_bytes(b"text"), "unreadable pictures", 1, ["1.jpg"]),
+        (remove(0, 2), "missing images", 2, ["0.jpg", "2.jpg"]),
+        (lambda data: (data.images_directory / "1.jpg").write_bytes(b"text"), "unreadable images", 1, ["1.jpg"]),
         (
-            lambda data: Image.new("RGB", (80, 60)).save(data.pictures / "1.jpg"),
-            "pictures of another size than their entry",
+            lambda data: Image.new("RGB", (80, 60)).save(data.images_directory / "1.jpg"),
+            "images of another size than their entry",
             1,
             ["1.jpg: 80 x 60, not 40 x 30"],
         ),
-        (change("images", 1, width=None), "pictures without a valid id, file_name", 1, ["number 2"]),
-        (change("images", 1, height="30"), "pictures without a valid id, file_name", 1, ["number 2"]),
-        (change("images", 1, id=0), "picture ids given twice", 1, ["0: 0.jpg, 1.jpg"]),
+        (change("images", 1, width=None), "images without a valid id, file_name", 1, ["entry 2"]),
+        (change("images", 1, height="30"), "images without a valid id, file_name", 1, ["entry 2"]),
+        (change("images", 1, id=0), "image ids given twice", 1, ["0: 0.jpg, 1.jpg"]),
         (change("categories", 1, id=5), "category ids given twice", 1, ["5"]),
         (change("categories", 1, name="cat"), "category names given twice", 1, ["cat"]),
-        (change("categories", 1, id=None), "categories without a valid id or name", 1, ["number 2"]),
+        (change("categories", 1, id=None), "categories without a valid id or name", 1, ["entry 2"]),
         (change("annotations", 1, 2, area=None), "annotations without a valid id", 2, ["annotation 1", "annotation 2"]),
-        (change("annotations", 1, id=None), "annotations without a valid id", 1, ["number 2 of the list"]),
+        (change("annotations", 1, id=None), "annotations without a valid id", 1, ["entry 2 of the list"]),
         (change("annotations", 1, 4, id=0), "annotation ids given twice", 2, ["0"]),
-        (change("annotations", 3, image_id=77), "annotations of unknown pictures", 1, ["annotation 3: image_id 77"]),
+        (change("annotations", 3, image_id=77), "annotations of unknown images", 1, ["annotation 3: image_id 77"]),
         (
             change("annotations", 3, 4, category_id=9),
             "annotations of unknown categories",
@@ -144,14 +144,14 @@ def remove(*numbers):
         (change("annotations", 3, bbox=[1, 2, float("nan"), 3]), "not four finite numbers", 1, ["3 in 1.jpg"]),
         (
             change("annotations", 3, bbox=[40, 2, 5, 5]),
-            "boxes outside their picture",
+            "boxes outside their image",
             1,
             ["annotation 3 in 1.jpg: [40, 2, 5, 5] in 40 x 30"],
         ),
-        (change("annotations", 0, 3, bbox=[2, -9, 5, 5]), "boxes outside their picture", 2, ["0 in 0.jpg", "3 in"]),
+        (change("annotations", 0, 3, bbox=[2, -9, 5, 5]), "boxes outside their image", 2, ["0 in 0.jpg", "3 in"]),
         (
-            change("annotations", 3, bbox=[30, 2, 25, 5]),  # one of six is more than a slip
-            "boxes that reach beyond their picture (are they",
+            change("annotations", 3, bbox=[30, 2, 25, 5]),  # more than a tenth of the boxes
+            "boxes that reach beyond their image (are they",
             1,
             ["annotation 3 in 1.jpg: [30, 2, 25, 5] in 40 x 30"],
         ),
@@ -160,7 +160,7 @@ def remove(*numbers):
         (change("annotations", 3, segmentation=[2, 3, 9, 3, 9, 9]), "neither polygons", 1, ["annotation 3 in 1.jpg"]),
         (
             change("annotations", 3, segmentation={"counts": [1200], "size": [40, 30]}),
-            "masks of another size than their picture",
+            "masks of another size than their image",
             1,
             ["annotation 3 in 1.jpg: [40, 30], not [30, 40]"],
         ),
@@ -169,10 +169,13 @@ def remove(*numbers):
         (lambda data: data.annotations.clear(), "without any usable object", 1, ["a.json"]),
     ],
 )
-def test_errors_are_counted_and_placed(coco, fault, what, count, places):
+def test_errors_are_reported_with_count_and_places(coco, fault, what, count, places):
     report = coco(fault)
     expect(report, True, what, count, *places)
-    follow = {"annotations of unknown pictures", "annotations of unknown categories"}  # from entries that do not count
+    follow = {
+        "annotations of unknown images",
+        "annotations of unknown categories",
+    }  # of the entries that the fault makes invalid
     assert report.errors == 1 + len(follow & report.faults.keys() - {what})
 
 
@@ -187,11 +190,11 @@ def test_errors_are_counted_and_placed(coco, fault, what, count, places):
             ["annotation 3 in 1.jpg: [2, 3, 20, 0]", "4 in 2.jpg"],
         ),
         (change("annotations", 1, 3, 5, category_id=5), {}, "classes without objects", 1, ["dog"]),
-        (change("annotations", 2, 3, image_id=0), {}, "pictures without objects", 1, ["1.jpg"]),
+        (change("annotations", 2, 3, image_id=0), {}, "images without objects", 1, ["1.jpg"]),
         (
             change("annotations", 2, 3, image_id=0),
             {"leaves_out_empty": True},
-            "pictures without objects, which training leaves out",
+            "images without objects, which training leaves out",
             1,
             ["1.jpg"],
         ),
@@ -199,90 +202,90 @@ def test_errors_are_counted_and_placed(coco, fault, what, count, places):
         (
             lambda data: [
                 change("images", 1, height=50)(data),
-                Image.new("RGB", (40, 50)).save(data.pictures / "1.jpg"),
+                Image.new("RGB", (40, 50)).save(data.images_directory / "1.jpg"),
             ],
             {"min_size": 32},
-            "pictures with a side below 32, which training leaves out",
+            "images with a side below 32, which training leaves out",
             2,
             ["0.jpg", "2.jpg"],
         ),
     ],
 )
-def test_warnings_are_counted_and_placed(coco, fault, options, what, count, places):
+def test_warnings_are_reported_with_count_and_places(coco, fault, options, what, count, places):
     report = coco(fault, **options)
     expect(report, False, what, count, *places)
     assert report.errors == 0
 
 
-def test_few_boxes_that_reach_beyond_their_picture_are_a_warning(coco):
+def test_few_boxes_that_reach_beyond_their_image_are_a_warning(coco):
     def fault(data):
         data.annotations += [{**data.annotations[0], "id": 10 + number} for number in range(10)]
         data.annotations[3]["bbox"] = [30, 2, 25, 5]
 
     report = coco(fault)
-    expect(report, False, "boxes that reach beyond their picture", 1, "annotation 3 in 1.jpg")
+    expect(report, False, "boxes that reach beyond their image", 1, "annotation 3 in 1.jpg")
     assert report.errors == 0
 
 
-def test_boxes_rounded_to_the_next_pixel_are_no_fault(coco):
+def test_boxes_rounded_to_the_next_pixel_are_accepted(coco):
     assert found(coco(change("annotations", 0, 1, bbox=[-0.6, 0, 41.2, 30.8]))) == {}
 
 
-def test_an_error_says_that_training_would_leave_out_every_picture(coco):
-    expect(coco(min_size=32), True, "training leaves out every picture", 1, "a.json")
+def test_it_is_an_error_if_training_leaves_out_every_image(coco):
+    expect(coco(min_size=32), True, "training leaves out every image", 1, "a.json")
 
 
-def test_of_many_pictures_a_sample_is_opened_but_none_may_be_missing(coco):
+def test_a_sample_of_many_images_is_opened_and_every_missing_image_is_found(coco):
     def fault(data):
-        data.pictures.joinpath("1.jpg").write_bytes(b"not opened")
+        data.images_directory.joinpath("1.jpg").write_bytes(b"not opened")
         change("images", 2, file_name="gone.jpg")(data)
 
     report = coco(fault, limit=2)
-    assert found(report) == {"missing pictures": (True, 1, "gone.jpg")}
-    assert "3 pictures (2 of them opened)" in report.summary
+    assert found(report) == {"missing images": (True, 1, "gone.jpg")}
+    assert "3 images (2 of them opened)" in report.summary
 
 
-def test_damaged_notes_in_a_picture_are_no_matter(coco):
+def test_damaged_exif_data_is_accepted(coco):
     def fault(data):
-        Image.new("RGB", (40, 30)).save(data.pictures / "1.jpg", exif=b"Exif\0\0II*\0\xff\xff")
+        Image.new("RGB", (40, 30)).save(data.images_directory / "1.jpg", exif=b"Exif\0\0II*\0\xff\xff")
 
     assert found(coco(fault)) == {}
 
 
 @pytest.mark.parametrize("kind", ["images", "categories", "annotations"])
-def test_whatever_stands_in_an_entry_the_check_goes_on_or_refuses_the_file(coco, tmp_path, kind):
+def test_any_value_in_an_entry_is_reported_without_a_traceback(coco, tmp_path, kind):
     coco()
     content = json.loads((tmp_path / "a.json").read_text())
     values = (None, 0, -1, 1e400, "x", "\0", "", [], {}, [[]], [None], [1, 2, 3, 4, 5, 6], [[1, "a"] * 3], {"size": 1})
     for key, value in ((key, value) for key in content[kind][1] for value in values):
         entries = [*content[kind][:1], {**content[kind][1], key: value}, *content[kind][2:]]
         (tmp_path / "a.json").write_text(json.dumps({**content, kind: entries}))
-        report = check_coco(tmp_path / "a.json", tmp_path / "pictures", CLASSES)
-        assert "3 pictures" in str(report) or report.errors
+        report = check_coco(tmp_path / "a.json", tmp_path / "images", CLASSES)
+        assert "3 images" in str(report) or report.errors
     (tmp_path / "a.json").write_text(json.dumps({**content, kind: [None, "text", 7, []]}))
-    assert check_coco(tmp_path / "a.json", tmp_path / "pictures", CLASSES).errors
+    assert check_coco(tmp_path / "a.json", tmp_path / "images", CLASSES).errors
 
 
-def test_masks_are_no_matter_where_none_are_trained(coco):
+def test_missing_masks_are_accepted_if_training_needs_no_masks(coco):
     assert found(coco(change("annotations", 0, 1, 2, segmentation=None), masks=False)) == {}
 
 
-def test_objects_of_classes_not_in_use_are_no_matter(coco):
+def test_objects_of_classes_not_in_use_are_not_checked(coco):
     report = coco(change("annotations", 1, 3, bbox=[90, 90, 5, 5]), classes=["cat"])
     assert found(report) == {}
     assert "3 objects, 1 classes" in report.summary
 
 
-def test_pictures_that_their_exif_turns_are_seen_upright(coco):
+def test_images_with_an_exif_orientation_are_measured_upright(coco):
     def turn(data):
         exif = Image.Exif()
         exif[0x0112] = 6
-        Image.new("RGB", (30, 40)).save(data.pictures / "1.jpg", exif=exif)
+        Image.new("RGB", (30, 40)).save(data.images_directory / "1.jpg", exif=exif)
 
     assert found(coco(turn)) == {}
 
 
-def test_all_faults_are_reported_at_once_errors_first(coco):
+def test_all_faults_are_reported_with_errors_first(coco):
     def fault(data):
         change("annotations", 0, 1, 2, 3, 4, 5, category_id=9)(data)
         remove(1)(data)
@@ -292,7 +295,7 @@ def test_all_faults_are_reported_at_once_errors_first(coco):
         "  error    annotations of unknown categories: 6 "
         "(annotation 0: category_id 9; annotation 1: category_id 9; annotation 2: category_id 9; ...)"
     )
-    assert "  error    missing pictures: 1 (1.jpg)" in lines
+    assert "  error    missing images: 1 (1.jpg)" in lines
     assert "  warning  classes without objects: 2 (cat; dog)" in lines
     kinds = [line.split()[0] for line in lines[1:]]
     assert kinds == sorted(kinds)
@@ -301,19 +304,19 @@ def test_all_faults_are_reported_at_once_errors_first(coco):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "\ufeff{}", '{"images": [], "annotations": {}, "categories": []}', '{"images": []}']
 )
-def test_files_of_another_format_are_refused(tmp_path, content):
+def test_files_in_another_format_are_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with raises_user_error(tmp_path / "a.json"):
         check_coco(tmp_path / "a.json", tmp_path, CLASSES)
 
 
-# Label pictures
+# Label maps
 
 
-def test_faultless_labels_pass(labels):
+def test_labels_without_faults_pass(labels):
     report = labels()
     assert found(report) == {}
-    assert str(report).endswith("images: 3 pictures, 2 classes")
+    assert str(report).endswith("images: 3 images, 2 classes")
 
 
 @pytest.mark.parametrize(
@@ -321,27 +324,27 @@ def test_faultless_labels_pass(labels):
     [
         (
             lambda root: [(root / f"labels/{number}.png").unlink() for number in (0, 2)],
-            "pictures without a label picture",
+            "images without a label map",
             2,
             ["0.png", "2.png"],
         ),
-        (lambda root: (root / "images/1.jpg").write_bytes(b""), "unreadable pictures", 1, ["1.jpg"]),
-        (lambda root: (root / "labels/1.png").write_bytes(b"text"), "unreadable label pictures", 1, ["1.png"]),
+        (lambda root: (root / "images/1.jpg").write_bytes(b""), "unreadable images", 1, ["1.jpg"]),
+        (lambda root: (root / "labels/1.png").write_bytes(b"text"), "unreadable label maps", 1, ["1.png"]),
         (
             lambda root: (root / "labels/1.png").write_bytes((root / "labels/1.png").read_bytes()[:50]),
-            "unreadable label pictures",
+            "unreadable label maps",
             1,
             ["1.png"],
         ),
         (
             lambda root: write(root, 1, [[0, 1]]),
-            "label pictures of another size than their picture",
+            "label maps of another size than their image",
             1,
             ["1.png: 2 x 1, not 8 x 6"],
         ),
         (
             lambda root: Image.new("RGB", (8, 6)).save(root / "labels/1.png"),
-            "label pictures that hold colours",
+            "label maps that have colours",
             1,
             ["1.png: RGB"],
         ),
@@ -359,7 +362,7 @@ def test_faultless_labels_pass(labels):
         ),
     ],
 )
-def test_errors_of_labels_are_counted_and_placed(labels, fault, what, count, places):
+def test_errors_of_labels_are_reported_with_count_and_places(labels, fault, what, count, places):
     report = labels(fault)
     expect(report, True, what, count, *places)
     assert report.errors == 1
@@ -368,39 +371,39 @@ def test_errors_of_labels_are_counted_and_placed(labels, fault, what, count, pla
 @pytest.mark.parametrize(
     ("fault", "classes", "what", "places"),
     [
-        (lambda root: (root / "images/1.jpg").unlink(), CLASSES, "label pictures without a picture", ["1.png"]),
+        (lambda root: (root / "images/1.jpg").unlink(), CLASSES, "label maps without an image", ["1.png"]),
         (lambda root: None, [*CLASSES, "cow"], "classes without pixels", ["cow"]),
-        (lambda root: write(root, 1, [[255] * 8] * 6), CLASSES, "pictures without any labelled pixel", ["1.png"]),
+        (lambda root: write(root, 1, [[255] * 8] * 6), CLASSES, "images without any labelled pixel", ["1.png"]),
     ],
 )
-def test_warnings_of_labels_are_counted_and_placed(labels, fault, classes, what, places):
+def test_warnings_of_labels_are_reported_with_count_and_places(labels, fault, classes, what, places):
     report = labels(fault, classes=classes)
     expect(report, False, what, 1, *places)
     assert report.errors == 0
 
 
-def test_where_zero_is_ignored_the_classes_begin_with_one(labels):
+def test_the_classes_begin_with_one_if_zero_is_ignored(labels):
     def fault(root):
         for number, values in enumerate(([0, 1], [1, 2], [0, 0])):
             write(root, number, [values * 4] * 6)
 
     report = labels(fault, ignore_zero=True)
     assert report.errors == 0
-    assert found(report) == {"pictures without any labelled pixel": (False, 1, "2.png")}
+    assert found(report) == {"images without any labelled pixel": (False, 1, "2.png")}
 
 
 @pytest.mark.parametrize(("classes", "is_error"), [(CLASSES, True), ([*CLASSES, "cow"], False)])
-def test_values_that_begin_with_one_are_seen(labels, classes, is_error):
+def test_values_that_begin_with_one_are_reported(labels, classes, is_error):
     report = labels(lambda root: [write(root, number, [[1, 2] * 4] * 6) for number in range(3)], classes=classes)
     expect(report, is_error, "labels without the value 0 (if values begin with 1, write --ignore-zero)", 1, "labels")
 
 
-def test_labels_of_two_values_may_have_one_bit(labels):
+def test_labels_with_one_bit_a_pixel_are_accepted(labels):
     report = labels(lambda root: Image.fromarray(np.eye(6, 8, dtype=bool)).save(root / "labels/1.png"))
     assert found(report) == {}
 
 
-def test_of_many_labels_a_sample_is_opened_but_none_may_be_missing(labels):
+def test_a_sample_of_many_labels_is_opened_and_every_missing_label_is_found(labels):
     def fault(root):
         write(root, 0, [[7, 0, 1, 255] * 2] * 6)
         write(root, 1, [[8] * 8] * 6)  # not opened
@@ -408,8 +411,8 @@ def test_of_many_labels_a_sample_is_opened_but_none_may_be_missing(labels):
 
     report = labels(fault, limit=2)
     expect(report, True, "values other than", 1, "0.png: 7")
-    expect(report, True, "without a label picture", 1, "2.png")
-    assert "3 pictures (2 of them opened)" in report.summary
+    expect(report, True, "without a label map", 1, "2.png")
+    assert "3 images (2 of them opened)" in report.summary
 
 
 def test_labels_without_any_labelled_pixel_are_an_error(labels):
@@ -419,4 +422,4 @@ def test_labels_without_any_labelled_pixel_are_an_error(labels):
 
 
 def test_an_empty_directory_is_an_error(labels):
-    expect(labels(lambda root: [path.unlink() for path in root.rglob("*.*")]), True, "without pictures", 1, "*.jpg")
+    expect(labels(lambda root: [path.unlink() for path in root.rglob("*.*")]), True, "without images", 1, "*.jpg")

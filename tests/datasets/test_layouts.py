@@ -1,6 +1,7 @@
-"""Data sets as people lay them out: what is found, and what is said where nothing is."""
+"""Images and annotations are found in the usual layouts; other layouts give an error that lists the usual ones."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -18,21 +19,22 @@ from xcit_dense.datasets.layouts import (
     read_palette,
     read_values,
 )
+from xcit_dense.errors import MissingLibraryError
 
 
 @pytest.fixture
 def coco(tmp_path):
-    """Writes a split: an annotation file and its two pictures, under the given names."""
+    """Writes a split: an annotation file and its two images, with the given names."""
 
-    def write(annotations, pictures, names=("a.jpg", "b.jpg"), **annotation):
-        for directory in ((tmp_path / annotations).parent, tmp_path / pictures):
+    def write(annotations, images, names=("a.jpg", "b.jpg"), **annotation):
+        for directory in ((tmp_path / annotations).parent, tmp_path / images):
             directory.mkdir(parents=True, exist_ok=True)
-        images = [{"id": number, "file_name": name, "width": 8, "height": 8} for number, name in enumerate(names)]
-        content = {"images": images, "annotations": [annotation], "categories": [{"id": 1, "name": "cat"}]}
+        entries = [{"id": number, "file_name": name, "width": 8, "height": 8} for number, name in enumerate(names)]
+        content = {"images": entries, "annotations": [annotation], "categories": [{"id": 1, "name": "cat"}]}
         (tmp_path / annotations).write_text(json.dumps(content))
         for name in names:
-            (tmp_path / pictures / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / pictures / name).touch()
+            (tmp_path / images / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / images / name).touch()
         return tmp_path
 
     return write
@@ -40,11 +42,11 @@ def coco(tmp_path):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Makes two directories, of pictures and of label pictures."""
+    """Makes two directories, one of images and one of label maps."""
 
-    def write(pictures, labels, names=("a.jpg", "b.jpg"), end=".png", values=((0, 1),)):
+    def write(images, labels, names=("a.jpg", "b.jpg"), end=".png", values=((0, 1),)):
         for name in names:
-            for path in (tmp_path / pictures / name, tmp_path / labels / f"{name.rpartition('.')[0]}{end}"):
+            for path in (tmp_path / images / name, tmp_path / labels / f"{name.rpartition('.')[0]}{end}"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(np.array(values, np.uint8)).save(path)
         return tmp_path
@@ -56,7 +58,7 @@ def labelled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("annotations", "pictures", "train", "val"),
+    ("annotations", "images", "train", "val"),
     [
         ("annotations/instances_{}2017.json", "{}2017", "train", "val"),
         ("annotations/instances_{}2017.json", "images/{}2017", "train", "val"),
@@ -68,23 +70,23 @@ def labelled(tmp_path):
         ("{}.json", "images/{}", "train", "valid"),
     ],
 )
-def test_the_usual_layouts_are_found(coco, annotations, pictures, train, val):
+def test_the_usual_layouts_are_found(coco, annotations, images, train, val):
     for split in (train, val):
-        root = coco(annotations.format(split), pictures.format(split))
+        root = coco(annotations.format(split), images.format(split))
     found = find_coco(root).splits
     assert found == {
-        "train": Split(pictures.format(train), annotations.format(train)),
-        "val": Split(pictures.format(val), annotations.format(val)),
+        "train": Split(images.format(train), annotations.format(train)),
+        "val": Split(images.format(val), annotations.format(val)),
     }
 
 
-def test_a_test_split_is_found_beside_the_others(coco):
+def test_a_test_split_is_found(coco):
     for split in ("train", "valid", "test"):
         root = coco(f"{split}/_annotations.coco.json", split)
     assert find_coco(root).splits["test"] == Split("test", "test/_annotations.coco.json")
 
 
-def test_without_a_held_out_split_its_place_is_named(coco):
+def test_the_expected_place_of_a_missing_validation_split_is_named(coco):
     root = coco("annotations/instances_default.json", "images")
     layout = find_coco(root)
     assert layout.splits == {"train": Split("images", "annotations/instances_default.json")}
@@ -92,25 +94,93 @@ def test_without_a_held_out_split_its_place_is_named(coco):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "names"),
+    ("images", "names"),
     [("images", ("train/a.jpg", "train/b.jpg")), ("", ("images/a.jpg",)), ("annotations", ("im/a.jpg",))],
-    ids=["below", "at the root", "beside the annotations"],
+    ids=["below", "at the root", "next to the annotations"],
 )
-def test_pictures_are_found_by_the_names_in_the_file(coco, pictures, names):
-    root = coco("annotations/train.json", pictures, names)
+def test_images_are_found_by_the_names_in_the_file(coco, images, names):
+    root = coco("annotations/train.json", images, names)
     (root / "train").mkdir()
     (root / "images").mkdir(exist_ok=True)
-    assert find_coco(root).splits["train"].pictures == pictures
+    assert find_coco(root).splits["train"].images == images
 
 
-def test_names_that_are_not_valid_json_do_not_hinder_the_search(coco):
+def test_an_invalid_annotation_file_is_refused_with_the_place_of_the_error(coco):
     root = coco("train.json", "images")
     text = (root / "train.json").read_text()
     (root / "train.json").write_text(text.replace("a.jpg", r"train\images\a.jpg"))
-    assert find_coco(root).splits["train"].pictures == "images"
+    with raises_user_error("train.json is not valid JSON", "Invalid \\escape: line 1 column"):
+        find_coco(root)
 
 
-def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
+NESTED = {
+    "categories": [{"id": 9, "name": "nested"}],
+    "annotations": [{"segmentation": [[1, 2, 3, 4, 5, 6]]}],
+    "images": [{"file_name": "nested.jpg"}],
+    "segmentation": [[1, 2, 3, 4, 5, 6]],
+}
+
+
+@pytest.mark.parametrize("key", ["info", "categories", "images", "annotations"])
+@pytest.mark.parametrize("first", [True, False])
+def test_nested_keys_are_not_taken_for_those_of_the_file(coco, key, first):
+    """Keys of the same names in the file's info, or in an entry of a list."""
+    root = coco("annotations/train.json", "images", segmentation=[])
+    path = root / "annotations/train.json"
+    content = json.loads(path.read_text())
+    if key == "info":
+        content = {"info": {"nested": NESTED}, **content} if first else {**content, "info": {"nested": NESTED}}
+    else:
+        content[key][0]["nested"] = NESTED
+    path.write_text(json.dumps(content))
+    assert [category["name"] for category in read_categories(path)] == ["cat"]
+    assert not has_masks(path)
+    assert find_coco(root).splits["train"].images == "images"
+
+
+def test_nested_categories_do_not_replace_missing_ones(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"info": NESTED, "images": []}))
+    with raises_user_error("a.json has no categories"):
+        read_categories(tmp_path / "a.json")
+
+
+def test_a_file_with_nan_is_read_as_pycocotools_reads_it(coco):
+    root = coco("train.json", "images", bbox=[0, 0, float("nan"), 1], segmentation=[[1, 2, 3, 4, 5, 6]])
+    assert find_coco(root).splits["train"].images == "images"
+    assert has_masks(root / "train.json")
+    assert [category["name"] for category in read_categories(root / "train.json")] == ["cat"]
+
+
+def test_missing_ijson_is_an_error_with_the_command_that_installs_it(coco, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ijson", None)
+    with pytest.raises(MissingLibraryError, match="ijson; write pip install ijson"):
+        read_categories(coco("train.json", "images") / "train.json")
+
+
+def test_a_changed_file_is_read_again(coco):
+    path = coco("train.json", "images") / "train.json"
+    assert len(read_categories(path)) == 1
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 2, "name": "dog"})
+    path.write_text(json.dumps(content))
+    assert len(read_categories(path)) == 2
+
+
+def test_many_images_and_annotations_are_read_in_any_order(coco, tmp_path):
+    """More than one chunk of the reader, with the only mask at the end."""
+    root = coco("train.json", "images")
+    content = json.loads((root / "train.json").read_text())
+    content["annotations"] = [{"id": number, "segmentation": []} for number in range(60_000)]
+    content["annotations"][-1]["segmentation"] = {"size": [8, 8], "counts": "a"}
+    for order in (("images", "annotations", "categories"), ("categories", "annotations", "images")):
+        path = tmp_path / f"{order[0]}.json"
+        path.write_text(json.dumps({key: content[key] for key in order}))
+        assert path.stat().st_size > 1 << 20
+        assert has_masks(path)
+        assert [category["name"] for category in read_categories(path)] == ["cat"]
+
+
+def test_an_unknown_layout_gives_an_error_with_the_usual_layouts(tmp_path):
     (tmp_path / "labels.json").write_text("{}")
     with raises_user_error(
         tmp_path, "annotations/instances_train2017.json", "train/_annotations.coco.json", "train.json"
@@ -120,20 +190,29 @@ def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
 
 @pytest.mark.parametrize(
     ("segmentation", "expected"),
-    [([[1, 2, 3, 4, 5, 6]], True), ({"counts": "a", "size": [8, 8]}, True), ([], False), (None, False), ([[]], True)],
+    [
+        ([[1, 2, 3, 4, 5, 6]], True),
+        ({"counts": "a", "size": [8, 8]}, True),
+        ([], False),
+        (None, False),
+        ([[]], False),
+        ([[], []], False),
+        ({}, False),
+        ([1, 2, 3, 4, 5, 6], True),
+    ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
-def test_masks_are_seen(coco, segmentation, expected, indent):
+def test_masks_are_found(coco, segmentation, expected, indent):
     path = coco("train.json", "images", segmentation=segmentation) / "train.json"
     path.write_text(json.dumps(json.loads(path.read_text()), indent=indent))
     assert has_masks(path) == expected
 
 
-# Label pictures
+# Label maps
 
 
 @pytest.mark.parametrize(
-    ("pictures", "labels", "train", "val"),
+    ("images", "labels", "train", "val"),
     [
         ("images/{}", "annotations/{}", "training", "validation"),
         ("images/{}", "labels/{}", "train", "val"),
@@ -143,39 +222,39 @@ def test_masks_are_seen(coco, segmentation, expected, indent):
     ],
 )
 @pytest.mark.parametrize(("suffix", "end"), [(".jpg", ".png"), (".PNG", "_mask.png"), ("_rgb.png", "_rgb.png")])
-def test_the_usual_layouts_of_label_pictures_are_found(labelled, pictures, labels, train, val, suffix, end):
+def test_the_usual_layouts_of_label_maps_are_found(labelled, images, labels, train, val, suffix, end):
     for split in (train, val):
-        # A picture's name that begins another's.
-        root = labelled(pictures.format(split), labels.format(split), [f"{number}{suffix}" for number in (1, 10)], end)
+        # The name 1 begins the name 10.
+        root = labelled(images.format(split), labels.format(split), [f"{number}{suffix}" for number in (1, 10)], end)
     found = find_labels(root).splits
     assert list(found) == ["train", "val"]
     for name, split in zip((train, val), found.values()):
-        assert (split.pictures, split.annotations) == (pictures.format(name), labels.format(name))
-        names = files_in(root / split.pictures, [split.picture_suffix])
+        assert (split.images, split.annotations) == (images.format(name), labels.format(name))
+        names = files_in(root / split.images, [split.image_suffix])
         assert len(names) == 2
         for name in names:
-            assert (root / split.annotations / (name.removesuffix(split.picture_suffix) + split.label_suffix)).is_file()
+            assert (root / split.annotations / (name.removesuffix(split.image_suffix) + split.label_suffix)).is_file()
 
 
-def test_pictures_without_splits_are_all_for_training(labelled):
+def test_images_without_splits_are_for_training(labelled):
     layout = find_labels(labelled("images", "masks"))
     assert layout.splits == {"train": Split("images", "masks", ".jpg", ".png")}
 
 
-def test_an_unknown_layout_of_label_pictures_says_what_was_looked_for(tmp_path):
+def test_an_unknown_layout_of_label_maps_gives_an_error_with_the_usual_layouts(tmp_path):
     with raises_user_error(
         tmp_path, "images/train + annotations/train", "images/train + masks/train", "images + masks"
     ):
         find_labels(tmp_path)
 
 
-def test_pictures_of_several_kinds_are_refused(labelled):
+def test_images_with_several_suffixes_are_refused(labelled):
     root = labelled("images/train", "masks/train", ["a.jpg", "b.png", "c.png"])
     with raises_user_error(".png: 2", ".jpg: 1", "images/train"):
         find_labels(root)
 
 
-def test_labels_of_other_names_are_refused(labelled):
+def test_labels_without_the_names_of_images_are_refused(labelled):
     root = labelled("images/train", "masks/other")
     (root / "masks/other").rename(root / "masks/train")
     for label in (root / "masks/train").iterdir():
@@ -184,19 +263,19 @@ def test_labels_of_other_names_are_refused(labelled):
         find_labels(root)
 
 
-def test_values_are_read_from_every_label_but_255(labelled, tmp_path):
+def test_values_are_read_from_every_label_map_except_255(labelled, tmp_path):
     root = labelled("images", "masks", values=((0, 3), (255, 1)))
     Image.new("RGB", (2, 2), (9, 9, 9)).save(root / "masks/colours.png")
-    (root / "masks/broken.png").write_bytes(b"no picture")
+    (root / "masks/broken.png").write_bytes(b"not an image")
     Image.fromarray(np.array([[7, 300]], np.uint16)).save(root / "masks/deep.png")
     assert read_values(sorted((root / "masks").iterdir())) == {0, 1, 3, 7, 300}
 
 
 @pytest.mark.parametrize("kind", ["colours", "broken"])
-def test_labels_of_which_none_holds_values_are_refused(tmp_path, kind):
+def test_label_maps_are_refused_if_none_has_values(tmp_path, kind):
     path = tmp_path / "1.png"
-    Image.new("RGB", (2, 2)).save(path) if kind == "colours" else path.write_bytes(b"no picture")
-    with raises_user_error("None of 1 label pictures", path, "RGB" if kind == "colours" else "cannot be read"):
+    Image.new("RGB", (2, 2)).save(path) if kind == "colours" else path.write_bytes(b"not an image")
+    with raises_user_error("None of 1 label maps", path, "RGB" if kind == "colours" else "cannot be read"):
         read_values([path])
 
 
@@ -208,7 +287,7 @@ def test_labels_of_which_none_holds_values_are_refused(tmp_path, kind):
         ("label_names.json", '{"2": "sky", "1": "road", "255": "void"}', (["road", "sky"], True)),
     ],
 )
-def test_names_are_read_by_value(tmp_path, file, content, expected):
+def test_class_names_are_read_by_value(tmp_path, file, content, expected):
     assert read_names(tmp_path) is None
     (tmp_path / file).write_text(content)
     assert read_names(tmp_path) == expected
@@ -224,7 +303,7 @@ def test_files_that_do_not_name_classes_are_refused(tmp_path, file, content):
         read_names(tmp_path)
 
 
-def test_the_palette_of_a_label_picture_is_read(tmp_path):
+def test_the_palette_of_a_label_map_is_read(tmp_path):
     label = Image.fromarray(np.array([[0, 1]], np.uint8))
     label.save(tmp_path / "grey.png")
     label.putpalette([0, 0, 0, 128, 64, 32])
@@ -237,7 +316,7 @@ def test_the_palette_of_a_label_picture_is_read(tmp_path):
 
 NAMES = [{"id": 1, "name": "person"}, {"id": 2, "name": "cat"}]
 KEYPOINTS = [{"id": 1, "name": "person", "keypoints": ["nose", "eye [left]"], "skeleton": [[16, 14], [14, 12]]}]
-PICTURES = [
+IMAGES = [
     {"id": 1, "file_name": "categories/1.jpg"},
     {"id": 2, "file_name": "categories"},
     {"id": 3, "file_name": '"categories": [1.jpg'},
@@ -247,15 +326,15 @@ PICTURES = [
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
 @pytest.mark.parametrize("categories", [NAMES, KEYPOINTS], ids=["names", "keypoints"])
-@pytest.mark.parametrize("pictures", [[], PICTURES[:1], PICTURES[:2], PICTURES], ids=range(4))
-def test_categories_are_read_wherever_they_stand(tmp_path, categories, first, indent, pictures):
-    rest = {"images": pictures, "annotations": [{"id": 1, "bbox": [0, 0, 1, 1], "segmentation": [[1, 2, 3, 4]]}]}
+@pytest.mark.parametrize("images", [[], IMAGES[:1], IMAGES[:2], IMAGES], ids=range(4))
+def test_categories_are_read_from_any_place_in_the_file(tmp_path, categories, first, indent, images):
+    rest = {"images": images, "annotations": [{"id": 1, "bbox": [0, 0, 1, 1], "segmentation": [[1, 2, 3, 4]]}]}
     content = {"categories": categories, **rest} if first else {**rest, "categories": categories}
     (tmp_path / "a.json").write_text(json.dumps(content, indent=indent))
     assert read_categories(tmp_path / "a.json") == categories
 
 
-def test_long_lists_of_categories_are_read_whole(tmp_path):
+def test_long_lists_of_categories_are_read_completely(tmp_path):
     categories = [{"id": number, "name": f"Größe {number}", "synonyms": ["a", "b"]} for number in range(5000)]
     (tmp_path / "a.json").write_text(json.dumps({"categories": categories, "images": []}, ensure_ascii=False), "utf-8")
     assert read_categories(tmp_path / "a.json") == categories
@@ -264,15 +343,16 @@ def test_long_lists_of_categories_are_read_whole(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", ["has no categories"]),
-        ('{"images": [{"id": 1', ["not valid JSON", "ends in the middle"]),
+        ("", ["not valid JSON"]),
+        ("[]", ["has no categories"]),
+        ('{"images": [{"id": 1', ["not valid JSON", "line 1", "may be incomplete"]),
         ('{"categories": [{"id": 1, "na', ["not valid JSON"]),
         ('{"images": []}', ["has no categories"]),
         ('{"categories": []}', ["has no categories"]),
         ('{"categories": [{"id": 1, "name": 1}]}', ["has no categories"]),
     ],
 )
-def test_files_without_categories_say_why(tmp_path, content, words):
+def test_files_without_categories_are_refused(tmp_path, content, words):
     (tmp_path / "a.json").write_text(content)
     with raises_user_error(tmp_path / "a.json", *words):
         read_categories(tmp_path / "a.json")

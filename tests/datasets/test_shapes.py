@@ -46,7 +46,7 @@ def load(root, split):
     return coco.COCO(root / "annotations" / f"instances_{split}.json")
 
 
-# What a picture shows
+# What an image shows
 
 
 def test_equal_generators_give_equal_scenes(scenes):
@@ -56,7 +56,7 @@ def test_equal_generators_give_equal_scenes(scenes):
     assert not np.array_equal(scenes[0].image, scenes[1].image)
 
 
-def test_the_global_generator_plays_no_part(scenes):
+def test_the_global_random_generator_is_not_used(scenes):
     np.random.seed(7)
     before = np.random.get_state()[1].copy()
     draw_scene(np.random.default_rng(0), SIZE)
@@ -64,7 +64,7 @@ def test_the_global_generator_plays_no_part(scenes):
 
 
 @pytest.mark.parametrize("size", [64, 97, 256])
-def test_any_size(size):
+def test_scenes_of_any_size_are_drawn(size):
     scene = draw_scene(np.random.default_rng(3), size)
     assert scene.image.shape == (size, size, 3)
     assert scene.image.dtype == np.uint8
@@ -83,13 +83,13 @@ def test_shapes_stay_recognisable(scenes):
             assert 0 <= top < bottom <= SIZE
 
 
-def test_what_is_visible_does_not_overlap(scenes):
+def test_visible_parts_do_not_overlap(scenes):
     for scene in scenes:
         for a, b in itertools.combinations(scene.instances, 2):
             assert a.visible.intersection(b.visible).area < 1e-6
 
 
-def test_shapes_cover_one_another_and_leave_the_picture(scenes):
+def test_shapes_cover_each_other_and_leave_the_image(scenes):
     instances = [instance for scene in scenes for instance in scene.instances]
     hidden = [i for i in instances if i.visible.area < 0.99 * i.outline.area]
     overlapping = [
@@ -102,7 +102,7 @@ def test_shapes_cover_one_another_and_leave_the_picture(scenes):
     assert len(overlapping) > len(scenes) / 4
 
 
-def test_triangles_and_stars_point_upwards_give_or_take_thirty_degrees(scenes):
+def test_triangles_and_stars_point_upwards_within_thirty_degrees(scenes):
     tilts = []
     for instance in itertools.chain.from_iterable(scene.instances for scene in scenes):
         if CLASSES[instance.label] in ("triangle", "star"):
@@ -112,7 +112,7 @@ def test_triangles_and_stars_point_upwards_give_or_take_thirty_degrees(scenes):
     assert np.ptp(tilts) > 30
 
 
-def test_shapes_stand_out(scenes):
+def test_shapes_differ_from_their_background(scenes):
     contrasts = []
     for scene in scenes:
         image = scene.image.astype(float)
@@ -132,7 +132,7 @@ def raster(polygon, size):
     return mask.decode(mask.frPyObjects([points], size, size))[..., 0].astype(bool)
 
 
-# What is on disk
+# Files
 
 
 @pytest.mark.parametrize(("split", "ade", "count"), SPLITS)
@@ -150,9 +150,9 @@ def test_both_layouts_are_complete(root, split, ade, count):
     for image in data.imgs.values():
         file = root / split / image["file_name"]
         assert file.read_bytes() == (root / "images" / ade / image["file_name"]).read_bytes()
-        with Image.open(file) as picture:
-            assert picture.mode == "RGB"
-            assert picture.size == (image["width"], image["height"]) == (SIZE, SIZE)
+        with Image.open(file) as image_file:
+            assert image_file.mode == "RGB"
+            assert image_file.size == (image["width"], image["height"]) == (SIZE, SIZE)
 
 
 @pytest.mark.parametrize(("split", "ade"), [s[:2] for s in SPLITS])
@@ -163,18 +163,18 @@ def test_instances_and_label_map_agree_to_the_pixel(root, split, ade):
             assert png.mode == "L"
             label_map = np.asarray(png)
         expected = np.ones((SIZE, SIZE), np.uint8)
-        claims = np.zeros((SIZE, SIZE), int)
+        coverage = np.zeros((SIZE, SIZE), int)
         for annotation in data.loadAnns(data.getAnnIds(image["id"])):
             mask = data.annToMask(annotation).astype(bool)
             expected[mask] = 1 + annotation["category_id"]
-            claims += mask
+            coverage += mask
         assert np.array_equal(label_map, expected)
-        # Neighbours share an edge, whose pixels both may claim, and no more than that.
-        assert (claims > 1).mean() < 0.002
+        # Two neighbours may both contain the pixels of their common edge, but no other pixel.
+        assert (coverage > 1).mean() < 0.002
 
 
 @pytest.mark.parametrize("split", [s[0] for s in SPLITS])
-def test_boxes_and_areas_are_those_of_the_masks(root, split):
+def test_boxes_and_areas_fit_the_masks(root, split):
     data = load(root, split)
     for annotation in data.anns.values():
         mask = data.annToMask(annotation)
@@ -199,13 +199,13 @@ def test_every_class_occurs(root):
         assert categories == {1, 2, 3, 4}
 
 
-def test_names_and_colours_fit():
+def test_each_class_has_a_colour_of_its_own():
     assert SEGMENTATION_CLASSES == ("background", "circle", "square", "triangle", "star")
     assert len(set(PALETTE)) == len(SEGMENTATION_CLASSES)
     assert all(0 <= channel <= 255 for colour in PALETTE for channel in colour)
 
 
-# The same again, or something else
+# Repeated calls
 
 
 def test_the_same_parameters_give_the_same_bytes(root, tmp_path):
@@ -213,7 +213,7 @@ def test_the_same_parameters_give_the_same_bytes(root, tmp_path):
     assert files(again) == files(root)
 
 
-def test_a_smaller_set_begins_the_larger_one(root, tmp_path):
+def test_a_smaller_data_set_is_the_beginning_of_a_larger_one(root, tmp_path):
     small = write_shapes(tmp_path / "small", train=4, val=2, size=SIZE)
     large = files(root)
     for name, content in files(small).items():
@@ -223,21 +223,21 @@ def test_a_smaller_set_begins_the_larger_one(root, tmp_path):
     assert few.dataset["annotations"] == many.dataset["annotations"][: len(few.anns)]
 
 
-def test_another_seed_gives_other_pictures(root, tmp_path):
+def test_another_seed_gives_other_images(root, tmp_path):
     other = write_shapes(tmp_path / "other", train=4, val=2, size=SIZE, seed=1)
     for split in ("train2017", "val2017"):
         name = "000000000001.jpg"
         assert (other / split / name).read_bytes() != (root / split / name).read_bytes()
 
 
-def test_no_picture_is_in_both_splits(root):
+def test_the_splits_have_no_common_image(root):
     train, val = ({file.read_bytes() for file in (root / split).iterdir()} for split, *_ in SPLITS)
     assert len(train) == TRAIN
     assert len(val) == VAL
     assert not train & val
 
 
-def test_no_held_out_pictures_is_fine(tmp_path):
+def test_a_data_set_without_validation_images_is_written(tmp_path):
     root = write_shapes(tmp_path / "shapes", train=1, val=0, size=64)
     assert load(root, "val2017").dataset["annotations"] == []
 
@@ -246,22 +246,22 @@ def test_no_held_out_pictures_is_fine(tmp_path):
     ("parameter", "value", "least"),
     [("train", 0, 1), ("train", -3, 1), ("val", -1, 0), ("size", 63, 64), ("seed", -1, 0)],
 )
-def test_bad_parameters(tmp_path, parameter, value, least):
+def test_parameters_below_their_minimum_are_refused(tmp_path, parameter, value, least):
     with pytest.raises(UserError, match=f"^{parameter} is {value}; write {least} or more"):
         write_shapes(tmp_path / "shapes", **{parameter: value})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_scene_needs_room():
+def test_scenes_below_the_minimum_size_are_refused():
     with pytest.raises(ValueError, match="size is 10"):
         draw_scene(np.random.default_rng(0), 10)
 
 
-def test_the_same_data_set_is_left_alone(root, caplog):
+def test_an_existing_equal_data_set_is_not_written_again(root, caplog):
     before = root.stat().st_mtime_ns
     with caplog.at_level("INFO"):
         assert write_shapes(root, train=TRAIN, val=VAL, size=SIZE) == root
-    assert "already holds this data set" in caplog.text
+    assert "already contains this data set" in caplog.text
     assert root.stat().st_mtime_ns == before
 
 
@@ -272,7 +272,7 @@ def test_another_data_set_is_not_overwritten(root):
     assert files(root) == before
 
 
-def test_a_file_or_a_foreign_directory_is_not_overwritten(tmp_path):
+def test_a_file_or_another_directory_is_not_overwritten(tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "shapes.json").write_text("not JSON")
@@ -293,7 +293,7 @@ def test_an_empty_directory_is_filled_and_parents_are_made(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
-def test_nothing_is_left_of_a_failed_attempt(tmp_path, monkeypatch, failure):
+def test_a_failed_attempt_leaves_no_files(tmp_path, monkeypatch, failure):
     drawn = []
 
     def fails_at_the_third(rng, size):
@@ -309,15 +309,15 @@ def test_nothing_is_left_of_a_failed_attempt(tmp_path, monkeypatch, failure):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_hard_links_there_are_copies(root, tmp_path, monkeypatch):
+def test_files_are_copied_if_the_file_system_has_no_hard_links(root, tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError("no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
     copied = write_shapes(tmp_path / "shapes", train=2, val=1, size=SIZE)
-    picture = copied / "images" / "training" / "000000000001.jpg"
-    assert picture.stat().st_nlink == 1
-    assert picture.read_bytes() == (root / "train2017" / picture.name).read_bytes()
+    image = copied / "images" / "training" / "000000000001.jpg"
+    assert image.stat().st_nlink == 1
+    assert image.read_bytes() == (root / "train2017" / image.name).read_bytes()
 
 
 # Users
@@ -333,8 +333,8 @@ def test_the_tool_works_from_any_directory(root, tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert f"Wrote 2 training and 1 held-out pictures to {tmp_path / 'here'}." in result.stderr
-    assert "picture/s" not in result.stderr  # a progress bar is for terminals
+    assert f"Wrote 2 training and 1 validation images to {tmp_path / 'here'}." in result.stderr
+    assert "image/s" not in result.stderr  # a progress bar is for terminals
     name = "train2017/000000000002.jpg"
     assert (tmp_path / "here" / name).read_bytes() == (root / name).read_bytes()
 
@@ -343,7 +343,7 @@ def test_the_tool_works_from_any_directory(root, tmp_path):
     ("arguments", "message"),
     [([], "remove it or name another directory"), (["--size", "8"], "error: size is 8; write 64 or more")],
 )
-def test_the_tool_says_what_is_wrong(root, monkeypatch, arguments, message):
+def test_the_tool_reports_errors_in_one_sentence(root, monkeypatch, arguments, message):
     monkeypatch.setattr(sys, "argv", [str(TOOL), str(root), *arguments])
     with pytest.raises(SystemExit, match=message):
         runpy.run_path(str(TOOL), run_name="__main__")
@@ -356,7 +356,7 @@ def test_a_missing_library_is_named(monkeypatch, library):
         importlib.reload(xcit_dense.datasets.shapes)
 
 
-def test_mmdetection_reads_it(root):
+def test_mmdetection_reads_the_data_set(root):
     pytest.importorskip("mmdet", exc_type=ImportError)
     pytest.importorskip("xcit_dense.mm", exc_type=ImportError)
     from mmdet.datasets import CocoDataset
@@ -375,7 +375,7 @@ def test_mmdetection_reads_it(root):
     assert {i["bbox_label"] for i in instances} == {0, 1, 2, 3}
 
 
-def test_mmsegmentation_reads_it(root):
+def test_mmsegmentation_reads_the_data_set(root):
     pytest.importorskip("mmseg", exc_type=ImportError)
     pytest.importorskip("xcit_dense.mm", exc_type=ImportError)
     from mmseg.datasets import BaseSegDataset

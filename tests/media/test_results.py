@@ -1,4 +1,4 @@
-"""Results in COCO's format: read by pycocotools, with names and numbers that fit."""
+"""Detections in COCO's format: pycocotools reads them, with the right names and numbers."""
 
 import contextlib
 import json
@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib", reason="drawing, which says what an instance is, needs matplotlib")
 pytest.importorskip("pycocotools", reason="pycocotools is not installed")
 from pycocotools.coco import COCO
 
@@ -18,7 +17,7 @@ CLASSES = ("circle", "square")
 
 
 def objects(count, masks=True):
-    """Makes some objects with masks in a picture of 30 x 20 pixels."""
+    """Makes random objects in an image of 30 x 20 pixels."""
     random = np.random.default_rng(count)
     corners = random.uniform(0, 10, (count, 2))
     boxes = np.concatenate([corners, corners + random.uniform(1, 9, (count, 2))], axis=1).astype(np.float32)
@@ -30,15 +29,15 @@ def objects(count, masks=True):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes parts, each of a list of pictures' objects or of reasons why there are none."""
+    """Writes parts. Each part lists images with their objects, or with the reason for a failure."""
     categories = make_categories(CLASSES)
 
     def run(*parts):
         paths = []
-        for number, pictures in enumerate(parts):
+        for number, images in enumerate(parts):
             paths.append(tmp_path / f"{number}.jsonl")
             with paths[-1].open("w") as part:
-                for name, content in pictures:
+                for name, content in images:
                     if isinstance(content, str):
                         write_record(part, {"failed": name, "why": content})
                     else:
@@ -60,7 +59,7 @@ def load(directory):
 @pytest.mark.parametrize("masks", [True, False])
 def test_pycocotools_reads_what_was_found(write, tmp_path, masks):
     first, second = objects(3, masks), objects(5, masks)
-    parts = [[("a.jpg", first), ("b.jpg", "not a picture")], [("c/d.jpg", second)]]
+    parts = [[("a.jpg", first), ("b.jpg", "not an image")], [("c/d.jpg", second)]]
     assert write(*parts)[0] == 8
     images, results = load(tmp_path)
     assert [image["file_name"] for image in images.dataset["images"]] == ["a.jpg", "c/d.jpg"]
@@ -77,40 +76,40 @@ def test_pycocotools_reads_what_was_found(write, tmp_path, masks):
                 assert np.array_equal(results.annToMask(one), expected.masks[index])
 
 
-def test_pictures_without_objects_are_listed(write, tmp_path):
+def test_images_without_objects_are_listed(write, tmp_path):
     assert write([("a.jpg", objects(0)), ("b.jpg", objects(1))])[0] == 1
     images, results = load(tmp_path)
     assert images.getImgIds() == [1, 2]
     assert results.getAnnIds(1) == []
 
 
-def test_nothing_at_all_is_valid_too(write, tmp_path):
+def test_results_of_failed_images_only_are_valid_and_empty(write, tmp_path):
     assert write([("a.jpg", "gone")])[0] == 0
     assert json.loads((tmp_path / "results.json").read_text()) == []
     assert json.loads((tmp_path / "images.json").read_text())["images"] == []
 
 
-def test_records_are_there_as_soon_as_they_are_written(tmp_path):
+def test_a_written_record_is_readable_before_the_part_is_closed(tmp_path):
     with (tmp_path / "0.jsonl").open("w") as part:
         write_record(part, {"failed": "ä.jpg", "why": "x"})
         assert list(read_records([tmp_path / "0.jsonl"])) == [{"failed": "ä.jpg", "why": "x"}]
 
 
-def test_a_record_that_a_run_left_unfinished_is_passed_over(tmp_path):
+def test_an_unfinished_record_is_skipped(tmp_path):
     (tmp_path / "0.jsonl").write_text('{"failed": "a.jpg", "why": "x"}\n{"image": {"file_na')
     assert list(read_records([tmp_path / "0.jsonl"])) == [{"failed": "a.jpg", "why": "x"}]
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["boxes", "scores"])
-def test_what_json_has_no_number_for_is_refused(number, place):
+def test_nan_and_infinity_are_refused(number, place):
     found = objects(3)
     getattr(found, place)[1] = number
     with raises_user_error("not finite"):
         make_results(found, make_categories(CLASSES))
 
 
-def test_cocos_classes_have_cocos_numbers(shared):
+def test_cocos_classes_get_cocos_ids(shared):
     with contextlib.redirect_stdout(None):
         coco = COCO(str(shared / "data/coco128/annotations/instances_val2017.json"))
     official = {category["name"]: category["id"] for category in coco.loadCats(coco.getCatIds())}

@@ -96,7 +96,7 @@ each_task = pytest.mark.parametrize("section", TASKS)
 def test_the_walk_through_ends_with_metrics_by_own_class_names(walk, section):
     walked, names = walk(section), TASKS[section][1]
     assert f"Classes: {len(names)} ({', '.join(names)})" in walked.output
-    assert "8 pictures" in walked.output
+    assert "8 images" in walked.output
     for name in names:
         assert re.search(rf"^\| +{name} +\| +[\d.]+", walked.output, re.M), "not in the table of metrics"
     assert not re.search(r"\bstar\b", walked.output), "a class of the config's own"
@@ -156,7 +156,7 @@ def test_faulty_data_ends_the_run_before_it_writes_anything(python, tools, shape
     ids = [annotation["id"] for annotation in content["annotations"][:2]]
     places = "; ".join(f"annotation {number}: category_id 9" for number in ids)
     assert f"  error    annotations of unknown categories: 2 ({places})" in process.stdout
-    assert "  error    missing pictures: 1 (000000000001.jpg)" in process.stdout
+    assert "  error    missing images: 1 (000000000001.jpg)" in process.stdout
     assert "error: The data has 2 kinds of error," in process.stderr
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "work").exists()

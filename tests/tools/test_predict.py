@@ -184,7 +184,7 @@ def predict(monkeypatch, tmp_path):
         (["w.pth", "gone.png"], ("gone.png", "check the path")),
         (["gone.pth", "a.png"], ("gone.pth", "check the path")),
         (["empty", "a.png"], ("No training", "empty")),
-        (["w.pth", "empty"], ("empty", "no pictures or videos")),
+        (["w.pth", "empty"], ("empty", "no images or videos")),
         (["w.pth", "a.png", "--launcher", "pytorch"], ("torchrun", "--launcher none")),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_size_changes_what_is_seen(draw, detector, photo, tmp_path):
 
 def test_what_cannot_be_read_is_named_at_the_end_and_the_rest_is_drawn(refused, detector, photo, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
-    drawn = refused(["bad.png is not a picture"], detector, tmp_path / "bad.png", photo)
+    drawn = refused(["bad.png is not a readable image"], detector, tmp_path / "bad.png", photo)
     assert drawn == ["photo_block3.png", "photo_levels.png"]
 
 

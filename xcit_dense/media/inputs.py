@@ -1,33 +1,30 @@
-"""Pictures and videos that a command line names: found, named for what comes out of them, and written."""
+"""Images and videos that a command line names: found, and named for their outputs."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from xcit_dense.errors import UserError
 from xcit_dense.utils.files import absolute
 
-if TYPE_CHECKING:
-    pass
-
 VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A picture or a video.
+    """An image or a video.
 
     Attributes:
-        path: Where it is.
-        name: Its path below the directory that holds all inputs, with ``/``.
-        stem: The same for what comes out of it: without the ending, unless another input's would be the same.
+        path: The file.
+        name: The path below the directory that contains all inputs, with ``/`` as separator.
+        stem: The name of the medium's outputs: ``name`` without the suffix. The suffix stays if another medium has the
+            same stem.
     """
 
     path: Path
@@ -36,68 +33,92 @@ class Medium:
 
     @property
     def is_video(self) -> bool:
-        """Whether it is a video, by its ending."""
+        """Whether the medium is a video. The suffix decides."""
         return self.path.suffix.lower() in VIDEO_EXTENSIONS
 
 
 def find_media(inputs: Sequence[str]) -> list[Medium]:
-    """Finds the pictures and videos that a command line means.
+    """Finds the images and videos that a command line names.
 
     Args:
-        inputs: Files; directories, of which everything below is taken, through links too; patterns, as
+        inputs: Files; directories, which are searched recursively, links included; and patterns, for example
             ``'photos/**/*.jpg'``.
 
     Returns:
-        Each once, in the order of the inputs; those of a directory or a pattern in the order of their paths.
+        Each file once, in the order of the inputs. Files of one directory or pattern are sorted by path.
 
     Raises:
-        UserError: An input that is not there, or that holds none.
+        UserError: An input does not exist, or contains neither images nor videos.
+
+    Example:
+        >>> import numpy as np
+        >>> from xcit_dense.media.images import write_image
+        >>> for name in ("a.jpg", "trip/b.png"):
+        ...     write_image(Path("photos", name), np.zeros((8, 8, 3), np.uint8))
+        >>> [medium.name for medium in find_media(["photos"])]
+        ['a.jpg', 'trip/b.png']
     """
-    found: dict[Path, Path] = {}  # and the directory that the input names
+    directories: dict[Path, Path] = {}  # of each file, the directory that its input names
     for text in inputs:
-        path = Path(text)
-        if path.is_file():
-            matches: Iterable[tuple[Path, Path]] = [(path, path.parent)]
-        elif path.is_dir():
-            matches = ((file, path) for file in _walk(path))
-        elif glob.has_magic(text):
-            paths = sorted(map(Path, glob.glob(text, recursive=True)))  # noqa: PTH207 (Path.glob wants relative ones)
-            files = (file for each in paths for file in (_walk(each) if each.is_dir() else filter(_is_medium, [each])))
-            matches = ((file, file.parent) for file in files)
-        else:
-            raise UserError(f"No picture, video or directory at {text}; check the path.")
-        empty = True
-        for file, directory in matches:
-            empty = False
-            found.setdefault(absolute(file), absolute(directory))
-        if empty:
-            endings = " ".join((*IMG_EXTENSIONS, *VIDEO_EXTENSIONS))
-            raise UserError(f"{text} has no pictures or videos; they end in one of {endings}.")
-    root = Path(os.path.commonpath(list(found.values())))
+        found = _find(text)
+        if not found:
+            suffixes = " ".join((*IMG_EXTENSIONS, *VIDEO_EXTENSIONS))
+            raise UserError(f"{text} contains no images or videos; their suffixes are {suffixes}.")
+        for file, directory in found:
+            directories.setdefault(absolute(file), absolute(directory))
+    root = Path(os.path.commonpath(list(directories.values())))
     stems: set[str] = set()
     media = []
-    for file in found:
+    for file in directories:
         relative = file.relative_to(root)
-        stem = relative.with_suffix("").as_posix()
-        if stem in stems:
-            stem = relative.as_posix()
-        while stem in stems:
-            stem += "_"
+        stem = _unique_stem(relative, stems)
         stems.add(stem)
         media.append(Medium(file, relative.as_posix(), stem))
     return media
 
 
+def _find(text: str) -> list[tuple[Path, Path]]:
+    """The files that one input names, each with the directory that the names of its outputs start from."""
+    path = Path(text)
+    if path.is_file():
+        return [(path, path.parent)]
+    if path.is_dir():
+        return [(file, path) for file in _walk(path)]
+    if not glob.has_magic(text):
+        raise UserError(f"No image, video or directory at {text}; check the path.")
+    found: list[tuple[Path, Path]] = []
+    for name in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 (Path.glob refuses absolute patterns)
+        match = Path(name)
+        if match.is_dir():
+            found.extend((file, file.parent) for file in _walk(match))
+        elif _is_medium(match):
+            found.append((match, match.parent))
+    return found
+
+
+def _unique_stem(relative: Path, taken: set[str]) -> str:
+    stem = relative.with_suffix("").as_posix()
+    if stem in taken:
+        stem = relative.as_posix()
+    while stem in taken:
+        stem += "_"
+    return stem
+
+
 def _walk(directory: Path) -> Iterator[Path]:
-    seen: set[str] = set()
+    """The images and videos in and below a directory, without hidden files."""
+    visited: set[str] = set()
     for parent, directories, files in os.walk(directory, followlinks=True):
-        place = os.path.realpath(parent)
-        if place in seen:  # links may lead in circles
+        resolved = os.path.realpath(parent)
+        if resolved in visited:  # a link to a parent directory makes a cycle
             directories.clear()
             continue
-        seen.add(place)
+        visited.add(resolved)
         directories[:] = sorted(name for name in directories if not name.startswith("."))
-        yield from filter(_is_medium, (Path(parent, name) for name in sorted(files)))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if _is_medium(path):
+                yield path
 
 
 def _is_medium(path: Path) -> bool:

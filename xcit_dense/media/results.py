@@ -1,4 +1,7 @@
-"""Detections in COCO's format, written picture by picture, by one process or by several."""
+"""Detections in COCO's format, written image by image, by one process or by several.
+
+Each process appends one JSON line for each image to a file of its own, a part. At the end, the parts are joined.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,22 @@ except ImportError as error:
     raise MissingLibraryError("COCO's format needs pycocotools; write pip install pycocotools.") from error
 
 Record = dict[str, Any]
-"""What a process writes of a picture, one line of JSON: its image and results, or that and why it failed."""
+"""One line of a part: the ``image`` and its ``results``, or the name of a ``failed`` input and ``why`` it failed."""
 
 
 def make_categories(classes: Sequence[str]) -> list[dict[str, Any]]:
-    """COCO's categories of some classes: with COCO's own ids if they are COCO's, else with ids from 1.
+    """Makes COCO's categories for class names.
 
     Args:
-        classes: Names, in the order of their indices.
+        classes: The names, in the order of their indices.
+
+    Returns:
+        One ``{"id": ..., "name": ...}`` for each class. COCO's own 80 classes get COCO's own ids. Other classes are
+        numbered from 1.
+
+    Example:
+        >>> make_categories(["cat", "dog"])
+        [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}]
     """
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
@@ -38,14 +49,24 @@ def make_categories(classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def make_results(instances: Instances, categories: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Objects in COCO's format of results, without the number of their image.
+    """Converts the objects of one image to COCO's result format, without the image id.
 
     Args:
-        instances: The objects of one picture, with scores.
-        categories: From :func:`make_categories`.
+        instances: The objects of one image, with scores.
+        categories: The categories, from :func:`make_categories`.
+
+    Returns:
+        One dictionary for each object: ``category_id``, ``bbox`` (x, y, width, height in pixels), ``score`` in [0, 1],
+        and ``segmentation`` (a run-length code) if the objects have masks.
 
     Raises:
-        UserError: Scores or boxes are not finite, for which JSON has no numbers.
+        UserError: A score or a box is infinite or NaN. JSON cannot represent these numbers.
+
+    Example:
+        >>> boxes = np.array([[10, 20, 30, 60]], np.float32)
+        >>> found = Instances(boxes, labels=np.array([1]), scores=np.array([0.75]))
+        >>> make_results(found, make_categories(["cat", "dog"]))
+        [{'category_id': 2, 'bbox': [10.0, 20.0, 20.0, 40.0], 'score': 0.75}]
     """
     assert instances.scores is not None
     if not (np.isfinite(instances.scores).all() and np.isfinite(instances.boxes).all()):
@@ -65,62 +86,81 @@ def make_results(instances: Instances, categories: Sequence[dict[str, Any]]) -> 
 
 
 def write_record(file: TextIO, record: Record) -> None:
-    """Adds a record to a part, so that it is there even if the process ends.
+    """Appends a record to a part and flushes the part, so that the record survives the end of the process.
 
     Args:
-        file: The part.
-        record: What became of a picture.
+        file: The part, open for writing.
+        record: The results of an image, or the reason for a failure.
     """
     file.write(json.dumps(record, allow_nan=False) + "\n")
     file.flush()
 
 
 def read_records(parts: Iterable[Path]) -> Iterator[Record]:
-    """Reads parts, one record at a time, but for one that a run has left unfinished.
+    """Reads parts, one record at a time. Skips a line that a stopped process did not finish.
 
     Args:
         parts: The files, in the order of the processes.
+
+    Yields:
+        The records.
     """
     for part in parts:
         with part.open() as file:
-            yield from (json.loads(line) for line in file if line.endswith("\n"))
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
 
 
 def write_results(out: Path, parts: Sequence[Path], categories: Sequence[dict[str, Any]]) -> int:
-    """Joins parts to COCO's two files, each written whole or not at all. No more than one picture is in memory.
+    """Joins parts into COCO's two files, each written atomically. Holds one image at a time in memory.
 
-    ``images.json`` has images, numbered from 1, and categories; ``results.json`` the list of what was found in them, as
-    ``COCO("images.json").loadRes("results.json")`` reads it.
+    ``images.json`` contains the images, numbered from 1, and the categories. ``results.json`` contains the list of
+    detections. ``COCO("images.json").loadRes("results.json")`` reads the two.
 
     Args:
-        out: The directory.
-        parts: As for :func:`read_records`.
-        categories: From :func:`make_categories`.
+        out: The output directory.
+        parts: The files that :func:`write_record` has filled.
+        categories: The categories, from :func:`make_categories`.
 
     Returns:
-        The number of objects.
+        The number of detections.
 
     Raises:
-        UserError: They cannot be written.
+        UserError: A file cannot be written.
     """
-
-    def records() -> Iterator[tuple[int, Record]]:
-        return enumerate((record for record in read_records(parts) if "image" in record), start=1)
-
     with atomic_write(out / "images.json") as part, part.open("w") as file:
         file.write(f'{{"info": {{}},\n"categories": {json.dumps(categories)},\n"images": ')
-        _write_list(file, ({"id": number, **record["image"]} for number, record in records()))
+        _write_list(file, _images(parts))
         file.write("}\n")
     with atomic_write(out / "results.json") as part, part.open("w") as file:
-        return _write_list(
-            file, ({"image_id": number, **result} for number, record in records() for result in record["results"])
-        )
+        return _write_list(file, _detections(parts))
+
+
+def _images(parts: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """COCO's entries of the images that did not fail."""
+    for number, record in _numbered(parts):
+        yield {"id": number, **record["image"]}
+
+
+def _detections(parts: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """COCO's entries of the detections, with the image ids of :func:`_images`."""
+    for number, record in _numbered(parts):
+        for result in record["results"]:
+            yield {"image_id": number, **result}
+
+
+def _numbered(parts: Sequence[Path]) -> Iterator[tuple[int, Record]]:
+    succeeded = (record for record in read_records(parts) if "image" in record)
+    return enumerate(succeeded, start=1)
 
 
 def _write_list(file: TextIO, items: Iterable[dict[str, Any]]) -> int:
+    """Writes a JSON list, one item a line. Returns the number of items."""
     count = 0
     for item in items:
-        file.write(("[" if not count else ",") + "\n" + json.dumps(item, allow_nan=False))
+        file.write("[\n" if count == 0 else ",\n")
+        file.write(json.dumps(item, allow_nan=False))
         count += 1
     file.write("]" if count else "[]")
     return count

@@ -1,118 +1,235 @@
-"""Videos, frame by frame: read and written."""
+"""Videos, read and written frame by frame with PyAV (FFmpeg).
+
+Videos are written as MP4 files with H.264 and yuv420p, because browsers play this combination.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xcit_dense.errors import MissingLibraryError, UserError
 from xcit_dense.media.images import write_image
 from xcit_dense.media.inputs import Medium
+from xcit_dense.structures import Pixels
 from xcit_dense.utils.files import atomic_write
 
 try:
-    import cv2
+    import av
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.reformatter import ColorRange, Colorspace
+    from av.video.stream import VideoStream
 except ImportError as error:
-    raise MissingLibraryError("Videos are read with OpenCV; write pip install opencv-python-headless.") from error
+    raise MissingLibraryError('Videos are read and written with PyAV; write pip install "av>=17".') from error
 
-if TYPE_CHECKING:
-    from xcit_dense.structures import Pixels
+_DEFAULT_RATE = Fraction(25)
+_CRF = "20"  # x264's quality: 0 is lossless, 51 is worst
+# FFmpeg's codes. Browsers convert to RGB by the matrix that the file declares. OpenCV ignores the declaration and uses
+# the matrix of BT.601, so BT.601 gives the right colours in both.
+_BT601_MATRIX = 6  # AVCOL_SPC_SMPTE170M
+_BT709_PRIMARIES = _BT709_TRANSFER = 1  # AVCOL_PRI_BT709 and AVCOL_TRC_BT709, close to sRGB
+_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG: luma from 16 to 235
+_FAULTS = (OSError, av.FFmpegError)
 
 
 def count_frames(medium: Medium) -> int:
-    """How many pictures a medium says it has: 1, or a video's frames, of which files may be wrong.
+    """Counts the images of a medium without decoding them.
 
     Args:
-        medium: The picture or video.
+        medium: An image or a video.
+
+    Returns:
+        1 for an image and for an unreadable video. Otherwise the number of frames that the video's header declares. Of
+        formats whose header declares none, the number is estimated from duration and frame rate.
     """
-    return max(1, _count_frames(medium.path)) if medium.is_video else 1
-
-
-def _count_frames(path: Path) -> int:
-    with _opened(path) as video:
-        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))  # -1 where there is no video
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    """A video to read; one that cannot be read has no frames."""
-    video = cv2.VideoCapture(str(path))
+    if not medium.is_video:
+        return 1
     try:
-        yield video
-    finally:
-        video.release()
-
-
-def read_frames(path: Path) -> Iterator[Pixels]:
-    """Reads a video.
-
-    Args:
-        path: The file.
-
-    Yields:
-        Its frames, (H, W, 3), BGR.
-
-    Raises:
-        OSError: It has none that can be read; or, after those that it has, that they are far fewer than it says.
-    """
-    with _opened(path) as video:
-        said, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
-        number, seconds = 0, 0.0
-        while True:
-            there, frame = video.read()
-            if not there:
-                break
-            number += 1
-            seconds = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield np.asarray(frame, np.uint8)
-        if not number:
-            raise OSError("not a video that can be read")
-        # Where frames last unequally long, files tell their time, and their number is a guess from it.
-        if max(number, seconds * rate) < 0.9 * said - 1:
-            raise OSError(f"ends after {number} of {said:.0f} frames, maybe cut short; these are kept")
+        with _open(medium.path) as (container, stream):
+            return max(1, round(_declared_frames(container, stream)))
+    except _FAULTS:
+        return 1
 
 
 def frame_rate(path: Path) -> float:
-    """Frames a second of a video, 25 where it does not say.
+    """Reads the frame rate of a video.
 
     Args:
-        path: The file.
+        path: The video.
+
+    Returns:
+        Frames per second, averaged over the video if its frames have different durations. 25 if the video does not
+        declare a rate, or is not readable.
     """
-    with _opened(path) as video:
-        rate = float(video.get(cv2.CAP_PROP_FPS))
-    return rate if 0 < rate < 1000 else 25.0
+    try:
+        with _open(path) as (container, stream):
+            declared = _rate(stream)
+            # MP4 and AVI files count their frames, so their average rate is exact. Matroska and WebM files do not.
+            if stream.frames:
+                return float(declared)
+            measured = _measure_rate(container, stream)
+            if measured is None or abs(measured - declared) < 0.01 * declared:
+                return float(declared)
+            return measured
+    except _FAULTS:
+        return float(_DEFAULT_RATE)
+
+
+def read_frames(path: Path) -> Iterator[Pixels]:
+    """Reads the frames of a video, upright: the rotation that phones store in the file is applied.
+
+    Args:
+        path: The video.
+
+    Yields:
+        The frames in the order of display, each (H, W, 3) in BGR, uint8, all of the first frame's size.
+
+    Raises:
+        OSError: The file does not contain a readable frame. Or the file contains far fewer frames than the file
+            declares; this error comes after the last frame.
+
+    Example:
+        >>> with FrameWriter(Path("clips"), fail=lambda medium, error: print(error)) as writer:
+        ...     for _ in range(3):
+        ...         writer.write(Medium(Path("clip.mov"), "clip.mov", "clip"), np.zeros((48, 64, 3), np.uint8))
+        >>> [frame.shape for frame in read_frames(Path("clips/clip.mp4"))]
+        [(48, 64, 3), (48, 64, 3), (48, 64, 3)]
+    """
+    try:
+        with _open(path) as (container, stream):
+            declared, rate = _declared_frames(container, stream), float(_rate(stream))
+            count, seconds = 0, 0.0
+            size: tuple[int, int] | None = None
+            for frame in _decode(container, stream):
+                size = size or (frame.width, frame.height)
+                count += 1
+                if frame.time is not None:
+                    seconds = max(seconds, frame.time - _start(stream))
+                yield _to_pixels(frame, size)
+    except av.FFmpegError as error:
+        raise OSError("not a video that can be read") from error
+    if not count:
+        raise OSError("not a video that can be read")
+    # If frames have different durations, the declared number is an estimate. Then the time of the last frame decides.
+    if max(count, seconds * rate) < 0.9 * declared - 1:
+        raise OSError(f"ends after {count} of {declared:.0f} frames, maybe cut short; these are kept")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a video and its first video stream."""
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise OSError("not a video that can be read")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate
+    return rate if rate and 0 < rate < 1000 else _DEFAULT_RATE
+
+
+def _measure_rate(container: InputContainer, stream: VideoStream) -> float | None:
+    """The average rate by the times of the frames, without decoding. None for fewer than two frames."""
+    times = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+    if stream.time_base is None or len(times) < 2 or max(times) == min(times):
+        return None
+    rate = (len(times) - 1) / float((max(times) - min(times)) * stream.time_base)
+    return rate if rate < 1000 else None
+
+
+def _declared_frames(container: InputContainer, stream: VideoStream) -> float:
+    """The number of frames by the header, or an estimate from the duration, or 0."""
+    if stream.frames:
+        return stream.frames
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base * _rate(stream))
+    if container.duration is not None:
+        return float(Fraction(container.duration, av.time_base) * _rate(stream))
+    return 0
+
+
+def _start(stream: VideoStream) -> float:
+    """The time of the first frame in seconds."""
+    if stream.start_time is None or stream.time_base is None:
+        return 0.0
+    return float(stream.start_time * stream.time_base)
+
+
+def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Decodes the frames of a stream. Skips damaged packets; a file that ends too early just ends."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            break
+        if packet is None:
+            return
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            continue
+    # The decoder still holds frames when the file ends with an error.
+    try:
+        yield from stream.codec_context.decode(None)
+    except av.FFmpegError:
+        return
+
+
+def _to_pixels(frame: VideoFrame, size: tuple[int, int]) -> Pixels:
+    """Converts a frame to upright BGR."""
+    width, height = size
+    pixels = frame.to_ndarray(format="bgr24", width=width, height=height)
+    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, like np.rot90
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns))
 
 
 class VideoError(UserError):
-    """A video cannot be written; others may."""
+    """A video cannot be written. Other videos may be writable."""
 
 
 class FrameWriter:
-    """Writes pictures as JPEG files and the frames of videos as MP4 files, each whole or not at all.
+    """Writes images as JPEG files, and the frames of videos as MP4 files, each file atomically.
+
+    MP4 files contain H.264 with yuv420p, which browsers play, at the source video's frame rate. A source with frames of
+    different durations gets its average rate, so that the duration stays. H.264 with yuv420p needs even sizes: a video
+    with an odd width or height gets one more column or row, a copy of the last one.
 
     Args:
-        directory: Where to; files are called as the stems of their media.
-        fail: Called for a video that cannot be written whole, and why. The others go on.
+        directory: The output directory. Files are named by the stems of their media.
+        fail: Is called with a medium and an error if the medium's video cannot be written. Other media are still
+            written.
+
+    Example:
+        >>> medium = Medium(Path("photos/a.png"), "a.png", "a")
+        >>> with FrameWriter(Path("drawn"), fail=lambda medium, error: print(error)) as writer:
+        ...     writer.write(medium, np.zeros((20, 30, 3), np.uint8))
+        >>> sorted(path.name for path in Path("drawn").iterdir())
+        ['a.jpg']
     """
 
     def __init__(self, directory: Path, fail: Callable[[Medium, Exception], None]) -> None:
         self.directory = directory
         self._fail = fail
-        self._medium: Medium | None = None  # that came last
-        self._add: Callable[[Pixels], None] | None = None  # to its video
-        self._files = ExitStack()  # that video's
+        self._medium: Medium | None = None  # the medium of the last call
+        self._add: Callable[[Pixels], None] | None = None  # adds a frame to the medium's video
+        self._files = ExitStack()  # the medium's video
 
     def write(self, medium: Medium, pixels: Pixels) -> None:
-        """Writes a picture, or the next frame of a video, whose frames come together.
+        """Writes an image, or the next frame of a video. The frames of a video must follow each other directly.
 
         Args:
-            medium: What it belongs to.
-            pixels: (H, W, 3), RGB; the frames of a video are of one size.
+            medium: The image's or frame's source.
+            pixels: (H, W, 3) in RGB, uint8. All frames of a video have the same size.
 
         Raises:
             UserError: The file cannot be written.
@@ -121,15 +238,14 @@ class FrameWriter:
             self._finish()
             self._medium = medium
             if medium.is_video:
-                path, size = self.directory / f"{medium.stem}.mp4", (pixels.shape[1], pixels.shape[0])
-                try:
-                    self._add = self._files.enter_context(_video(path, frame_rate(medium.path), size))
-                except VideoError as error:
-                    self._fail(medium, error)
+                self._start_video(medium, pixels)
         if not medium.is_video:
             write_image(self.directory / f"{medium.stem}.jpg", pixels)
         elif self._add is not None:
-            self._add(pixels)
+            try:
+                self._add(pixels)
+            except VideoError as error:
+                self._abandon(error)
 
     def __enter__(self) -> FrameWriter:
         return self
@@ -140,38 +256,82 @@ class FrameWriter:
         else:
             self._files.__exit__(kind, error, at)
 
+    def _start_video(self, medium: Medium, pixels: Pixels) -> None:
+        path, size = self.directory / f"{medium.stem}.mp4", (pixels.shape[1], pixels.shape[0])
+        try:
+            self._add = self._files.enter_context(_video(path, frame_rate(medium.path), size))
+        except VideoError as error:
+            self._fail(medium, error)
+
+    def _abandon(self, error: VideoError) -> None:
+        """Reports the current video as failed and removes its unfinished file."""
+        assert self._medium is not None
+        self._add = None
+        with suppress(VideoError):
+            self._files.__exit__(VideoError, error, None)
+        self._fail(self._medium, error)
+
     def _finish(self) -> None:
+        """Completes the current video."""
+        self._add = None
         try:
             self._files.close()
         except VideoError as error:
             assert self._medium is not None
             self._fail(self._medium, error)
-        self._add = None
 
 
 @contextmanager
 def _video(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Callable[[Pixels], None]]:
-    """A new video, whole or not at all; gives what adds a frame of a size, (W, H), RGB."""
+    """Writes a video atomically. Yields the function that adds a frame: (H, W, 3) in RGB, of the given (W, H)."""
     width, height = size
-    right, bottom = width % 2, height % 2  # MPEG-4 knows even sizes only
+    right, bottom = width % 2, height % 2
     count = 0
-    with atomic_write(path) as part:
-        codec = cv2.VideoWriter.fourcc(*"mp4v")
-        video = cv2.VideoWriter(str(part), codec, rate, (width + right, height + bottom))
+    with atomic_write(path) as part, _as_video_errors(size):
+        # faststart puts the index first, so that browsers play the file while it loads.
+        with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            exact = Fraction(rate).limit_denominator(1001)  # 29.97 frames per second are 30000 / 1001
+            stream = container.add_stream("libx264", rate=exact, options={"crf": _CRF})
+            stream.width, stream.height, stream.pix_fmt = width + right, height + bottom, "yuv420p"
+            codec = stream.codec_context
+            codec.colorspace = _BT601_MATRIX
+            codec.color_primaries, codec.color_trc = _BT709_PRIMARIES, _BT709_TRANSFER
+            codec.color_range = _LIMITED_RANGE
+            codec.open()
 
-        def add(pixels: Pixels) -> None:
-            nonlocal count
-            count += 1
-            even = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-            video.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+            def add(pixels: Pixels) -> None:
+                nonlocal count
+                if pixels.shape != (height, width, 3):
+                    raise VideoError(
+                        f"frame {count} of the drawn video has {pixels.shape[1]} x {pixels.shape[0]} pixels, but the "
+                        f"first frame has {width} x {height}"
+                    )
+                even = np.pad(pixels, ((0, bottom), (0, right), (0, 0)), mode="edge")
+                frame = VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24").reformat(
+                    format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
+                )
+                with _as_video_errors(size):
+                    container.mux(stream.encode(frame))
+                count += 1
 
-        try:
-            if not video.isOpened():
-                raise VideoError(f"OpenCV cannot write a video of {width} x {height} pixels")
             yield add
-        finally:
-            video.release()
-        # OpenCV does not tell whether it could write.
-        there = _count_frames(part)
-        if there != count:
-            raise VideoError(f"of the drawn video {there} of {count} frames could be written; is there room for it?")
+            container.mux(stream.encode(None))
+        # FFmpeg does not report every failed write.
+        written = _count_packets(part)
+        if written != count:
+            raise VideoError(f"of the drawn video, {written} of {count} frames could be written; is the disk full?")
+
+
+@contextmanager
+def _as_video_errors(size: tuple[int, int]) -> Iterator[None]:
+    """Turns the errors of PyAV into one sentence."""
+    try:
+        yield
+    except _FAULTS as error:
+        why = error.strerror or error
+        raise VideoError(f"the drawn video of {size[0]} x {size[1]} pixels cannot be written: {why}") from error
+
+
+def _count_packets(path: Path) -> int:
+    with _open(path) as (container, stream):
+        return sum(1 for packet in container.demux(stream) if packet.size)

@@ -1,4 +1,5 @@
-"""Drawings: detections and segmentations over images, levels and attention of a backbone.
+"""Drawings: detections and label maps over images; levels and attention of a backbone.
 
-Imports ``structures``, ``models`` and the folders below.
+Imports ``structures``, ``media``, ``models`` and the folders below. A new kind of drawing is a function in :mod:`.draw`
+if it needs only arrays, and in :mod:`.features` if it needs a backbone.
 """

@@ -1,10 +1,11 @@
-"""Detections and segmentations drawn over pictures, legible from pictures of a few pixels to such of thousands."""
+"""Draws detections and label maps over images. The drawings are legible for images of any size."""
 
 from __future__ import annotations
 
 import colorsys
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,22 +19,32 @@ try:
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 except ImportError as error:
-    raise MissingLibraryError("Pictures are drawn with matplotlib's font; write pip install matplotlib.") from error
+    raise MissingLibraryError("Drawings use matplotlib's font; write pip install matplotlib.") from error
+
 Box = tuple[float, float, float, float]
 
-_SMALL = 512  # pixels of the longer side; smaller pictures are enlarged to about this
-_FILL = 0.4  # opacity of a mask
-_COVER = 0.55  # opacity of a label map
-_HIDDEN = 0.15  # part of a label under others from which on it is left out
-_GREY: Colour = (128, 128, 128)  # of what training ignores
+_SMALL = 512  # pixels; smaller images are enlarged until the longer side has about this size
+_FILL = 0.4  # the opacity of a mask
+_COVER = 0.55  # the opacity of a label map
+_HIDDEN = 0.15  # a label is left out if other labels would cover a larger share of it
+_GREY: Colour = (128, 128, 128)  # for objects and pixels that training ignores
 _OTHERS: dict[str, Colour] = {"ignored": _GREY, "no class": (255, 0, 255)}
 
 
 def make_palette(count: int) -> list[Colour]:
-    """Colours that are easy to tell apart: neighbours differ most in hue, and rounds of hues in brightness.
+    """Makes different colours for classes.
+
+    The hues of neighbours differ most. After eight hues, brightness and saturation change.
 
     Args:
-        count: How many. The first ones are the same for any number.
+        count: The number of colours. A shorter palette is the beginning of a longer one.
+
+    Returns:
+        The RGB colours.
+
+    Example:
+        >>> make_palette(2)
+        [(255, 64, 64), (64, 120, 255)]
     """
     golden = (math.sqrt(5) - 1) / 2
     colours = []
@@ -45,128 +56,183 @@ def make_palette(count: int) -> list[Colour]:
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever stands out more against a colour: by at least 4.5 to 1, as WCAG 2.1 wants it.
+    """Chooses the text colour with the higher contrast: at least 4.5 to 1, as WCAG 2.1 requires.
 
     Args:
-        colour: That of the ground.
+        colour: The background.
+
+    Returns:
+        Black or white.
+
+    Example:
+        >>> ink_on((255, 255, 0))
+        (0, 0, 0)
     """
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in np.divide(colour, 255)]
     luminance = float(np.dot((0.2126, 0.7152, 0.0722), linear))
-    return (0, 0, 0) if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else (255, 255, 255)
+    contrast_to_black, contrast_to_white = (luminance + 0.05) / 0.05, 1.05 / (luminance + 0.05)
+    return (0, 0, 0) if contrast_to_black > contrast_to_white else (255, 255, 255)
 
 
 def draw_instances(
-    picture: Pixels,
+    image: Pixels,
     instances: Instances,
     classes: Sequence[str],
     palette: Sequence[Colour] | None = None,
     ignored: Instances | None = None,
 ) -> Pixels:
-    """Draws masks, boxes and labels over a picture, the surest object on top.
+    """Draws masks, boxes and labels over an image. The objects with the highest scores are on top.
 
-    Where labels would hide each other, those of the surest objects are written; the others keep their box and colour.
+    Where labels would cover each other, only the objects with the highest scores are labelled.
 
     Args:
-        picture: (H, W, 3), RGB.
-        instances: What to draw.
-        classes: Names of the classes.
-        palette: A colour for each class; by default :func:`make_palette`'s.
-        ignored: Objects that training ignores, drawn grey.
+        image: (H, W, 3), RGB, uint8.
+        instances: The objects to draw.
+        classes: The names of the classes.
+        palette: A colour for each class. By default the colours of :func:`make_palette`.
+        ignored: Objects that training ignores, which are drawn grey.
 
     Returns:
-        The drawing, RGB: of the picture's size, or a multiple of it if the picture is small.
+        The drawing, RGB, uint8. The drawing has the image's size, or a multiple of the size if the image is small.
+
+    Example:
+        >>> image = np.full((480, 640, 3), 255, np.uint8)
+        >>> boxes = np.array([[100, 100, 300, 200]], np.float32)
+        >>> found = Instances(boxes, labels=np.array([0]), scores=np.array([0.9]))
+        >>> draw_instances(image, found, classes=["cat"]).shape
+        (480, 640, 3)
     """
     palette = palette or make_palette(len(classes))
-    canvas, factor = _enlarge(picture)
-    drawn: list[tuple[Box, str, Colour, npt.NDArray[np.bool_] | None]] = []
-    for group in filter(None, (ignored, instances)):
-        order = np.arange(len(group.boxes)) if group.scores is None else np.argsort(group.scores, kind="stable")
-        for index in order:
-            box = _clip(group.boxes[index] * factor, canvas.size)
-            if box is None:
-                continue
-            name = classes[int(group.labels[index])]
-            if group is ignored:
-                text, colour = f"ignored {name}", _GREY
-            else:
-                text = name if group.scores is None else f"{name} {group.scores[index]:.2f}"
-                colour = palette[int(group.labels[index])]
-            drawn.append((box, text, colour, None if group.masks is None else group.masks[index]))
+    canvas, factor = _enlarge(image)
+    objects: list[_Object] = []
+    if ignored is not None:
+        objects += _describe(ignored, classes, palette, factor, canvas.size, is_ignored=True)
+    objects += _describe(instances, classes, palette, factor, canvas.size)
 
-    pixels = np.array(canvas)
     size = _text_size(canvas.size)
     line = max(1, round(size / 7))
-    for _, _, colour, mask in drawn:
-        if mask is not None:
-            _blend_mask(pixels, mask, colour, factor, line)
+    pixels = np.array(canvas)
+    for each in objects:
+        if each.mask is not None:
+            _blend_mask(pixels, each.mask, each.colour, factor, line)
     canvas = Image.fromarray(pixels)
     pen = ImageDraw.Draw(canvas)
-    for box, _, colour, _ in drawn:
-        pen.rectangle(box, outline=colour, width=line)
-    font = _font(size)
-    labels: list[tuple[Box, str, Colour]] = []
-    # The surest chooses its place first, and is written last.
-    for box, text, colour, _ in reversed(drawn):
-        text = _shorten(text, font, canvas.width - 2 * _padding(font))
-        place = _find_place(box, text, font, canvas.size, [place for place, *_ in labels])
-        if place is not None:
-            labels.append((place, text, colour))
-    for (left, top, right, bottom), text, colour in reversed(labels):
-        pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
-        pen.text((left + _padding(font), top + _padding(font) // 2), text, fill=ink_on(colour), font=font)
+    for each in objects:
+        pen.rectangle(each.box, outline=each.colour, width=line)
+    _write_labels(pen, objects, canvas.size, _font(size))
     return np.asarray(canvas)
 
 
+@dataclass(frozen=True)
+class _Object:
+    """An object as it is drawn: the box in the drawing's pixels, the mask (H, W) in the image's pixels."""
+
+    box: Box
+    text: str
+    colour: Colour
+    mask: npt.NDArray[np.bool_] | None
+
+
+def _describe(
+    group: Instances,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+    factor: int,
+    size: tuple[int, int],
+    is_ignored: bool = False,
+) -> list[_Object]:
+    """The objects in the order of drawing: the highest score last. Objects without a valid box are left out."""
+    order = np.arange(len(group.boxes)) if group.scores is None else np.argsort(group.scores, kind="stable")
+    objects = []
+    for index in order:
+        box = _clip(group.boxes[index] * factor, size)
+        if box is None:
+            continue
+        text, colour = classes[int(group.labels[index])], palette[int(group.labels[index])]
+        if is_ignored:
+            text, colour = f"ignored {text}", _GREY
+        elif group.scores is not None:
+            text = f"{text} {group.scores[index]:.2f}"
+        objects.append(_Object(box, text, colour, None if group.masks is None else group.masks[index]))
+    return objects
+
+
+def _write_labels(
+    pen: ImageDraw.ImageDraw, objects: Sequence[_Object], size: tuple[int, int], font: ImageFont.FreeTypeFont
+) -> None:
+    """Writes the labels of objects. Labels without a free place are left out."""
+    padding = _padding(font)
+    labels: list[tuple[Box, str, Colour]] = []
+    # The object with the highest score chooses its place first, and is written last.
+    for each in reversed(objects):
+        text = _shorten(each.text, font, size[0] - 2 * padding)
+        place = _find_place(each.box, text, font, size, [place for place, *_ in labels])
+        if place is not None:
+            labels.append((place, text, each.colour))
+    for (left, top, right, bottom), text, colour in reversed(labels):
+        pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+        pen.text((left + padding, top + padding // 2), text, fill=ink_on(colour), font=font)
+
+
 def draw_label_map(
-    picture: Pixels, label_map: npt.NDArray[np.integer], classes: Sequence[str], palette: Sequence[Colour] | None = None
+    image: Pixels, label_map: npt.NDArray[np.integer], classes: Sequence[str], palette: Sequence[Colour] | None = None
 ) -> Pixels:
-    """Blends a label map over a picture, with a legend to its right: the classes present, by their share of the pixels.
+    """Blends a label map over an image. A legend to the right lists the classes by their share of the pixels.
 
     Args:
-        picture: (H, W, 3), RGB.
-        label_map: (H, W), class indices. 255 is ignored, and striped grey; what else is out of their range is no class,
-            and striped magenta.
-        classes: Names of the classes.
-        palette: A colour for each class; by default :func:`make_palette`'s.
+        image: (H, W, 3), RGB, uint8.
+        label_map: (H, W), class indices. The value 255 is ignored: grey stripes. Other values that are not class
+            indices get magenta stripes.
+        classes: The names of the classes.
+        palette: A colour for each class. By default the colours of :func:`make_palette`.
 
     Returns:
-        The drawing, RGB. Its size depends on the picture's size and the names alone, so that videos can be made of it.
+        The drawing, RGB, uint8. Its size depends only on the image's size and the names of the classes, so the drawings
+        of a video's frames have the same size.
+
+    Example:
+        >>> image, label_map = np.zeros((512, 512, 3), np.uint8), np.zeros((512, 512), int)
+        >>> label_map[:, 256:] = 1
+        >>> drawing = draw_label_map(image, label_map, classes=["road", "sky"])
+        >>> drawing.shape[0], drawing.shape[1] > 512
+        (512, True)
     """
     palette = palette or make_palette(len(classes))
-    canvas, factor = _enlarge(picture)
+    canvas, factor = _enlarge(image)
     count = len(classes)
-    labels = np.where((label_map >= 0) & (label_map < count), label_map, count + (label_map != IGNORED))
-    shares = np.bincount(labels.ravel(), minlength=count + 2) / labels.size
+    # Ignored pixels get the label count, other invalid values get count + 1.
+    is_class = (label_map >= 0) & (label_map < count)
+    labels = np.where(is_class, label_map, count + (label_map != IGNORED))
     names = [*classes, *_OTHERS]
     palette = [*palette[:count], *_OTHERS.values()]
-    labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)
+    shares = np.bincount(labels.ravel(), minlength=count + 2) / labels.size
+    present = [index for index in np.argsort(-shares, kind="stable") if shares[index]]
+    entries = [(names[index], palette[index], shares[index]) for index in present]
+
     size = _text_size(canvas.size)
+    labels = labels.repeat(factor, axis=0).repeat(factor, axis=1)  # (H * factor, W * factor)
     colours = np.array(palette, np.float32)[labels]
     opacity = np.full((*labels.shape, 1), _COVER, np.float32)
     rows, columns = np.indices(labels.shape, sparse=True)
-    opacity[(labels >= count) & ((rows + columns) // max(2, size // 2) % 2 == 0)] = 0.95
+    is_stripe = (rows + columns) // max(2, size // 2) % 2 == 0
+    opacity[(labels >= count) & is_stripe] = 0.95
     opacity[_edges(labels, max(1, round(size / 6)))] = 1
-    # Paler, so that colours are those of the classes.
+    # A paler image shifts the colours of the classes less.
     ground = Image.blend(canvas, canvas.convert("L").convert("RGB"), 0.3)
     pixels = np.asarray(ground) * (1 - opacity) + colours * opacity
-    present = [index for index in np.argsort(-shares, kind="stable") if shares[index]]
-    return _add_legend(
-        Image.fromarray(pixels.round().astype(np.uint8)),
-        [(names[index], palette[index], shares[index]) for index in present],
-        classes,
-        _font(size),
-    )
+    return _add_legend(Image.fromarray(pixels.round().astype(np.uint8)), entries, classes, _font(size))
 
 
-def _enlarge(picture: Pixels) -> tuple[Image.Image, int]:
-    """The picture, small ones enlarged, and how many times."""
-    height, width = picture.shape[:2]
+def _enlarge(image: Pixels) -> tuple[Image.Image, int]:
+    """Enlarges a small image. Returns the image and the factor."""
+    height, width = image.shape[:2]
     factor = max(1, round(_SMALL / max(height, width)))
     size = (factor * width, factor * height)
-    return Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC), factor
+    return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), factor
 
 
 def _text_size(size: tuple[int, int]) -> int:
+    """The height of text in pixels for a drawing of this (width, height)."""
     return max(12, round(0.02 * math.sqrt(size[0] * size[1])))
 
 
@@ -176,7 +242,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _clip(box: npt.NDArray[np.floating], size: tuple[int, int]) -> Box | None:
-    """The part of a box that is in the picture; none of a box that is no box."""
+    """Clips a box to the drawing. None for a box with infinite or NaN corners."""
     if not np.isfinite(box).all():
         return None
     limits = np.array([*size, *size]) - 1
@@ -185,7 +251,7 @@ def _clip(box: npt.NDArray[np.floating], size: tuple[int, int]) -> Box | None:
 
 
 def _blend_mask(pixels: Pixels, mask: npt.NDArray[np.bool_], colour: Colour, factor: int, line: int) -> None:
-    """Fills a mask in place, and draws its outline."""
+    """Blends a mask and its outline into the pixels, in place."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return
@@ -198,14 +264,14 @@ def _blend_mask(pixels: Pixels, mask: npt.NDArray[np.bool_], colour: Colour, fac
 
 
 def _edges(labels: npt.NDArray[np.generic], line: int) -> npt.NDArray[np.bool_]:
-    """Where a place's label differs from that a line's width away in any of four directions."""
+    """Marks pixels whose label differs from the label at a distance of ``line`` pixels in any of four directions."""
     found = np.zeros(labels.shape, bool)
     for axis in (0, 1):
-        values, here = np.moveaxis(labels, axis, 0), np.moveaxis(found, axis, 0)
+        values, marks = np.moveaxis(labels, axis, 0), np.moveaxis(found, axis, 0)  # views
         step = min(line, len(values))
         different = values[step:] != values[:-step]
-        here[step:] |= different
-        here[:-step] |= different
+        marks[step:] |= different
+        marks[:-step] |= different
     return found
 
 
@@ -216,7 +282,10 @@ def _padding(font: ImageFont.FreeTypeFont) -> int:
 def _find_place(
     box: Box, text: str, font: ImageFont.FreeTypeFont, size: tuple[int, int], taken: Sequence[Box]
 ) -> Box | None:
-    """Where a box's label goes: to the first free corner, or where it covers least; None if that is too much."""
+    """Places a label at a corner of its box: the first corner where the label covers least of other labels.
+
+    None if the label would cover too much of them.
+    """
     ascent, descent = font.getmetrics()
     width, height = math.ceil(font.getlength(text)) + 2 * _padding(font), ascent + descent + _padding(font)
     x1, y1, x2, y2 = box
@@ -226,20 +295,20 @@ def _find_place(
     for x, y in corners:
         left, top = max(0.0, min(x, size[0] - width)), max(0.0, min(y, size[1] - height))
         places.append((left, top, left + width, top + height))
-    covered, place = min(
-        ((sum(_overlap(place, other) for other in taken), place) for place in places), key=lambda found: found[0]
-    )
-    return place if covered <= _HIDDEN * width * height else None
+    covered = [sum(_overlap(place, other) for other in taken) for place in places]
+    best = int(np.argmin(covered))  # the first one of equals
+    return places[best] if covered[best] <= _HIDDEN * width * height else None
 
 
 def _overlap(one: Box, other: Box) -> float:
+    """The common area of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, width) * max(0.0, height)
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, or as much of its beginning as fits."""
+    """Shortens a text until it fits."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:
@@ -259,27 +328,27 @@ def _add_legend(
     classes: Sequence[str],
     font: ImageFont.FreeTypeFont,
 ) -> Pixels:
-    """Puts a legend to the right of a drawing; it grows in height where there is no room for a few rows."""
+    """Adds a legend to the right of a drawing. A low drawing gets higher, so that the legend has a few rows."""
     row, pad = round(1.6 * font.size), round(0.6 * font.size)
     names = max(font.getlength(name) for name in (*classes, *_OTHERS, "and 999 more"))
     names = min(names, 14 * font.size)
     share = math.ceil(font.getlength("99.9 %"))
     width = math.ceil(4 * pad + font.size + names + share)
     height = max(canvas.height, row * min(len(classes) + len(_OTHERS), 8) + 2 * pad)
-    whole = Image.new("RGB", (canvas.width + width, height), (255, 255, 255))
-    whole.paste(canvas)
-    pen = ImageDraw.Draw(whole)
+    drawing = Image.new("RGB", (canvas.width + width, height), (255, 255, 255))
+    drawing.paste(canvas)
+    pen = ImageDraw.Draw(drawing)
     rows = (height - 2 * pad) // row
+    omitted = 0
     if len(entries) > rows:
-        entries, left = entries[: rows - 1], len(entries) - rows + 1
-    else:
-        left = 0
+        omitted = len(entries) - rows + 1
+        entries = entries[: rows - 1]
     x, y = canvas.width + pad, pad
     for name, colour, part in entries:
         pen.rectangle((x, y, x + font.size, y + font.size), fill=colour, outline=(0, 0, 0))
         pen.text((x + font.size + pad, y), _shorten(name, font, names), fill=(0, 0, 0), font=font)
-        pen.text((whole.width - pad, y), _percent(part), fill=(0, 0, 0), font=font, anchor="ra")
+        pen.text((drawing.width - pad, y), _percent(part), fill=(0, 0, 0), font=font, anchor="ra")
         y += row
-    if left:
-        pen.text((x + font.size + pad, y), f"and {left} more", fill=(90, 90, 90), font=font)
-    return np.asarray(whole)
+    if omitted:
+        pen.text((x + font.size + pad, y), f"and {omitted} more", fill=(90, 90, 90), font=font)
+    return np.asarray(drawing)

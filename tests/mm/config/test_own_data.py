@@ -100,7 +100,7 @@ def test_data_classes_heads_and_evaluators_follow_the_annotation_files(coco):
     check_config(config)
     reports = check_data(config, LOADERS)
     assert [report.errors for report in reports] == [0, 0, 0]
-    assert reports[0].summary.startswith("8 pictures")
+    assert reports[0].summary.startswith("8 images")
 
 
 def test_the_root_is_made_absolute_so_that_the_saved_config_works_anywhere(coco, monkeypatch):
@@ -172,15 +172,15 @@ def test_faults_are_reported_for_the_split_they_are_in(coco):
     (root / "valid/000000000002.jpg").unlink()
     train, valid = check_data(own(DETECTION, root), LOADERS)
     assert train.errors == 0
-    assert valid.faults["missing pictures"].places == ["000000000002.jpg"]
+    assert valid.faults["missing images"].places == ["000000000002.jpg"]
     assert valid.source == root / "valid/_annotations.coco.json"
 
 
 def test_ordinary_configs_are_checked_alike(shared):
     config = load_config(DETECTION, NO_START, str(shared / "data/coco128"))
     train, val = check_data(config, LOADERS)
-    assert train.summary == "128 pictures, 929 objects, 80 classes"  # and ten crowds
-    assert train.faults["pictures without objects, which training leaves out"].count == 2
+    assert train.summary == "128 images, 929 objects, 80 classes"  # and ten crowds
+    assert train.faults["images without objects, which training leaves out"].count == 2
     assert train.errors == val.errors == 0
 
 
@@ -252,7 +252,7 @@ def test_names_on_the_command_line_win(labelled):
 def test_values_beyond_the_named_classes_are_found_by_the_check(labelled):
     config = own(SEGMENTATION["upernet"], labelled([0, 1, 2], "train", "val"), "ground,thing")
     train, _ = check_data(config, LOADERS)
-    assert train.faults["label pictures with values other than 0 to 1 and 255"].count == 2
+    assert train.faults["label maps with values other than 0 to 1 and 255"].count == 2
 
 
 def test_colours_come_from_label_pictures_with_a_palette(labelled):

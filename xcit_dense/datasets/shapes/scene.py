@@ -1,7 +1,7 @@
-"""One picture of the shapes data set: shapes are placed, then painted over a textured background.
+"""Draws one image of the shapes data set: shapes are placed, then painted over a textured background.
 
-Coordinates are pixels, x to the right and y down; pixel ``i`` covers ``i`` to ``i + 1``. Colours
-are RGB, 0 to 1 until the picture is finished. All chance comes from the generator passed in.
+Coordinates are pixels, x to the right and y down. Pixel ``i`` covers ``i`` to ``i + 1``. Colours are RGB in [0, 1]
+until the image is finished. All random numbers come from the generator that the caller passes in.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from xcit_dense.errors import UserError
 FloatArray = npt.NDArray[np.floating[Any]]
 
 CLASSES = ("circle", "square", "triangle", "star")
-MIN_SIZE = 64  # pixels; smaller pictures have no room for shapes that can be told apart
+MIN_SIZE = 64  # pixels; in smaller images, the classes of shapes look alike
 MIN_SHAPES, MAX_SHAPES = 2, 3
-MIN_VISIBLE = 0.8  # of a shape's own area
-MIN_AREA = 60.0  # square pixels of a shape's visible part
-MIN_PART_AREA = 8.0  # square pixels of each piece, where others cut a shape into several
+MIN_VISIBLE = 0.8  # the visible share of a shape's area
+MIN_AREA = 60.0  # square pixels, of the visible part of a shape
+MIN_PART_AREA = 8.0  # square pixels, of each piece of a shape that another shape divides
 
-_DIAMETER = (0.36, 0.62)  # of the circle around a shape, as a share of the picture
-_INSIDE = 0.6  # of the radius: how far inside the picture a centre stays; the rest may be cut off
-_TILT = np.pi / 6  # to either side of upright
-# Of the colour wheel, around a class's own hue, a quarter from the next: colour tells nearly every shape's class. With
-# the outline alone to go by, training from random weights takes longer than a demo may.
+_DIAMETER = (0.36, 0.62)  # of the circle around a shape, as a share of the image's size
+_INSIDE = 0.6  # distance of a centre from the image's border, in radii; the border may cut off the rest
+_TILT = np.pi / 6  # the largest rotation from upright, to either side
+# The standard deviation of a shape's hue around the hue of its class. The hues of two classes are at least 0.25 apart,
+# so the colour reveals the class of nearly every shape. Training on outlines only takes too long for a demo.
 _HUE_SPREAD = 0.06
-_ATTEMPTS = 100  # to place all shapes of a picture; a crowded one makes do with fewer shapes
+_ATTEMPTS = 100  # to place all shapes of an image; then the image has fewer shapes
 _SUPERSAMPLING = 3
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A shape as it was placed.
+    """A shape with its place.
 
     Attributes:
-        label: Index into `CLASSES`.
-        outline: The whole shape, also where it is covered or leaves the picture.
-        visible: What is seen of it: one polygon or several, none with a hole.
+        label: The class, an index into `CLASSES`.
+        outline: The complete shape, including parts that other shapes cover or that are outside the image.
+        visible: The visible part: one polygon or several polygons, without holes.
     """
 
     label: int
@@ -55,11 +55,11 @@ class Instance:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what it shows.
+    """An image and its shapes.
 
     Attributes:
-        image: RGB, uint8, size x size x 3.
-        instances: The shapes, back to front.
+        image: (size, size, 3), RGB, uint8.
+        instances: The shapes, from back to front.
     """
 
     image: npt.NDArray[np.uint8]
@@ -67,17 +67,24 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, size: int = 256) -> Scene:
-    """Makes up a picture of two or three shapes.
+    """Draws a random image of two or three shapes.
 
     Args:
-        rng: Source of all chance: equal generators give equal scenes.
-        size: Width and height in pixels, 64 or more; shapes scale with it.
+        rng: The source of all random numbers. Equal generators give equal scenes.
+        size: Width and height in pixels, 64 or more. The shapes scale with the size.
 
     Returns:
-        The picture and its shapes, back to front.
+        The image and its shapes.
 
     Raises:
         UserError: ``size`` is below 64.
+
+    Example:
+        >>> scene = draw_scene(np.random.default_rng(0), size=96)
+        >>> scene.image.shape
+        (96, 96, 3)
+        >>> [CLASSES[instance.label] for instance in scene.instances]
+        ['triangle', 'triangle', 'square']
     """
     if size < MIN_SIZE:
         raise UserError(f"size is {size}, too small for shapes; write {MIN_SIZE} pixels or more.")
@@ -89,9 +96,9 @@ def draw_scene(rng: np.random.Generator, size: int = 256) -> Scene:
 
 
 def _place(rng: np.random.Generator, size: int) -> tuple[Instance, ...]:
-    """Places shapes one over another, as long as each of them stays recognisable."""
+    """Places shapes on top of each other. A shape that makes another shape unrecognisable is dropped."""
     frame = shapely.box(0, 0, size, size)
-    # Drawn beforehand: classes that cover less of others would be placed more often.
+    # The labels are chosen first. Otherwise classes that cover less of other shapes would be more frequent.
     labels = rng.integers(len(CLASSES), size=rng.integers(MIN_SHAPES, MAX_SHAPES, endpoint=True))
     placed: list[Instance] = []
     for _ in range(_ATTEMPTS):
@@ -99,7 +106,7 @@ def _place(rng: np.random.Generator, size: int) -> tuple[Instance, ...]:
         outline = _outline(rng, label, size)
         covered = [Instance(p.label, p.outline, p.visible.difference(outline)) for p in placed]
         attempt = [*covered, Instance(label, outline, outline.intersection(frame))]
-        if all(map(_recognisable, attempt)):
+        if all(map(_is_recognisable, attempt)):
             placed = attempt
         if len(placed) == len(labels):
             break
@@ -107,13 +114,13 @@ def _place(rng: np.random.Generator, size: int) -> tuple[Instance, ...]:
 
 
 def _outline(rng: np.random.Generator, label: int, size: int) -> Polygon:
-    """A shape of some size, more or less upright, most of it inside the picture."""
+    """A shape of random size and place, nearly upright, most of it inside the image."""
     radius = size * rng.uniform(*_DIAMETER) / 2
     corners, depth, first = {
         "circle": (64, 1.0, 0.0),
         "square": (4, 1.0, np.pi / 4),
         "triangle": (3, 1.0, -np.pi / 2),
-        "star": (10, 0.45, -np.pi / 2),  # every other corner is drawn in
+        "star": (10, 0.45, -np.pi / 2),  # every second corner is closer to the centre
     }[CLASSES[label]]
     angles = first + rng.uniform(-_TILT, _TILT) + np.arange(corners) * (2 * np.pi / corners)
     radii = np.where(np.arange(corners) % 2, radius * depth, radius)
@@ -122,8 +129,8 @@ def _outline(rng: np.random.Generator, label: int, size: int) -> Polygon:
     return Polygon(centre + np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None])
 
 
-def _recognisable(instance: Instance) -> bool:
-    """Whether enough of a shape is seen, in pieces that polygons without holes describe."""
+def _is_recognisable(instance: Instance) -> bool:
+    """Whether enough of a shape is visible, in pieces that are polygons without holes."""
     visible = instance.visible
     if not isinstance(visible, Polygon | MultiPolygon):
         return False
@@ -135,7 +142,14 @@ def _recognisable(instance: Instance) -> bool:
 
 
 def parts(shape: Polygon | MultiPolygon) -> list[Polygon]:
-    """The polygons a shape consists of."""
+    """Splits a shape into its polygons.
+
+    Args:
+        shape: A shape of one or several polygons.
+
+    Returns:
+        The polygons.
+    """
     return list(shape.geoms) if isinstance(shape, MultiPolygon) else [shape]
 
 
@@ -143,7 +157,7 @@ def parts(shape: Polygon | MultiPolygon) -> list[Polygon]:
 
 
 def _paint(rng: np.random.Generator, size: int, instances: Sequence[Instance]) -> npt.NDArray[np.uint8]:
-    """The finished picture: background, shapes back to front, lighting, sensor noise."""
+    """Paints the image: background, shapes from back to front, lighting, sensor noise."""
     canvas = _background(rng, size)
     for instance in instances:
         coverage = _coverage(instance.outline, size)
@@ -157,16 +171,16 @@ def _paint(rng: np.random.Generator, size: int, instances: Sequence[Instance]) -
 
 
 def _coverage(outline: Polygon, size: int) -> FloatArray:
-    """Share of each pixel that a shape covers, 0 to 1, size x size x 1."""
+    """The share of each pixel that a shape covers: (size, size, 1), in [0, 1]."""
     fine = Image.new("L", (size * _SUPERSAMPLING,) * 2)
-    # Pillow puts a pixel's centre at its integer coordinate.
+    # In Pillow, integer coordinates are the centres of pixels.
     corners = np.asarray(outline.exterior.coords) * _SUPERSAMPLING - 0.5
     ImageDraw.Draw(fine).polygon([(x, y) for x, y in corners.tolist()], fill=255)
     return np.asarray(fine.reduce(_SUPERSAMPLING), np.float32)[..., None] / 255
 
 
 def _shadow(rng: np.random.Generator, coverage: FloatArray) -> FloatArray:
-    """A soft shadow around a shape, as darkening from 0 to 1, size x size x 1."""
+    """A soft shadow around a shape: (size, size, 1), from 0 (unchanged) to 1 (black)."""
     size = len(coverage)
     cast = Image.fromarray((coverage[..., 0] * 255).astype(np.uint8))
     blurred = np.asarray(cast.filter(ImageFilter.GaussianBlur(0.012 * size)), np.float32)
@@ -176,7 +190,7 @@ def _shadow(rng: np.random.Generator, coverage: FloatArray) -> FloatArray:
 
 
 def _background(rng: np.random.Generator, size: int) -> FloatArray:
-    """A muted surface of one of four kinds, size x size x 3."""
+    """A background in muted colours, with one of four patterns: (size, size, 3)."""
     pattern = (_ramp, _clouds, _stripes, _checks)[rng.integers(4)](rng, size)
     hue, saturation, value = rng.random(), rng.uniform(0.05, 0.5), rng.uniform(0.25, 0.8)
     tones = [
@@ -194,14 +208,14 @@ def _background(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _fill(rng: np.random.Generator, size: int, instance: Instance, canvas: FloatArray) -> FloatArray:
-    """A shape's surface: a colour typical of its class that stands out from the canvas, shaded and textured."""
+    """The surface of a shape: a colour of its class that differs from the canvas, with shading and texture."""
     left, top, right, bottom = np.clip(instance.outline.bounds, 0, size).astype(int)
     beneath = canvas[top : bottom + 1, left : right + 1].reshape(-1, 3)
     hues = (instance.label / len(CLASSES) + rng.normal(0, _HUE_SPREAD, 8)) % 1
     colours = [np.asarray(colorsys.hsv_to_rgb(hue, rng.uniform(0.35, 1), rng.uniform(0.3, 1))) for hue in hues]
-    # Judged by what resembles it most, for a colour has to stand out from all it lies on.
+    # The colour must differ from every colour behind the shape, so the most similar ones decide.
     colour = max(colours, key=lambda c: np.percentile(np.linalg.norm(beneath - c, axis=1), 5))
-    # The shading runs over the shape, not over the picture, and leaves the colour at its centre.
+    # The shading extends over the shape, not over the image, and is neutral at the centre of the shape.
     ramp = _ramp(rng, size)
     x, y = instance.outline.centroid.coords[0]
     shading = (ramp - ramp[int(y), int(x)]) * (size / (right - left + bottom - top))
@@ -211,11 +225,11 @@ def _fill(rng: np.random.Generator, size: int, instance: Instance, canvas: Float
     return fill
 
 
-# Patterns: size x size, 0 to 1
+# Patterns: (size, size), in [0, 1]
 
 
 def _axis(rng: np.random.Generator, size: int) -> tuple[FloatArray, FloatArray]:
-    """Coordinates along a random direction and across it, -0.7 to 0.7 from the centre."""
+    """Coordinates along a random direction and across the direction, in [-0.71, 0.71], 0 at the centre."""
     y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -223,7 +237,7 @@ def _axis(rng: np.random.Generator, size: int) -> tuple[FloatArray, FloatArray]:
 
 
 def _stretch(pattern: FloatArray) -> FloatArray:
-    """The same pattern from exactly 0 to exactly 1."""
+    """Scales a pattern, so that its values reach from exactly 0 to exactly 1."""
     low, high = float(pattern.min()), float(pattern.max())
     return (pattern - low) / (high - low)
 
@@ -235,7 +249,7 @@ def _ramp(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _clouds(rng: np.random.Generator, size: int, coarsest: int = 3) -> FloatArray:
-    """Blurred noise, four octaves of it."""
+    """Blurred noise of four octaves."""
     octaves = [
         np.asarray(
             Image.fromarray(rng.random((cells, cells), np.float32)).resize((size, size), Image.Resampling.BICUBIC)
@@ -247,20 +261,20 @@ def _clouds(rng: np.random.Generator, size: int, coarsest: int = 3) -> FloatArra
 
 
 def _stripes(rng: np.random.Generator, size: int) -> FloatArray:
-    """Stripes, from wavy and soft to crisp."""
+    """Stripes: straight or wavy, with soft or hard edges."""
     along, _ = _axis(rng, size)
     return _wave(rng, along + rng.uniform(0, 0.08) * _clouds(rng, size))
 
 
 def _checks(rng: np.random.Generator, size: int) -> FloatArray:
-    """A tilted check or chequerboard."""
+    """A rotated check pattern or chequerboard."""
     along, across = _axis(rng, size)
     a, b = _wave(rng, along), _wave(rng, across)
     return a + b - 2 * a * b if rng.random() < 0.5 else (a + b) / 2
 
 
 def _wave(rng: np.random.Generator, position: FloatArray) -> FloatArray:
-    """Four to fourteen periods of a wave over a picture, its flanks soft or steep."""
+    """A wave of 4 to 14 periods over the image, with soft or hard edges."""
     phase = position * (2 * np.pi * rng.uniform(4, 14)) + rng.uniform(0, 2 * np.pi)
     steepness = rng.uniform(0.5, 4)
     wave: FloatArray = np.tanh(steepness * np.sin(phase)) / np.tanh(steepness)

@@ -1,12 +1,13 @@
-"""The shapes data set on disk: one directory in COCO's layout and in ADE20K's.
+"""Writes the shapes data set: one directory with COCO's layout and ADE20K's layout.
 
-Instances and label maps are rasterised from the same polygons, so the two tasks agree to the pixel.
+Instance masks and label maps are rasterised from the same polygons, so each pixel has the same class in both.
 
     root/train2017/*.jpg                      root/val2017/*.jpg
     root/annotations/instances_train2017.json root/annotations/instances_val2017.json
     root/images/training/*.jpg                root/images/validation/*.jpg
     root/annotations/training/*.png           root/annotations/validation/*.png
-    root/shapes.json                          what the directory holds
+    root/classes.txt                          the names of the label maps' values
+    root/shapes.json                          the parameters
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from xcit_dense.utils.progress import tracked
 
 SEGMENTATION_CLASSES = ("background", *CLASSES)
 PALETTE = ((90, 90, 90), (230, 85, 70), (70, 150, 230), (80, 190, 100), (245, 190, 50))
-"""RGB colours, 0 to 255, of `SEGMENTATION_CLASSES`."""
+"""The RGB colours of `SEGMENTATION_CLASSES`, 0 to 255."""
 
-FORMAT = 2  # to be raised whenever the same parameters give other files
+FORMAT = 2  # raise this number if the same parameters give other files
 _MANIFEST = "shapes.json"
-# Our name, COCO's, ADE20K's. The position seeds the split: append, never reorder.
+# The name of each split in this package, in COCO and in ADE20K. The position is part of the random seed: append, do
+# not reorder.
 _SPLITS = (("train", "train2017", "training"), ("val", "val2017", "validation"))
 _JPEG_QUALITY = 92
 
@@ -49,40 +51,44 @@ def write_shapes(
     size: int = 256,
     seed: int = 0,
 ) -> Path:
-    """Writes the data set, or leaves it alone where it already stands.
+    """Writes the data set atomically. Does nothing if ``root`` already contains the same data set.
 
-    A picture depends on seed, split, position and size only: a smaller data set is the beginning
-    of a larger one, and the held-out pictures are the same for any number of training pictures.
-    ``root`` appears complete or not at all.
+    An image depends only on seed, split, position and size. So a smaller data set is the beginning of a larger one, and
+    the validation images are the same for any number of training images.
 
     Args:
-        root: Directory to make. It may exist if it is empty or holds the same data set.
-        train: Number of training pictures, 1 or more.
-        val: Number of held-out pictures, 0 or more.
-        size: Width and height of the pictures in pixels, 64 or more.
-        seed: 0 or more; another seed gives other pictures.
+        root: The directory to create. The directory may exist if it is empty or contains the same data set.
+        train: The number of training images, 1 or more.
+        val: The number of validation images, 0 or more.
+        size: Width and height of the images in pixels, 64 or more.
+        seed: 0 or more. Another seed gives other images.
 
     Returns:
         The absolute path of ``root``.
 
     Raises:
-        UserError: A number is below its least value, or ``root`` holds anything else.
+        UserError: A number is below its minimum, or ``root`` contains other files.
+
+    Example:
+        >>> root = write_shapes("shapes", train=3, val=1, size=64)
+        >>> sorted(path.name for path in (root / "train2017").iterdir())
+        ['000000000001.jpg', '000000000002.jpg', '000000000003.jpg']
+        >>> (root / "classes.txt").read_text().split()
+        ['background', 'circle', 'square', 'triangle', 'star']
     """
     manifest = {"format": FORMAT, "train": train, "val": val, "size": size, "seed": seed}
     for name, least in {"train": 1, "val": 0, "size": MIN_SIZE, "seed": 0}.items():
         if manifest[name] < least:
             raise UserError(f"{name} is {manifest[name]}; write {least} or more.")
     root = Path(root).expanduser().resolve()
-    if _holds(root, manifest):
-        _log.info("%s already holds this data set; nothing to do.", root)
+    if _contains(root, manifest):
+        _log.info("%s already contains this data set; nothing to do.", root)
         return root
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise UserError(
-            f"{root} exists and holds something else than these shapes; remove it or name another directory."
-        )
+        raise UserError(f"{root} exists and contains other files; remove it or name another directory.")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        draft = Path(scratch, root.name)  # unlike the scratch directory, with usual permissions
+        draft = Path(scratch, root.name)  # a new directory, because the scratch directory has restricted permissions
         draft.mkdir()
         for position, count in enumerate((train, val)):
             _write_split(draft, position, count, size, seed)
@@ -91,12 +97,12 @@ def write_shapes(
         if root.exists():
             root.rmdir()
         draft.replace(root)
-    _log.info("Wrote %d training and %d held-out pictures to %s.", train, val, root)
+    _log.info("Wrote %d training and %d validation images to %s.", train, val, root)
     return root
 
 
-def _holds(root: Path, manifest: dict[str, int]) -> bool:
-    """Whether ``root`` is the data set that ``manifest`` describes."""
+def _contains(root: Path, manifest: dict[str, int]) -> bool:
+    """Whether ``root`` contains the data set with these parameters."""
     try:
         return bool(json.loads(Path(root, _MANIFEST).read_text()) == manifest)
     except (OSError, ValueError):
@@ -106,19 +112,19 @@ def _holds(root: Path, manifest: dict[str, int]) -> bool:
 def _write_split(root: Path, split: int, count: int, size: int, seed: int) -> None:
     """Writes one split in both layouts."""
     _, coco_name, ade_name = _SPLITS[split]
-    pictures = root / coco_name
+    image_directory = root / coco_name
     links = root / "images" / ade_name
     labels = root / "annotations" / ade_name
-    for directory in (pictures, links, labels):
+    for directory in (image_directory, links, labels):
         directory.mkdir(parents=True)
 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index in tracked("pictures", range(count)):
+    for index in tracked("images", range(count)):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, index, size)))
         scene = draw_scene(rng, size)
         image_id = index + 1
-        file = pictures / f"{image_id:012d}.jpg"
+        file = image_directory / f"{image_id:012d}.jpg"
         Image.fromarray(scene.image).save(file, quality=_JPEG_QUALITY)
         _link(file, links / file.name)
         images.append({"id": image_id, "file_name": file.name, "height": size, "width": size})
@@ -141,7 +147,7 @@ def _write_split(root: Path, split: int, count: int, size: int, seed: int) -> No
 
 
 def _annotate(instance: Instance, size: int) -> tuple[dict[str, Any], npt.NDArray[np.bool_]]:
-    """An instance in COCO's terms, and its mask, size x size."""
+    """Converts an instance to an annotation in COCO's format and a mask (size, size)."""
     polygons = [np.asarray(part.exterior.coords)[:-1].round(2).ravel().tolist() for part in parts(instance.visible)]
     encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, size, size))
     annotation = {
@@ -155,7 +161,7 @@ def _annotate(instance: Instance, size: int) -> tuple[dict[str, Any], npt.NDArra
 
 
 def _link(source: Path, target: Path) -> None:
-    """Gives a file a second name, or a copy where the file system has no hard links."""
+    """Gives a file a second name, or copies the file if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

@@ -145,7 +145,7 @@ def _use_coco(config: Config, root: Path, given: list[str] | None) -> None:
     # MMDetection numbers the classes in the order of the file, whatever the order here is.
     classes = [name for name in present if given is None or name in given]
     _set_splits(
-        config, root, layout, lambda split: {"ann_file": split.annotations, "data_prefix": {"img": split.pictures}}
+        config, root, layout, lambda split: {"ann_file": split.annotations, "data_prefix": {"img": split.images}}
     )
     _set_classes(config, classes, make_palette(len(classes)))
     if not has_masks(root / layout.splits["train"].annotations):
@@ -205,8 +205,8 @@ def _use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero
         layout,
         lambda split: {
             "type": "BaseSegDataset",  # others insist on classes of their own
-            "data_prefix": {"img_path": split.pictures, "seg_map_path": split.annotations},
-            "img_suffix": split.picture_suffix,
+            "data_prefix": {"img_path": split.images, "seg_map_path": split.annotations},
+            "img_suffix": split.image_suffix,
             "seg_map_suffix": split.label_suffix,
             "reduce_zero_label": ignore_zero,
         },
