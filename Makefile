@@ -1,9 +1,11 @@
 # make demo       sets up, trains Mask R-CNN + XCiT on the embedded data set, evaluates it, draws what it found
 # make demo-seg   the same for segmentation: Semantic FPN + XCiT, or with HEAD=upernet UperNet + XCiT
-# make benchmark  measures what docs/performance.md tells, in work_dirs/benchmark; takes about an hour
-# make test       sets up if needed, runs every test
+# make benchmark  measures the figures of docs/performance.md, in work_dirs/benchmark; takes about an hour
+# make test       sets up if needed, runs every test and every example of the docstrings
+# make test-integrations  installs PEFT, torchao and other libraries too, and runs the tests with them
+# make docs       builds the documentation's site in site/
 #
-# PYTHON=python3.12  interpreter to set up with (3.10 to 3.12)
+# PYTHON=python3.12  interpreter to set up with (3.10 to 3.13)
 # TESTS=tests/mm     only these tests
 # STACK=openmmlab    the original MM libraries instead of the maintained forks
 # JOBS=1             tests one after another, to follow one in a debugger
@@ -14,37 +16,52 @@ VENV ?= .venv-$(STACK)
 HEAD ?= sem_fpn
 JOBS ?= 2
 
-# The demos' and tests' pictures are small: a second thread gains little, and costs a lot where cores are shared.
+# The images of demos and tests are small: a second thread gains little, and costs a lot where cores are shared.
 export OMP_NUM_THREADS ?= 1
+# pip does not look for a newer pip.
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 python := $(VENV)/bin/python
-# A file's tests share what is dear to make, so they stay together.
+pip := $(python) -m pip install --quiet
+# The tests of a file share trained models and data sets, so one process runs them all.
 pytest := $(python) -m pytest --numprocesses $(JOBS) --dist loadfile
+doctest := $(pytest) --doctest-modules -p tests.helpers.doctests xcit_dense
 
-.PHONY: setup test test-fast lint demo demo-seg benchmark lock clean
+.PHONY: setup test test-fast test-integrations lint docs demo demo-seg benchmark lock clean
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: requirements/$(STACK).lock setup.py startup/xcit_dense.pth startup/_xcit_dense_startup.py
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || \
-	    { echo "error: $(PYTHON) is not Python 3.10 to 3.12; write make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	    { echo "error: $(PYTHON) is not Python 3.10 to 3.13; write make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(python) -m pip install --quiet --upgrade pip
-	$(python) -m pip install --quiet --no-deps --requirement requirements/$(STACK).lock
-	$(python) -m pip install --quiet --no-deps --editable .
+	$(pip) --upgrade pip
+	$(pip) --no-deps --requirement requirements/$(STACK).lock
+	$(pip) --no-deps --editable .
 	touch $@
 
+# Without TESTS, also the examples of the docstrings.
 test: setup
 	$(pytest) $(TESTS)
+	$(if $(TESTS),,$(doctest))
 
 test-fast: setup
 	$(pytest) -m "not slow" $(TESTS)
+	$(if $(TESTS),,$(doctest))
+
+test-integrations: setup
+	$(pip) --no-deps --requirement requirements/integrations.lock
+	$(pytest) tests/integrations
 
 lint: setup
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
+
+docs: setup
+	$(pip) --no-deps --requirement requirements/docs.lock
+	$(python) -m mkdocs build --strict
 
 demo: config := configs/detection/mask_rcnn_xcit_n12_p8_shapes.py
 demo: OUT ?= work_dirs/demo

@@ -1,4 +1,4 @@
-"""Packaging of xcit_dense; settings of the tools are in pyproject.toml."""
+"""Packaging of xcit_dense. The settings of the development tools are in pyproject.toml."""
 
 import re
 from pathlib import Path
@@ -8,33 +8,49 @@ from setuptools.command.build_py import build_py
 
 STARTUP = ["startup/_xcit_dense_startup.py", "startup/xcit_dense.pth"]
 
+here = Path(__file__).parent
 
-class BuildWithStartup(build_py):
-    """Puts the start-up files beside the package, into site-packages, for editable installs too.
 
-    MMDetection's own scripts and inferencer need mmcv's operators before they read a config, so before a config can
-    import xcit_dense.mm.
+def mim_files() -> list[str]:
+    """Lists what ``mim`` and ``xcit-dense`` look for in an installed package: the configs and the model index."""
+    configs = [path for path in (here / "configs").rglob("*") if path.suffix in (".py", ".yml")]
+    return ["model-index.yml", *sorted(path.relative_to(here).as_posix() for path in configs)]
+
+
+class Build(build_py):
+    """Adds files that are not in the package's folder.
+
+    The start-up files go next to the package, into site-packages, for editable installs too: MMDetection's own scripts
+    and inferencer need mmcv's operators before they read a config, so before a config can import xcit_dense.mm. The
+    configs and the model index go to ``xcit_dense/.mim``. An editable install uses those of the clone.
     """
 
     def run(self) -> None:
-        """Builds the package and adds the start-up files."""
+        """Builds the package and adds the files."""
         super().run()
-        # An editable wheel takes nothing from build_lib, only what is installed into it.
-        target = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
-        self.mkpath(target)
+        # An editable wheel does not take files from build_lib. It takes what is installed into it.
+        target = Path(self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib)
+        self.mkpath(str(target))
         for file in STARTUP:
-            self.copy_file(file, target)
+            self.copy_file(file, str(target))
+        if not self.editable_mode:
+            for file in mim_files():
+                copy = target / "xcit_dense" / ".mim" / file
+                self.mkpath(str(copy.parent))
+                self.copy_file(file, str(copy))
 
     def get_source_files(self) -> list[str]:
-        """Names the start-up files for source distributions."""
-        return [*super().get_source_files(), *STARTUP]
+        """Lists the added files for source distributions."""
+        return [*super().get_source_files(), *STARTUP, *mim_files()]
 
 
-here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "xcit_dense/__init__.py").read_text())[1]
 
-# MMDetection needs mmcv's Python parts; their compiled operators are optional, and stood in for by torchvision's. None
-# of the MM libraries is a hard dependency: a compiled mmcv that is already there must not be overwritten.
+# MMDetection needs the Python parts of mmcv. The compiled operators of mmcv are optional: operators of torchvision take
+# their place.
+# None of the MM libraries is required without an extra, because pip would overwrite a compiled mmcv of the user.
+# The tests run with the versions in requirements/*.lock. The upper bounds are the next releases that may break
+# interfaces.
 mm = [
     "onedl-mmengine>=0.10.8,<0.11",
     "onedl-mmcv>=2.3,<2.4",
@@ -43,13 +59,21 @@ mm = [
 ]
 openmmlab = [
     "mmengine>=0.10.4,<0.11",
-    "mmcv-lite>=2.1,<2.2",
+    "mmcv-lite>=2.1,<2.2",  # mmdet 3.3 refuses mmcv 2.2
     "mmdet>=3.3,<4",
     "mmsegmentation>=1.2.2,<2",
-    "ftfy",  # imported by mmsegmentation, which does not declare them
+    "ftfy",  # mmsegmentation imports ftfy and regex, and does not require them
     "regex",
 ]
-mm_common = ["matplotlib", "pillow", "pycocotools", "shapely"]
+mm_common = [
+    "av>=12",  # 17.1 is the last with wheels for Python 3.10
+    "ijson>=3.2",
+    "matplotlib",
+    "pillow",
+    "pycocotools",
+    "shapely",
+]
+docs = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
 dev = [
     "hypothesis>=6",
     "import-linter>=2",
@@ -67,10 +91,14 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",
+    # The lock installs on 3.10 to 3.13, and the tests pass on 3.11 and 3.13. 3.14 was not tried: the imaug that
+    # onedl-mmdetection 3.5 requires has no release for it, and mmcv calls pkgutil.find_loader, which 3.14 removes.
+    python_requires=">=3.10,<3.14",
     packages=find_packages(include=["xcit_dense", "xcit_dense.*"]),
-    cmdclass={"build_py": BuildWithStartup},
+    cmdclass={"build_py": Build},
     package_data={"xcit_dense": ["py.typed"]},
+    entry_points={"console_scripts": ["xcit-dense = xcit_dense.cli.main:main"]},
+    # Tried: the versions in requirements/*.lock (torch 2.11), and the newest of November 2026 (torch 2.14.1).
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -79,11 +107,12 @@ setup(
         "safetensors>=0.4",
         "packaging>=22",
     ],
-    extras_require={"mm": mm + mm_common, "openmmlab": openmmlab + mm_common, "dev": dev},
+    extras_require={"mm": mm + mm_common, "openmmlab": openmmlab + mm_common, "docs": docs, "dev": dev},
     classifiers=[
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
     ],

@@ -1,4 +1,4 @@
-"""Writes from xcit_dense/zoo.py what other files say of the published weights: model index, model zoo, README table."""
+"""Writes the tables of published weights from xcit_dense/weights/zoo.py: model index, model zoo, README table."""
 
 import argparse
 import re
@@ -16,7 +16,7 @@ from xcit_dense.weights.zoo import FAMILIES, SCHEME, TIMM, ZOO, Family, Weights,
 ROOT = Path(__file__).resolve().parents[1]
 MARKERS = "<!-- model table -->\n", "<!-- end of model table -->\n"
 
-BY = "Written by tools/make_model_index.py from xcit_dense/zoo.py"
+BY = "Written by tools/make_model_index.py from xcit_dense/weights/zoo.py"
 
 MODELS = {"coco": "Mask R-CNN", "sem_fpn": "Semantic FPN", "upernet": "UperNet"}
 """What the model around the backbone is called, by a part of the name of its weights."""
@@ -37,7 +37,7 @@ def main() -> None:
     if arguments.check:
         if stale:
             raise UserError(
-                f"Out of step with xcit_dense/zoo.py: {', '.join(stale)}; run python tools/make_model_index.py."
+                f"Out of step with xcit_dense/weights/zoo.py: {', '.join(stale)}; run python tools/make_model_index.py."
             )
         return
     for name in stale:
@@ -145,24 +145,27 @@ def model_zoo() -> str:
     (dino,) = (family for family in FAMILIES if family.task == "self-supervision")
     text = f"""# Model zoo
 
-<!-- {BY}; edit those. -->
+<!-- {BY}; edit these two files. -->
 
-The {len(ZOO)} weights that the authors of XCiT published, with the figures they published, in percent. None of the
-figures was measured here.
+The {len(ZOO)} weights that the authors of XCiT published. The figures are those that the authors published, in percent.
+We did not measure them.
 
-Write the name where a checkpoint is expected: `load_weights(backbone, "{SCHEME}small_12_p16_384_dist")`, or a config's
-`init_cfg` and `load_from`. `xcit_dense.list_weights("coco/*")` lists names; it also picks by `variant=` and `task=`.
+Write a name in place of a checkpoint: on the command line, in Python
+(`load_weights(backbone, "{SCHEME}small_12_p16_384_dist")`), or in a config's `init_cfg` and `load_from`. On the command
+line and in Python you can leave out `{SCHEME}`. `xcit-dense zoo` searches names, and
+`xcit_dense.list_weights("coco/*")` lists them, also by `variant=` and `task=`.
 
-A file is downloaded at its first use to `checkpoints` in torch.hub's directory (`TORCH_HOME`, by default
-`~/.cache/torch`, then `hub`). On a machine without a network, put it there by hand, under the last part of its
-address; a copy of timm's as `NAME.safetensors`. The error of a failed download names the exact file.
+A file is downloaded at its first use to the directory `checkpoints` of torch.hub: `$TORCH_HOME/hub/checkpoints`, by
+default `~/.cache/torch/hub/checkpoints`. On a machine without a network, put the file there yourself. Its name is the
+last part of its address. The error of a failed download gives the exact path.
 
-timm's copies of the classifiers load by their names in timm, `{TIMM}xcit_small_12_p16_384.fb_dist_in1k`. They come
-from the Hugging Face hub, or from a mirror of it that `HF_ENDPOINT` names.
+timm's copies of the classifiers load by their names in timm: `{TIMM}xcit_small_12_p16_384.fb_dist_in1k`. They come
+from the Hugging Face hub, or from the mirror in `HF_ENDPOINT`. If you download one yourself, call it
+`NAME.safetensors`.
 
 ## ImageNet-1k classifiers
 
-`224` and `384` are the training resolution in pixels; `dist` marks those distilled from a convolutional teacher.
+`224` and `384` are the training resolution in pixels. `dist` marks weights distilled from a convolutional teacher.
 
 {weights_table(classifiers)}
 ## DINO, self-supervised on ImageNet-1k
@@ -177,8 +180,8 @@ The figure is the accuracy of a linear classifier on the frozen features.
             text += f"""
 ## {model_name(family)} on {DATASETS[family.task]}
 
-Whole models, trained for {number} {unit.lower()}. The variants without published weights have configs too, by the
-recipe of the nearest one: {", ".join(others)}.
+Complete models, trained for {number} {unit.lower()}. Other variants have no published weights. They have configs with
+the recipe of the nearest variant: {", ".join(others)}.
 
 {weights_table([family])}"""
     return text

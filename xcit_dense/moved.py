@@ -46,7 +46,7 @@ MODULES = {
     "data": ("datasets.shapes",),
     "data.scene": ("datasets.shapes.scene",),
     "data.shapes": ("datasets.shapes.write",),
-    "doctor": ("cli.doctor",),
+    "doctor": ("cli.environment",),
     "cli": ("cli.options", "weights.resolve"),
     "mm.operators": ("mm.patches.mmcv_ext", "ops.mmcv.nms", "ops.mmcv.roi_align"),
     "mm.checkpoint": ("mm.patches.checkpoint_loaders", "mm.distributed", "utils.ranks"),

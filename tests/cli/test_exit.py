@@ -1,6 +1,7 @@
 """Errors for users, and how command lines show them."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -94,6 +95,21 @@ def test_a_command_line_takes_arguments_and_gives_its_result():
     assert main(1, second=2) == 3
     assert main.__name__ == "main"
     assert main.__doc__ == "Adds."
+
+
+def test_a_command_leaves_the_logging_module_as_it_was(monkeypatch):
+    seen = []
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+
+    @exit_with_sentence
+    def main():
+        seen.append(logging.raiseExceptions)
+        raise UserError("write 8.")
+
+    with pytest.raises(SystemExit):
+        main()
+    assert seen == [False]
+    assert logging.raiseExceptions is True
 
 
 def test_user_errors_can_be_caught_as_pythons_own():

@@ -1,4 +1,4 @@
-"""``python -m xcit_dense``: what it prints, and how it ends."""
+"""The subcommands zoo, doctor and config: what they print, and how they end."""
 
 import importlib.util
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xcit_dense import VARIANTS, list_weights
-from xcit_dense.cli import doctor
+from xcit_dense.cli import environment
 from xcit_dense.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +87,10 @@ def ill(monkeypatch):
     """Makes the doctor find one thing wrong, in an environment without MM libraries."""
 
     def make(**versions):
-        here = doctor.Environment.here()
-        mm = {name for names in doctor.MODULES.values() for name in names}
+        here = environment.Environment.here()
+        mm = {name for names in environment.MODULES.values() for name in names}
         there = {name: version for name, version in here.versions.items() if name not in mm} | versions
-        monkeypatch.setattr(doctor.Environment, "here", classmethod(lambda _: replace(here, versions=there)))
+        monkeypatch.setattr(environment.Environment, "here", classmethod(lambda _: replace(here, versions=there)))
 
     return make
 
@@ -101,7 +101,7 @@ def test_the_doctor_ends_well_without_mm_libraries(printed, ill):
     assert re.search(r"absent +MM set", text)
     assert re.search(r"yes +the backbone", text)
     assert re.search(r"no +detection", text)
-    assert "pip install '.[mm]'" in text
+    assert "pip install 'xcit-dense[mm]'" in text
 
 
 def test_the_doctor_ends_with_status_1_if_something_is_broken(ill, capsys):
@@ -110,7 +110,7 @@ def test_the_doctor_ends_with_status_1_if_something_is_broken(ill, capsys):
         main(["doctor"])
     assert exit_.value.code == 1
     text = capsys.readouterr().out
-    assert re.search(r"broken +torch +2\.0\.1, needed is >=", text)
+    assert re.search(r"broken +torch +2\.0\.1, but xcit_dense needs >=", text)
     assert re.search(r"  torch:\n    pip install 'torch>=\S+' 'torchvision>=", text)
     assert not re.search(r"^  yes ", text, re.MULTILINE)
 
@@ -132,7 +132,7 @@ def test_a_command_must_be_named(capsys):
     with pytest.raises(SystemExit) as exit_:
         main([])
     assert exit_.value.code == 2
-    assert "zoo,doctor,config" in capsys.readouterr().err
+    assert "COMMAND" in capsys.readouterr().err
 
 
 class TestConfig:

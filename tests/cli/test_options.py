@@ -1,7 +1,8 @@
 """What the command lines share, and how they end on mistakes."""
 
+import argparse
+import functools
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 from tests.helpers.models import raises_user_error
-from xcit_dense.cli.options import choose_device, make_config, make_parser
+from xcit_dense.cli.options import add_run_options, choose_device, make_config, read_config_options, start_mm
+from xcit_dense.cli.positionals import read_config_argument
 
 SHAPES = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
 
@@ -23,35 +25,41 @@ def _environment(monkeypatch):
         monkeypatch.delenv(name)
 
 
+def parse(*arguments):
+    """Parses the options that trainings and tests share."""
+    parser = argparse.ArgumentParser()
+    add_run_options(parser)
+    return parser.parse_args(list(map(str, arguments)))
+
+
+def configure(*arguments, data_root):
+    """Makes the config of a training that a command line describes."""
+    args = parse("--data-root", data_root, *arguments)
+    return make_config(args, read_config_argument([str(SHAPES)]), ("train_dataloader",))
+
+
 @pytest.fixture
-def parse(monkeypatch):
-    """Parses a command line, given to the process."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tool", *map(str, arguments)])
-        return make_parser("A tool.").parse_args()
-
-    return run
-
-
-@pytest.fixture
-def configured(parse, shapes):
+def configured(shapes):
     """Makes the config that a command line describes, on the shapes data set."""
-
-    def make(*arguments):
-        return make_config(parse(SHAPES, "--data-root", shapes, *arguments), ("train_dataloader",))
-
-    return make
+    return functools.partial(configure, data_root=shapes)
 
 
-def test_options_have_the_types_of_their_values(parse):
-    args = parse("c.py", "--cfg-options", "a.b=1", "a.c=[(1,2)]", "d=None", "e=x", "f=0.5", "g=True")
-    assert args.cfg_options == {"a.b": 1, "a.c": [(1, 2)], "d": None, "e": "x", "f": 0.5, "g": True}
+def test_options_have_the_types_of_their_values():
+    args = parse("--cfg-options", "a.b=1", "a.c=[(1,2)]", "d=None", "e=x", "f=0.5", "g=True")
+    options = read_config_options(args.cfg_options)
+    assert options == {
+        "a.b": 1,
+        "a.c": [(1, 2)],
+        "d": None,
+        "e": "x",
+        "f": 0.5,
+        "g": True,
+    }
 
 
-def test_nothing_but_the_config_is_required(parse):
-    args = parse("c.py")
-    assert (args.config, args.data_root, args.work_dir, args.cfg_options) == ("c.py", None, None, {})
+def test_no_option_is_required():
+    args = parse()
+    assert (args.data_root, args.work_dir, read_config_options(args.cfg_options)) == (None, None, {})
     assert (args.launcher, args.device) == ("none", "auto")
 
 
@@ -67,13 +75,13 @@ def test_a_rank_in_the_environment_wins(configured, monkeypatch):
     assert os.environ["LOCAL_RANK"] == "5"
 
 
-def test_cpu_hides_the_gpus_before_the_libraries_look(parse):
-    parse("c.py", "--device", "cpu")
+def test_cpu_hides_the_gpus_before_the_libraries_look():
+    start_mm(parse("--device", "cpu").device)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_auto_leaves_the_gpus_visible(parse):
-    parse("c.py")
+def test_auto_leaves_the_gpus_visible():
+    start_mm(parse().device)
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
@@ -87,9 +95,9 @@ def test_cuda_is_refused_only_where_there_is_none(monkeypatch, present):
             choose_device("cuda")
 
 
-def test_an_unknown_device_is_a_usage_error(parse, capsys):
+def test_an_unknown_device_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as caught:
-        parse("c.py", "--device", "tpu")
+        parse("--device", "tpu")
     assert caught.value.code == 2
     assert "'tpu'" in capsys.readouterr().err
 
@@ -119,6 +127,6 @@ def test_a_launcher_that_started_nothing_is_refused(configured):
         configured("--launcher", "pytorch")
 
 
-def test_the_config_is_checked(parse, tmp_path):
+def test_the_config_is_checked(tmp_path):
     with raises_user_error("No data directory", tmp_path / "gone"):
-        make_config(parse(SHAPES, "--data-root", tmp_path / "gone"), ("train_dataloader",))
+        configure(data_root=tmp_path / "gone")

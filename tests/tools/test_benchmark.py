@@ -1,6 +1,5 @@
 """tools/benchmark.py: what it counts, writes and refuses. Seconds are never tested."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,6 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from xcit_dense.benchmark import contenders, options, race
+from xcit_dense.cli import benchmark
+from xcit_dense.cli.main import run_tool
+
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 
@@ -16,15 +19,6 @@ TOOL = Path(__file__).parents[2] / "tools/benchmark.py"
 SMALL = ("--variant", "nano_12_p16", "--rounds", 2, "--threads", 1)
 BOTH = "ours,literal,timm,timm-fused"
 WIDE = "256x256"  # N = 2 C, so that the covariance form is the cheaper one
-
-
-@pytest.fixture(scope="module")
-def tool():
-    """The tool as a module."""
-    spec = importlib.util.spec_from_file_location("benchmark_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +32,23 @@ def training(python, tmp_path_factory):
 
 
 @pytest.fixture
-def main(tool, monkeypatch, tmp_path):
-    """Runs the tool in this process; gives the directory that it was to write."""
+def main(monkeypatch, tmp_path):
+    """Runs the tool in this process; returns the directory that it was to write."""
 
     def run(*arguments):
         out = tmp_path / "out"
-        monkeypatch.setattr("sys.argv", ["benchmark.py", *map(str, (*SMALL, "--out", out, *arguments))])
-        tool.main()
+        run_tool("benchmark", list(map(str, (*SMALL, "--out", out, *arguments))))
         return out
 
     return run
 
 
 @pytest.fixture
-def refused(main, tool, monkeypatch, tmp_path):
+def refused(main, monkeypatch, tmp_path):
     """Runs the tool, expects it to refuse before it has measured anything, and gives the sentence."""
 
     def run(*arguments):
-        monkeypatch.setattr(tool, "measure", lambda *_: pytest.fail("measured"))
+        monkeypatch.setattr(race, "measure", lambda *_: pytest.fail("measured"))
         with pytest.raises(SystemExit) as exit_:
             main(*arguments)
         sentence = str(exit_.value)
@@ -125,19 +118,24 @@ def test_time_and_memory_are_drawn_against_pixels(training):
             assert len(picture.convert("RGB").getcolors(100_000)) > 10
 
 
-def test_what_was_measured_before_a_failure_stays(main, tool, monkeypatch, tmp_path):
-    measure = tool.measure
+def test_what_was_measured_before_a_failure_stays(main, monkeypatch, tmp_path):
+    measure = race.measure
 
     def fail(options, size):
         if size == (64, 64):
             raise RuntimeError("out of memory")
         return measure(options, size)
 
-    monkeypatch.setattr(tool, "measure", fail)
+    monkeypatch.setattr(race, "measure", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         main("--contenders", "ours", "--sizes", "32x32,64x64")
     (result,) = json.loads((tmp_path / "out/benchmark.json").read_text())["results"]
     assert result["size"] == "32x32"
+
+
+def test_the_help_names_the_contenders_and_number_formats_that_exist():
+    assert tuple(contenders.CONTENDERS) == benchmark.CONTENDERS
+    assert tuple(options.DTYPES) == benchmark.DTYPES
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ pytest.importorskip("mmcv", reason="mmcv is not installed")
 from mmengine.config import Config
 
 from tests.helpers.runs import optimizer_steps, read_checkpoint, read_log, read_training_log, short_run
+from xcit_dense.cli.test import write_json
 
 # Runs
 
@@ -283,9 +284,8 @@ def test_metrics_that_cannot_be_written_are_refused_before_the_test(in_process, 
     assert word in ended.value.code
 
 
-def test_the_metric_of_a_class_without_ground_truth_is_null(in_process, tools, tmp_path):
-    write = in_process(tools.test, name="tool")["write_json"]
-    write(tmp_path / "metrics.json", {"cat": 0.5, "dog": float("nan")})
+def test_the_metric_of_a_class_without_ground_truth_is_null(tmp_path):
+    write_json(tmp_path / "metrics.json", {"cat": 0.5, "dog": float("nan")})
     assert json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail) == {"cat": 0.5, "dog": None}
 
 
@@ -299,5 +299,5 @@ def test_help_names_every_option(python, tools, tool):
 
 
 def test_without_mm_libraries_the_tool_says_what_to_install(refusal, without, tools):
-    sentence = refusal(tools.train, "x", **without("mmengine", "mmcv", "mmdet", "mmseg"))
+    sentence = refusal(tools.train, tools.shapes, **without("mmengine", "mmcv", "mmdet", "mmseg"))
     assert 'pip install ".[mm]"' in sentence

@@ -109,16 +109,16 @@ def test_what_cannot_be_read_is_named_at_the_end_and_the_rest_is_drawn(refused, 
 
 
 def test_nothing_is_drawn_where_a_picture_is_missing_or_a_name_is_taken_twice(refused, detector, photo, tmp_path):
-    assert refused(["No picture at", "gone.png"], detector, photo, tmp_path / "gone.png") == []
+    assert refused(["No image at", "gone.png"], detector, photo, tmp_path / "gone.png") == []
     (tmp_path / "more").mkdir()
     Image.open(photo).save(tmp_path / "more" / "photo.png")
-    assert refused(["Several pictures are called photo"], detector, photo, tmp_path / "more" / "photo.png") == []
+    assert refused(["Several images are called photo"], detector, photo, tmp_path / "more" / "photo.png") == []
 
 
 def test_weights_that_are_not_there_are_refused(refused, detector, photo, tmp_path):
     assert refused(["No checkpoint at", "nano_12"], "nano_12", photo) == []
     detector.unlink()
-    assert refused(["No training has left a checkpoint", "work"], detector.parent, photo) == []
+    assert refused(["does not contain an intact checkpoint", "work"], detector.parent, photo) == []
 
 
 def test_another_variant_or_an_absent_block_is_refused(refused, detector, photo):

@@ -1,4 +1,4 @@
-"""How a command ends: with a sentence, not with a traceback."""
+"""How a command ends after an error: with a sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -20,21 +20,29 @@ T = TypeVar("T")
 
 
 def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
-    """Makes a command line end with ``error: ...`` and status 1, without a traceback.
+    """Makes a command end with ``error: ...`` and status 1 after an error that its user can fix.
 
-    On a :class:`UserError`, and where a disk is full or a path is not for this user. On Ctrl-C it ends with status 130,
-    as shells have it.
+    Such errors are :class:`UserError`, a full disk, and a path that the user may not read or write. After Ctrl-C the
+    command ends with status 130, as a shell does. Other errors keep their traceback.
+
+    Args:
+        main: The command.
+
+    Returns:
+        The command, which now ends the process after such an error.
     """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        logging.raiseExceptions = False  # a log that cannot be written: no traceback a line, while work goes on
+        raise_exceptions = logging.raiseExceptions
+        # On a full disk the logging module would print a traceback for each line, while the work goes on.
+        logging.raiseExceptions = False
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            # One raised in a data loader's worker arrives with a traceback in its message.
+            # An error of a data loader's worker arrives with the worker's traceback in its message.
             sys.exit(f"error: {str(error).rstrip().rpartition(f'{UserError.__module__}.UserError: ')[2]}")
-        except BrokenPipeError:  # who reads has enough, as `head`
+        except BrokenPipeError:  # the reader of the output has ended, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:
@@ -46,5 +54,7 @@ def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
             raise
         except KeyboardInterrupt:
             sys.exit(130)
+        finally:
+            logging.raiseExceptions = raise_exceptions
 
     return wrapped

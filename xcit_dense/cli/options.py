@@ -1,6 +1,7 @@
-"""What the command lines share.
+"""What the subcommands share.
 
-No MM library is imported before the device has been chosen: MMEngine looks for a GPU when it is imported.
+A command line is parsed before torch or an MM library is imported: ``--help`` is quick and works without them, and
+``--device cpu`` hides the GPUs before a library looks for one.
 """
 
 from __future__ import annotations
@@ -9,89 +10,74 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xcit_dense.errors import UserError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-# Where launchers other than torchrun say which of its machine's processes this is.
+    from xcit_dense.cli.positionals import Positionals
+
+# Environment variables in which launchers other than torchrun pass the rank of a process on its machine.
 LOCAL_RANKS = {"slurm": "SLURM_LOCALID", "mpi": "OMPI_COMM_WORLD_LOCAL_RANK"}
 
+CONFIG_HELP = "a config file, or the name of a shipped config such as mask_rcnn_xcit_s12"
+WEIGHTS_HELP = "a checkpoint, the work directory of a training, an address, or a published name such as {}"
 
-def make_parser(description: str, argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
-    """Makes a parser with the options that training and testing share.
+
+def add_words(parser: argparse.ArgumentParser, usage: str, explanation: str) -> None:
+    """Adds positional arguments, which :mod:`xcit_dense.cli.positionals` interprets.
 
     Args:
-        description: What the tool does, one line.
-        argv: The command line; by default that of the process. Its ``--device`` takes effect at once.
-
-    Returns:
-        The parser, for a tool to add its own options to.
-
-    Raises:
-        UserError: ``--device cuda`` on a machine without CUDA.
-        MissingLibraryError: No MM library is installed.
+        parser: The parser.
+        usage: The positional arguments as the usage line shows them.
+        explanation: What they mean.
     """
-    parser = make_config_parser(description, [make_device_parser(argv)])
+    parser.usage = f"%(prog)s {usage} [options]"
+    parser.add_argument("words", nargs="+", metavar=usage.replace("[", "").replace("]", ""), help=explanation)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--cfg-options``.
+
+    Args:
+        parser: The parser.
+    """
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="values that replace the config's, e.g. train_dataloader.batch_size=4",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that training and testing share.
+
+    Args:
+        parser: The parser.
+    """
+    add_config_options(parser)
+    add_device(parser)
     add_data_root(parser)
     parser.add_argument("--work-dir", metavar="DIR", help="where to write; default work_dirs/NAME_OF_CONFIG")
     add_launcher(parser, ["none", "pytorch", "slurm", "mpi"])
-    return parser
 
 
-def make_device_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
-    """Makes a parser of ``--device`` alone, to be a parent of others.
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--device``.
 
     Args:
-        argv: As for :func:`make_parser`.
-
-    Raises:
-        UserError: ``--device cuda`` on a machine without CUDA.
+        parser: The parser.
     """
-    device = argparse.ArgumentParser(add_help=False)
-    device.add_argument(
+    parser.add_argument(
         "--device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
         help="where to run; auto (the default) takes a GPU if there is one",
     )
-    choose_device(device.parse_known_args(argv)[0].device)
-    return device
-
-
-def make_config_parser(description: str, parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
-    """Makes a parser of a config and of what changes it, once the device has been chosen.
-
-    Args:
-        description: What the tool does.
-        parents: Parsers whose options come first.
-
-    Raises:
-        MissingLibraryError: No MM library is installed.
-    """
-    from xcit_dense import mm  # noqa: F401  # isort: skip
-    from mmengine.device import utils
-
-    from xcit_dense.mm.config.load import OptionAction
-
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        utils.DEVICE = "cpu"  # not another accelerator that MMEngine has found
-
-    parser = argparse.ArgumentParser(
-        description=description, parents=list(parents), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="config file, for detection or segmentation")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=OptionAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="values that replace the config's, e.g. train_dataloader.batch_size=4",
-    )
-    return parser
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:
@@ -108,11 +94,38 @@ def add_launcher(parser: argparse.ArgumentParser, launchers: Sequence[str]) -> N
 
     Args:
         parser: The parser.
-        launchers: Those that the tool knows, ``'none'`` first.
+        launchers: The launchers that the command supports, ``'none'`` first.
     """
-    parser.add_argument("--launcher", choices=launchers, default=launchers[0], help="who started the processes")
+    parser.add_argument("--launcher", choices=launchers, default=launchers[0], help="what started the processes")
     # torchrun's predecessor passes the rank on the command line.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_own_data(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a command that takes data with classes of its own.
+
+    Args:
+        parser: The parser.
+    """
+    parser.add_argument(
+        "--classes",
+        metavar="auto|A,B,C",
+        help="data of your own in --data-root, with the classes that the data has (auto), or with these",
+    )
+    parser.add_argument(
+        "--ignore-zero",
+        action="store_true",
+        help="0 in your label images marks pixels without a label, and classes begin with 1",
+    )
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--verbose``.
+
+    Args:
+        parser: The parser.
+    """
+    parser.add_argument("--verbose", action="store_true", help="print all that the log file receives")
 
 
 def choose_device(name: str) -> None:
@@ -124,40 +137,64 @@ def choose_device(name: str) -> None:
     Raises:
         UserError: ``'cuda'`` on a machine without CUDA.
     """
-    import torch
-
     if name == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"--device cuda, but this torch ({torch.__version__}) finds no CUDA device; write --device cpu, or check "
-            "the driver with nvidia-smi."
-        )
+    elif name == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"--device cuda, but this torch ({torch.__version__}) finds no CUDA device; write --device cpu, or "
+                "check the driver with nvidia-smi."
+            )
 
 
-def add_own_data(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a tool that takes data with classes of its own.
+def start_mm(device: str = "auto") -> None:
+    """Chooses the device, then imports the MM libraries and registers xcit_dense in them.
 
     Args:
-        parser: The parser.
+        device: As for :func:`choose_device`.
+
+    Raises:
+        UserError: ``'cuda'`` on a machine without CUDA.
+        MissingLibraryError: No MM library is installed.
     """
-    parser.add_argument(
-        "--classes",
-        metavar="auto|A,B,C",
-        help="data of your own in --data-root, with the classes that it has (auto), or with these",
-    )
-    parser.add_argument(
-        "--ignore-zero",
-        action="store_true",
-        help="0 in your label pictures marks pixels without a label, and classes begin with 1",
-    )
+    choose_device(device)
+    from xcit_dense import mm  # noqa: F401  # isort: skip
+    from mmengine.device import utils
+
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        utils.DEVICE = "cpu"  # MMEngine may have found another accelerator
 
 
-def make_config(args: argparse.Namespace, loaders: tuple[str, ...], weights: bool = True) -> Config:
-    """Reads, adapts and checks the config that the shared options describe.
+def read_config_options(options: Sequence[str]) -> dict[str, Any]:
+    """Reads ``--cfg-options`` as MMEngine does.
 
     Args:
-        args: From :func:`make_parser`.
+        options: Each ``KEY=VALUE``.
+
+    Returns:
+        Values by dotted key.
+
+    Raises:
+        UserError: An option is not ``KEY=VALUE``.
+    """
+    from xcit_dense.mm.config.load import OptionAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=OptionAction, default={})
+    values: dict[str, Any] = parser.parse_args(["--cfg-options", *options] if options else []).cfg_options
+    return values
+
+
+def make_config(
+    args: argparse.Namespace, positionals: Positionals, loaders: tuple[str, ...], weights: bool = True
+) -> Config:
+    """Reads, adapts and checks the config of a training or test.
+
+    Args:
+        args: With the options of :func:`add_run_options`, and perhaps those of :func:`add_own_data`.
+        positionals: What the positional arguments mean.
         loaders: The data loaders that the run will use, whose data is checked.
         weights: Whether the weights that a training starts from are checked too.
 
@@ -172,15 +209,17 @@ def make_config(args: argparse.Namespace, loaders: tuple[str, ...], weights: boo
 
     set_local_rank(args)
     own = {"classes": args.classes, "ignore_zero": args.ignore_zero} if "classes" in args else {}
-    config = load_config(args.config, args.cfg_options, args.data_root, **own)
+    config = load_config(positionals.config, read_config_options(args.cfg_options), args.data_root, **own)
     config.launcher = args.launcher
-    config.work_dir = args.work_dir or config.get("work_dir") or str(Path("work_dirs", Path(args.config).stem))
+    # A work directory may have been moved since its config was written.
+    work_dir = args.work_dir or positionals.work_dir or config.get("work_dir")
+    config.work_dir = str(work_dir or Path("work_dirs", positionals.config.stem))
     check_config(config, loaders, weights)
     return config
 
 
 def set_local_rank(args: argparse.Namespace) -> None:
-    """Sets ``LOCAL_RANK``, where a launcher says in another way which of its machine's processes this is.
+    """Sets ``LOCAL_RANK`` where a launcher passes the rank in another way.
 
     Args:
         args: With the options of :func:`add_launcher`.
@@ -190,36 +229,25 @@ def set_local_rank(args: argparse.Namespace) -> None:
 
 
 def find_checkpoint(weights: str) -> str:
-    """The checkpoint that a command line means. No MM library is needed.
+    """Finds the checkpoint that a command line means, and downloads nothing. No MM library is needed.
+
+    Published weights stay an address: MMEngine's loader downloads the file on rank 0 while other processes wait.
 
     Args:
-        weights: A checkpoint, an address, a published name (``'xcit://...'``, or the name alone), or a training's work
-            directory, of which it is the last whole one.
+        weights: As for :func:`xcit_dense.weights.resolve.resolve`.
 
     Returns:
         A path or an address.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such checkpoint.
     """
+    from xcit_dense.weights.resolve import check, resolve
+    from xcit_dense.weights.zoo import SCHEME, ZOO
+
+    check(weights)
     if "://" in weights:
         return weights
-    path = Path(weights)
-    if path.is_dir():
-        from xcit_dense.weights.work_dir import last_intact_checkpoint
-
-        last = last_intact_checkpoint(path)
-        if last is None:
-            raise UserError(f"No training has left a checkpoint in {path}; name a checkpoint or a work directory.")
-        return str(last)
-    if not path.is_file():
-        import difflib
-
-        from xcit_dense.weights.zoo import SCHEME, ZOO
-
-        if weights in ZOO:
-            return SCHEME + weights
-        near = difflib.get_close_matches(weights, ZOO, n=1, cutoff=0.8)
-        hint = f" Did you mean the published {near[0]!r}?" if near else ""
-        raise UserError(f"No checkpoint at {path}, and no published weights of that name; check the path.{hint}")
-    return str(path)
+    if weights in ZOO and not Path(weights).exists():
+        return SCHEME + weights
+    return str(resolve(weights))

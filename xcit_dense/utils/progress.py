@@ -1,52 +1,72 @@
-"""Progress, for who waits: a bar in a terminal, lines elsewhere; of a run's processes the first shows it."""
+"""Progress of long loops on rank 0: bars in a terminal, periodic lines otherwise."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xcit_dense.utils.ranks import is_rank_zero
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn, Task
+    from rich.progress import Task
     from rich.text import Text
 
 T = TypeVar("T")
 
-_MOMENT = 2.0  # seconds; of what takes less nothing is shown
-_PAUSE = 10.0  # seconds between two lines
+_DELAY = 2.0  # seconds; a loop that takes less time shows nothing
+_BETWEEN_LINES = 10.0  # seconds
+_BETWEEN_FRAMES = 0.25  # seconds between two drawings of a bar
 
 
-def track(what: str, total: int) -> AbstractContextManager[Callable[[], None]]:
-    """Shows on standard error how far a loop is, its rate and the time left, if it takes more than a moment.
+@contextmanager
+def track(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows how far a loop is, its rate and the time left, on standard error.
+
+    A loop of less than two seconds shows nothing. Of several processes, only rank 0 shows its progress.
 
     Args:
-        what: What is counted, as ``'pictures'``.
-        total: How many there are.
+        what: The things that the loop counts, in the plural, for example ``'images'``.
+        total: The number of things.
 
-    Returns:
-        A context, which gives a function to call after each.
+    Yields:
+        A function without arguments. The loop calls the function after each thing.
+
+    Example:
+        >>> with track("images", total=2) as count:
+        ...     for image in ("a.jpg", "b.jpg"):
+        ...         count()
     """
-    if not is_rank_zero():
-        return nullcontext(lambda: None)
-    if sys.stderr.isatty():
-        with suppress(ImportError):
-            return _draw(make_bar(), what, total)
-    return _say(what, total)
+    progress = make_progress(delay=_DELAY)
+    progress.add(what, total)
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        progress.update(what, done)
+
+    try:
+        yield count
+    finally:
+        progress.close()
 
 
 def tracked(what: str, items: Collection[T]) -> Iterator[T]:
-    """Goes through items as :func:`track` shows it.
+    """Iterates over items and shows the progress as :func:`track` does.
 
     Args:
-        what: As for :func:`track`.
-        items: What to go through.
+        what: The plural name of the items.
+        items: The items.
 
     Yields:
         The items.
+
+    Example:
+        >>> [name.upper() for name in tracked("names", ["a", "b"])]
+        ['A', 'B']
     """
     with track(what, len(items)) as count:
         for item in items:
@@ -54,81 +74,205 @@ def tracked(what: str, items: Collection[T]) -> Iterator[T]:
             count()
 
 
-def make_bar(*more: ProgressColumn, **options: Any) -> Progress:
-    """Makes rich's progress bar for standard error: what, how far, how fast, and the time left.
+def make_progress(delay: float = 0.0) -> Bars | Lines:
+    """Makes bars if standard error is a terminal and rich is installed, and lines otherwise.
 
     Args:
-        *more: Columns to follow these.
-        **options: Of ``rich.progress.Progress``.
+        delay: Seconds before the first bar or line appears.
+    """
+    if is_rank_zero() and sys.stderr.isatty():
+        try:
+            return Bars(delay)
+        except ImportError:  # rich comes with MMEngine, and a user of the backbone may lack MMEngine
+            pass
+    return Lines(delay, silent=not is_rank_zero())
+
+
+class Bars:
+    """Progress bars on standard error: name, counts, rate, time left and a note.
+
+    The caller's thread draws the bars. A drawing thread could hold a lock while a data loader forks a worker.
+
+    Args:
+        delay: Seconds before the bars appear.
 
     Raises:
-        ImportError: rich is not installed; it comes with MMEngine.
+        ImportError: rich is not installed.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
 
-    class RateColumn(ProgressColumn):
-        """Iterations a second, or seconds an iteration where these are more; empty until it is known."""
+    def __init__(self, delay: float = 0.0) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
 
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            if not speed:
-                return Text("")
-            return Text(f"{speed:.1f} it/s" if speed >= 1 else f"{1 / speed:.1f} s/it")
+        class RateColumn(ProgressColumn):
+            """Iterations per second, or seconds per iteration for slow loops. Empty until the rate is known."""
 
-    what = TextColumn("{task.description}")
-    columns = (what, BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn(), *more)
-    # What goes to a file stays there.
-    return Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), **options)
+            def render(self, task: Task) -> Text:
+                speed = task.finished_speed or task.speed
+                if not speed:
+                    return Text("")
+                return Text(f"{speed:.1f} it/s" if speed >= 1 else f"{1 / speed:.1f} s/it")
 
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            redirect_stdout=sys.stdout.isatty(),  # if standard output is a file, its text must stay in the file
+            auto_refresh=False,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._start = time.monotonic()
+        self._drawn = 0.0
+        self._delay = delay
+        if not delay:
+            self._bars.start()
 
-@contextmanager
-def _draw(bar: Progress, what: str, total: int) -> Iterator[Callable[[], None]]:
-    task = bar.add_task(what, total=total)
-    start = time.monotonic()
+    def add(self, name: str, total: int, done: int = 0) -> None:
+        """Adds a bar.
 
-    def count() -> None:
-        bar.advance(task)
-        if not bar.live.is_started and time.monotonic() - start > _MOMENT:
-            bar.start()
+        Args:
+            name: The name of the loop.
+            total: The number of steps of the loop.
+            done: The number of steps that are already done.
+        """
+        self._tasks[name] = self._bars.add_task(name, total=total, completed=done, note="")
+        self._draw(force=True)
 
-    try:
-        yield count
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    def update(self, name: str, done: int, note: Callable[[], str] | None = None) -> None:
+        """Moves a bar.
 
+        Args:
+            name: The name of the loop. A name without a bar is ignored.
+            done: The number of steps that are done.
+            note: Makes a text behind the bar. Called only if the bar is drawn now, because a note may wait for the GPU.
+        """
+        if name not in self._tasks:
+            return
+        values: dict[str, Any] = {"completed": done}
+        is_due = time.monotonic() - self._drawn > _BETWEEN_FRAMES
+        if note and is_due:
+            values["note"] = note()
+        self._bars.update(self._tasks[name], **values)
+        self._draw(force=is_due)
 
-@contextmanager
-def _say(what: str, total: int) -> Iterator[Callable[[], None]]:
-    start = said = time.monotonic()
-    done = 0
+    def remove(self, name: str) -> None:
+        """Removes a bar.
 
-    def count() -> None:
-        nonlocal done, said
-        done += 1
+        Args:
+            name: The name of the loop.
+        """
+        if name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(name))
+
+    def close(self) -> None:
+        """Draws the bars for the last time and gives the terminal back."""
+        if self._bars.live.is_started:
+            self._bars.stop()
+        self._tasks = {}
+
+    def _draw(self, force: bool) -> None:
         now = time.monotonic()
-        if now - said > _PAUSE:
-            said = now
-            left = max(0.0, (total - done) * (now - start) / done)
-            line = f"{done} of {total} {what}, {done / (now - start):.1f} a second, {_clock(left)} left"
+        if not self._bars.live.is_started:
+            if now - self._start <= self._delay:
+                return
+            self._bars.start()
+        if force:
+            self._bars.refresh()
+            self._drawn = now
+
+
+class Lines:
+    """Progress as lines on standard error: one line every ten seconds, and one at the end.
+
+    Args:
+        delay: A loop that takes less than this number of seconds prints no line at its end.
+        silent: Print nothing.
+    """
+
+    def __init__(self, delay: float = 0.0, silent: bool = False) -> None:
+        self._delay = delay
+        self._silent = silent
+        self._loops: dict[str, _Loop] = {}
+
+    def add(self, name: str, total: int, done: int = 0) -> None:
+        """Starts to time a loop.
+
+        Args:
+            name: The plural name of what the loop counts.
+            total: The number of steps of the loop.
+            done: The number of steps that are already done.
+        """
+        self._loops[name] = _Loop(name, total, done)
+
+    def update(self, name: str, done: int, note: Callable[[], str] | None = None) -> None:
+        """Prints a line if ten seconds have passed since the last line.
+
+        Args:
+            name: The name of the loop.
+            done: The number of steps that are done.
+            note: Unused; only bars have notes.
+        """
+        loop = self._loops[name]
+        loop.done = done
+        now = time.monotonic()
+        if now - loop.printed > _BETWEEN_LINES:
+            loop.printed = now
+            rate = (done - loop.first) / (now - loop.start)
+            left = format_seconds(max(0.0, (loop.total - done) / rate))
+            self._print(f"{done} of {loop.total} {name}, {rate:.1f} a second, {left} left")
+
+    def remove(self, name: str) -> None:
+        """Prints the last line of a loop, if the loop was long enough.
+
+        Args:
+            name: The name of the loop.
+        """
+        loop = self._loops.pop(name)
+        seconds = time.monotonic() - loop.start
+        if seconds > self._delay:
+            rate = (loop.done - loop.first) / seconds
+            self._print(f"{loop.done} of {loop.total} {name} in {format_seconds(seconds)}, {rate:.1f} a second")
+
+    def close(self) -> None:
+        """Prints the last lines of all loops."""
+        for name in list(self._loops):
+            self.remove(name)
+
+    def _print(self, line: str) -> None:
+        if not self._silent:
             print(line, file=sys.stderr, flush=True)
 
-    yield count
-    spent = time.monotonic() - start
-    if spent > _MOMENT:
-        line = f"{done} of {total} {what} in {_clock(spent)}, {done / spent:.1f} a second"
-        print(line, file=sys.stderr, flush=True)
+
+class _Loop:
+    """The state of a loop whose progress is printed as lines."""
+
+    def __init__(self, name: str, total: int, done: int) -> None:
+        self.name, self.total = name, total
+        self.first = self.done = done
+        self.start = self.printed = time.monotonic()
 
 
-def _clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """Formats a duration.
+
+    Args:
+        seconds: The duration in seconds, rounded to whole seconds.
+
+    Example:
+        >>> format_seconds(3723.4)
+        '1:02:03'
+    """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

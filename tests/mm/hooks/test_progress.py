@@ -156,7 +156,7 @@ def test_a_terminal_shows_the_log_whole_and_the_bar_below_it(run, terminal):
 
 
 def test_the_bar_shows_loss_and_validation(run, terminal, monkeypatch):
-    monkeypatch.setattr("xcit_dense.mm.hooks.progress._PAUSE", 0)
+    monkeypatch.setattr("xcit_dense.utils.progress._BETWEEN_FRAMES", 0)
     terminal("stdout", "stderr")
     run()
     written = terminal.written()

@@ -367,7 +367,7 @@ def test_installing_prints_nothing_and_imports_no_large_library(fresh_python):
     assert done.stderr == ""
 
 
-def test_the_stand_in_works_after_a_failed_import_and_warns_once(fresh_python):
+def test_the_stand_in_works_after_a_failed_import_and_prints_nothing(fresh_python):
     done = fresh_python(
         "try:\n    import mmcv.ops\n"
         "except ImportError:\n    print('failed', operators.serving())\n"
@@ -376,7 +376,7 @@ def test_the_stand_in_works_after_a_failed_import_and_warns_once(fresh_python):
         "print(operators.serving(), repr(mmcv._ext), 'torch' in sys.modules)"
     )
     assert done.lines == ["failed False", "True <module 'mmcv._ext' (xcit_dense's stand-in on torchvision)> False"]
-    assert done.stderr.count("no compiled operators") == done.stderr.count("\n") == 1
+    assert done.stderr == ""
 
 
 def test_a_compiled_mmcv_is_preferred(fresh_python):

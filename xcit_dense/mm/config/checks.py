@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import cuda, device
 
 from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
+from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.load import _check_categories
 from xcit_dense.mm.config.own_data import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
@@ -114,6 +115,8 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
     backbone = config.model.get("backbone")
     if backbone is None:  # inside another model, which knows where
         return
+    import_library(scope, "models")
+    import_library(scope, "datasets")
     models = import_module(f"{scope}.registry").MODELS
     kind = backbone.get("type")
     with DefaultScope.overwrite_default_scope(scope):

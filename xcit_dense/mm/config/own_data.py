@@ -25,6 +25,7 @@ from xcit_dense.datasets.layouts import (
     read_values,
 )
 from xcit_dense.errors import UserError
+from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 from xcit_dense.structures import IGNORED
 from xcit_dense.visualization.draw import make_palette
@@ -268,7 +269,7 @@ def _default(config: Config, leaf: Any, name: str) -> Any:
         return leaf[name]
     scope = config.default_scope
     with DefaultScope.overwrite_default_scope(scope):
-        import_module(f"{scope}.datasets")
+        import_library(scope, "datasets")
         kind = import_module(f"{scope}.registry").DATASETS.get(leaf.type)
     if kind is None:
         raise UserError(f"The data set type {leaf.type!r} is not registered; add its module to custom_imports.")

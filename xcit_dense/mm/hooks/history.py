@@ -1,4 +1,4 @@
-"""Short histories of what was logged."""
+"""Limits the length of MMEngine's histories."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module(force=True)
 class ShortHistoryHook(Hook):
-    """Forgets what was logged long ago, which is in the log files.
+    """Limits how many logged values MMEngine keeps in memory. The log files contain all values.
 
-    MMEngine keeps a million values of each loss and rate, copies them all at each step, and writes them into each
-    checkpoint.
+    MMEngine keeps a million values of each loss and learning rate, copies all of them in each step, and writes them
+    into each checkpoint.
 
     Args:
-        length: Values to keep; no logged average may be over more.
+        length: The number of values to keep. A logged average must not be over more values.
     """
 
     def __init__(self, length: int = 10_000) -> None:
         self.length = length
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Limits the histories, which then limit themselves."""
+        """Sets the limit of each history. A history removes old values itself."""
         for history in runner.message_hub.log_scalars.values():
             history.max_length = min(history.max_length, self.length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor
@@ -18,10 +20,11 @@ from xcit_dense.errors import UserError
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import draw_truth
 from xcit_dense.mm.loading import use_checked_loading
+from xcit_dense.mm.runtime.console import prints_to_log, quiet
 from xcit_dense.structures import Pixels
 
 
-def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:
+def browse(config: Config, seed: int = 0, verbose: bool = False) -> Iterator[tuple[str, Pixels]]:
     """Draws the training's pictures, one after the other, without end.
 
     They are what the model gets: loaded, augmented, put into batches, and padded with what pads them there. Only the
@@ -31,6 +34,7 @@ def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:
         config: A whole config, checked.
         seed: Of the order and of the augmentation. The first batches of a training differ, as it draws numbers for
             its weights before.
+        verbose: Print what the libraries print while they read the data.
 
     Yields:
         The name of the picture's file, and the drawing.
@@ -46,7 +50,11 @@ def browse(config: Config, seed: int = 0) -> Iterator[tuple[str, Pixels]]:
     loader = {**deepcopy(config.train_dataloader), "num_workers": 0, "persistent_workers": False}
     loader.pop("prefetch_factor", None)
     use_checked_loading(loader)
-    batches = Runner.build_dataloader(loader, seed=seed)
+    logger = MMLogger.get_current_instance()
+    if not verbose:
+        quiet(logger)
+    with nullcontext() if verbose else prints_to_log(logger):
+        batches = Runner.build_dataloader(loader, seed=seed)
     if not len(batches):
         raise UserError("The training has no pictures; check the data set's ann_file, data_prefix and filter_cfg.")
     settings = config.model.get("data_preprocessor") or config.data_preprocessor

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +27,7 @@ from mmcv.transforms import Compose
 from mmengine import dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.registry import TRANSFORMS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import nn
@@ -40,6 +41,7 @@ from xcit_dense.media.video import FrameWriter, count_frames, read_frames
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.mm.loading import find_fault, use_checked_loading
+from xcit_dense.mm.runtime.console import prints_to_log, quiet
 from xcit_dense.mm.runtime.weights import load_complete
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.structures import Colour, Pixels
@@ -189,12 +191,13 @@ def run(
         raise
 
 
-def make_predictor(config: Config, weights: str) -> Predictor:
+def make_predictor(config: Config, weights: str, verbose: bool = False) -> Predictor:
     """Builds a config's model with its weights and deploys it (:func:`xcit_dense.deploy`).
 
     Args:
         config: A whole config, checked.
         weights: A checkpoint's path or address.
+        verbose: Print what MMEngine logs while it builds the model.
 
     Returns:
         The model and its surroundings, on the GPU if MMEngine has found one.
@@ -203,10 +206,11 @@ def make_predictor(config: Config, weights: str) -> Predictor:
         UserError: The weights cannot be had or do not fill the model, the config has no test pipeline, or nobody names
             the classes.
     """
-    init_default_scope(config.default_scope)
-    model = import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
-    checkpoint = CheckpointLoader.load_checkpoint(weights, map_location="cpu")
-    load_complete(model, checkpoint, weights)
+    logger = MMLogger.get_current_instance()
+    if not verbose:
+        quiet(logger)
+    with nullcontext() if verbose else prints_to_log(logger):
+        model, checkpoint = _load_model(config, weights)
     model.to(get_device()).eval()
     if any(isinstance(module, XCiT) for module in model.modules()):
         deploy(model)
@@ -216,6 +220,15 @@ def make_predictor(config: Config, weights: str) -> Predictor:
     count = _count_classes(model)
     classes, palette = read_classes(meta.get("dataset_meta") or {}, dataset, config.default_scope, count)
     return Predictor(model, load, prepare, classes, palette, config.default_scope == "mmseg")
+
+
+def _load_model(config: Config, weights: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds a model and loads its checkpoint; returns both."""
+    init_default_scope(config.default_scope)
+    model = import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
+    checkpoint = CheckpointLoader.load_checkpoint(weights, map_location="cpu")
+    load_complete(model, checkpoint, weights)
+    return model, checkpoint
 
 
 def read(predictor: Predictor, media: Iterable[Medium], fail: Fail) -> Iterator[Frame]:

@@ -101,7 +101,7 @@ class _Finder:
         )
         # This code mostly runs before a Runner has made its logger. Without a handler, Python's logging writes
         # warnings to stderr; MMEngine's default logger would write to stdout.
-        logging.getLogger("xcit_dense").warning(
+        logging.getLogger("xcit_dense").info(
             "xcit_dense: this mmcv has no compiled operators. NMS and RoIAlign run on torchvision; "
             "any other mmcv operator raises an error when called."
         )

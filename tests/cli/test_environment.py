@@ -1,4 +1,4 @@
-"""The doctor's findings in environments that are whole, and in such that are broken in the ways that people meet."""
+"""The findings of the doctor in intact environments, and in environments with the usual faults."""
 
 import importlib.metadata
 import shlex
@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from packaging.requirements import Requirement
 
-from xcit_dense.cli.doctor import Environment, abilities, attempt_import, examine, run_backbone
+from xcit_dense.cli.environment import Environment, abilities, attempt_import, examine, run_backbone
 
+HEADLESS = "pip uninstall --yes opencv-python-headless && pip install opencv-python-headless"
 BASE = {"torch": "2.6.0", "torchvision": "0.21.0", "timm": "1.0.20", "numpy": "2.1.0", "safetensors": "0.5.0"}
 SHARED = {"opencv-python": "4.12.0", "pycocotools": "2.0.8"}
 SETS = {
@@ -24,7 +25,7 @@ SETS = {
 
 
 def environment(libraries="onedl", errors=None, versions=None, without=(), **changes):
-    """Makes an environment that is whole but for the changes; modules fail to import with the errors given."""
+    """Makes an intact environment with changes; modules fail to import with the given errors."""
     installed = {**BASE, **(SHARED if libraries != "none" else {}), **SETS[libraries], **(versions or {})}
     tried = []
 
@@ -32,7 +33,7 @@ def environment(libraries="onedl", errors=None, versions=None, without=(), **cha
         tried.append(module)
         return (errors or {}).get(module)
 
-    whole = Environment(
+    intact = Environment(
         python="3.11.9",
         versions={name: version for name, version in installed.items() if name not in without},
         requirements=importlib.metadata.requires("xcit_dense"),
@@ -40,11 +41,13 @@ def environment(libraries="onedl", errors=None, versions=None, without=(), **cha
         attempt=attempt,
         run_backbone=lambda device: None,
         stand_in=lambda: True,
+        opencv_is_headless=lambda: False,
         started=True,
+        switched_off=False,
         devices={"cpu": "2 cores"},
         driver=False,
     )
-    return replace(whole, **changes)
+    return replace(intact, **changes)
 
 
 def broken(findings):
@@ -80,7 +83,7 @@ def test_without_mm_libraries_the_backbone_works_and_nothing_is_broken():
     assert broken(findings) == {}
     assert works(findings) == {"the backbone"}
     assert findings[-1].state == "absent"
-    assert "pip install '.[mm]'" in findings[-1].remedy
+    assert "pip install 'xcit-dense[mm]'" in findings[-1].remedy
     assert tried == []
 
 
@@ -89,13 +92,13 @@ def test_two_sets_in_one_environment_are_broken():
     assert "onedl-mmengine" in found.found
     uninstalled = found.remedy.partition(" && ")[0].split()[3:]
     assert set(uninstalled) == {*SETS["onedl"], "mmengine", "mmdet"}
-    assert "'.[mm]'" in found.remedy
+    assert "'xcit-dense[mm]'" in found.remedy
 
 
 def test_two_mmcvs_are_broken():
     findings = examine(environment("openmmlab", versions={"mmcv": "2.1.0"}))
     assert "mmcv-lite and mmcv overwrite" in broken(findings)["MM set"].found
-    assert "'.[openmmlab]'" in broken(findings)["MM set"].remedy
+    assert "'xcit-dense[openmmlab]'" in broken(findings)["MM set"].remedy
     assert works(findings) == {"the backbone"}
 
 
@@ -103,7 +106,7 @@ def test_two_mmcvs_are_broken():
 def test_too_old_a_torch_is_upgraded_with_its_torchvision(name):
     findings = examine(environment(versions={name: "0.2.1"}))
     found = broken(findings)[name]
-    assert found.found.startswith("0.2.1, needed is >=")
+    assert found.found.startswith("0.2.1, but xcit_dense needs >=")
     assert [Requirement(text).name for text in shlex.split(found.remedy)[2:]] == ["torch", "torchvision"]
     assert works(findings) == set()
 
@@ -121,7 +124,7 @@ def test_a_version_before_its_release_is_that_version():
 
 def test_pythons_that_are_not_supported_are_broken():
     findings = examine(environment(python="3.14.0"))
-    assert "3.14.0, needed is" in broken(findings)["python"].found
+    assert "3.14.0, but xcit_dense needs" in broken(findings)["python"].found
     assert works(findings) == set()
 
 
@@ -137,16 +140,32 @@ def test_one_of_the_two_tasks_can_be_absent():
     assert works(findings) == {"the backbone", "segmentation", "MMSegmentation's own scripts on these configs"}
 
 
-def test_two_opencvs_are_seen_and_one_is_left():
-    (found,) = (
-        finding
-        for finding in examine(environment(versions={"opencv-python-headless": "4.12.0"}))
-        if finding.part == "opencv"
-    )
-    assert found.state == "limited"
-    assert found.remedy == (
-        "pip uninstall --yes opencv-python opencv-python-headless && pip install opencv-python-headless"
-    )
+@pytest.mark.parametrize("headless", [True, False])
+def test_of_two_opencvs_the_headless_build_is_to_be_in_use(headless):
+    versions = {"opencv-python-headless": "4.12.0"}
+    findings = examine(environment(versions=versions, opencv_is_headless=lambda: headless))
+    (found,) = [finding for finding in findings if finding.part == "opencv"]
+    assert "opencv-python 4.12.0, opencv-python-headless 4.12.0" in found.found
+    if headless:
+        assert (found.state, found.remedy) == ("ok", None)
+    else:
+        assert (found.state, found.remedy) == ("limited", HEADLESS)
+
+
+def test_operators_that_are_switched_off_are_named():
+    findings = examine(environment(switched_off=True))
+    found = {finding.part: finding for finding in findings if "XCIT_DENSE_OPERATORS=0" in finding.found}
+    assert {part: finding.state for part, finding in found.items()} == {
+        "operators": "limited",
+        "start-up file": "absent",
+    }
+    assert {finding.remedy for finding in found.values()} == {"unset XCIT_DENSE_OPERATORS"}
+
+
+def test_operators_that_are_switched_off_and_missing_are_broken():
+    error = "ModuleNotFoundError: No module named 'mmcv._ext'"
+    found = broken(examine(environment(switched_off=True, errors={"mmcv.ops": error})))
+    assert error in found["operators"].found
 
 
 def test_libraries_without_mmengine_are_broken():
@@ -161,7 +180,7 @@ def test_libraries_without_mmengine_are_broken():
         (
             "cv2",
             "ImportError: libGL.so.1: cannot open shared object file",
-            "pip uninstall --yes opencv-python && pip install opencv-python-headless",
+            HEADLESS,
         ),
         ("cv2", "ModuleNotFoundError: No module named 'cv2'", "pip install opencv-python-headless"),
         ("pycocotools.mask", "ValueError: numpy.dtype size changed, may indicate", "pip install 'numpy<2'"),
@@ -182,18 +201,18 @@ def test_what_cannot_be_imported_is_broken_and_has_its_remedy(module, error, rem
     assert works(findings) < EVERYTHING or module in ("cv2", "pycocotools.mask")
 
 
-def test_with_numpy_1_a_library_compiled_for_another_is_installed_anew():
+def test_with_numpy_1_a_library_compiled_for_another_is_installed_again():
     errors = {"pycocotools.mask": "ImportError: numpy.core.multiarray failed to import"}
     found = broken(examine(environment(errors=errors, versions={"numpy": "1.26.4"})))
     assert found["pycocotools"].remedy == "pip install --force-reinstall pycocotools"
 
 
-def test_compiled_operators_are_told_from_the_stand_in():
+def test_compiled_operators_are_distinguished_from_those_of_torchvision():
     def operators(**changes):
         return next(one for one in examine(environment("openmmlab", **changes)) if one.part == "operators")
 
     assert (operators().state, operators(stand_in=lambda: False).state) == ("limited", "ok")
-    assert "stand-in" in operators().found
+    assert "torchvision" in operators().found
     assert operators(stand_in=lambda: False).found == "compiled"
 
 
@@ -207,18 +226,18 @@ def test_operators_compiled_for_another_torch_are_broken():
 
 
 @pytest.mark.parametrize("stand_in", [True, False])
-def test_the_start_up_file_is_needed_with_the_stand_in_alone(stand_in):
+def test_the_start_up_file_is_needed_only_without_compiled_operators(stand_in):
     findings = examine(environment(started=False, stand_in=lambda: stand_in))
     assert broken(findings) == {}
     assert works(findings) == ({"the backbone", "detection", "segmentation"} if stand_in else EVERYTHING)
 
 
 @pytest.mark.parametrize("torch", ["2.6.0+cpu", "2.6.0"])
-def test_a_gpu_that_torch_does_not_see_is_told(torch):
+def test_a_gpu_that_torch_does_not_see_is_reported(torch):
     findings = examine(environment(driver=True, versions={"torch": torch}))
     (gpu,) = [finding for finding in findings if finding.part == "cuda"]
     assert gpu.state == "limited"
-    assert ("CPUs alone" in gpu.found) == torch.endswith("+cpu")
+    assert ("CPUs only" in gpu.found) == torch.endswith("+cpu")
     assert works(findings) == EVERYTHING
 
 

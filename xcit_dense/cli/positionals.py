@@ -1,0 +1,132 @@
+"""The rule for positional arguments, the same for all subcommands: ``[CONFIG] [WEIGHTS] [INPUT ...]``.
+
+The first argument is a config if it ends in ``.py`` or is the name of a shipped config. Otherwise it is weights: a
+checkpoint, a work directory, an address or a published name. A work directory and the published name of a detector or
+segmentor lead to the config. All that follows the weights is input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xcit_dense.cli.shipped_configs import config_in, find_config, is_config, shipped_configs
+from xcit_dense.errors import UserError, nearest
+from xcit_dense.weights.zoo import SCHEME, ZOO
+
+
+@dataclass(frozen=True)
+class Positionals:
+    """What the positional arguments of a command mean.
+
+    Attributes:
+        config: The config's file.
+        weights: The weights as the user wrote them; None where a command takes none.
+        inputs: What follows the weights.
+        work_dir: The work directory that the config comes from; None where the user named the config.
+    """
+
+    config: Path
+    weights: str | None
+    inputs: tuple[str, ...]
+    work_dir: Path | None = None
+
+
+def read_config_argument(words: Sequence[str]) -> Positionals:
+    """Reads the arguments of a command that takes a config alone: train, browse, config.
+
+    Args:
+        words: The positional arguments. A work directory means the config in it.
+
+    Raises:
+        UserError: There is no such config, or more than one argument.
+
+    Example:
+        >>> read_config_argument(["mask_rcnn_xcit_s12"]).config.name
+        'mask_rcnn_xcit_s12.py'
+    """
+    _refuse_more(words[1:])
+    text = words[0]
+    if not is_config(text):
+        weights = ZOO.get(text.removeprefix(SCHEME))
+        if weights:
+            remedy = f"write its config {Path(weights.config).stem!r}" if weights.config else "write a config's name"
+            raise UserError(
+                f"{text} names weights, and this command takes a config; {remedy}. To start a training from these "
+                f"weights, add --cfg-options load_from={SCHEME}{weights.name}."
+            )
+        if Path(text).is_dir():
+            return Positionals(config_in(Path(text)), None, (), Path(text))
+    return Positionals(find_config(text), None, ())
+
+
+def read_model_arguments(words: Sequence[str], takes_inputs: bool) -> Positionals:
+    """Reads the arguments of a command that takes a model: test, predict.
+
+    Args:
+        words: The positional arguments.
+        takes_inputs: Whether input follows the weights.
+
+    Raises:
+        UserError: An argument is missing, is one too many, or does not lead to a config.
+
+    Example:
+        >>> read_model_arguments(["coco/small_12_p16", "photos"], takes_inputs=True).config.name
+        'mask_rcnn_xcit_s12.py'
+    """
+    if is_config(words[0]):
+        config, rest, work_dir = find_config(words[0]), words[1:], None
+        if not rest:
+            raise UserError(
+                f"{words[0]} is a config, and the weights after it are missing; write a checkpoint, a work directory "
+                "or a published name after it."
+            )
+    else:
+        rest = words
+        config, work_dir = config_of(words[0])
+    inputs = tuple(rest[1:])
+    if takes_inputs and not inputs:
+        raise UserError(f"No input after {rest[0]}; write images, videos or directories after the weights.")
+    if not takes_inputs:
+        _refuse_more(inputs)
+    return Positionals(config, rest[0], inputs, work_dir)
+
+
+def config_of(weights: str) -> tuple[Path, Path | None]:
+    """Finds the config that belongs to weights.
+
+    Args:
+        weights: A work directory, a checkpoint in one, or a published name of a whole model.
+
+    Returns:
+        The config's file, and the work directory that has it; None for a published name.
+
+    Raises:
+        UserError: The weights do not lead to one config.
+    """
+    path = Path(weights)
+    published = ZOO.get(weights.removeprefix(SCHEME))
+    if published and not path.exists():
+        if published.config is None:
+            raise UserError(
+                f"{weights} are the weights of a backbone, without a detector or segmentor; name a config before them."
+            )
+        return find_config(Path(published.config).stem), None
+    if path.is_dir():
+        return config_in(path), path
+    if path.is_file():
+        return config_in(path.parent), path.parent
+    if "://" in weights:
+        raise UserError(f"{weights} does not name its config; write the config before it.")
+    near = nearest(weights, [*shipped_configs(), *ZOO])
+    hint = f" Did you mean {near!r}?" if near else ""
+    raise UserError(
+        f"{weights} is not a config (no .py at its end, no shipped config of this name), nor weights (no file, work "
+        f"directory or published name).{hint}"
+    )
+
+
+def _refuse_more(words: Sequence[str]) -> None:
+    if words:
+        raise UserError(f"{' '.join(words)} is more than this command takes; leave it out.")

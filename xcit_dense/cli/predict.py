@@ -1,0 +1,106 @@
+"""Finds objects in images and videos, or segments them.
+
+Examples:
+    predict CONFIG WEIGHTS INPUT... --out DIR
+    predict WORK_DIR INPUT... --out DIR             the config and the last checkpoint of a training
+    predict coco/small_12_p16 INPUT... --out DIR    published weights, with their config
+
+DIR receives pictures/ with what was found drawn over each image; for detection results.json and images.json in COCO's
+format, for segmentation labels/ with a PNG of class indices for each image. DIR must not have results already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xcit_dense.cli.options import (
+    CONFIG_HELP,
+    WEIGHTS_HELP,
+    add_config_options,
+    add_device,
+    add_launcher,
+    add_verbose,
+    add_words,
+    find_checkpoint,
+    read_config_options,
+    set_local_rank,
+    start_mm,
+)
+from xcit_dense.cli.positionals import read_model_arguments
+from xcit_dense.errors import UserError
+
+if TYPE_CHECKING:
+    from xcit_dense.mm.inference.predict import Summary
+
+SUMMARY = "find objects in images and videos, or segment them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this subcommand."""
+    weights = WEIGHTS_HELP.format("coco/small_12_p16")
+    inputs = "images, videos, directories or 'patterns/*.jpg'"
+    explanation = f"CONFIG: {CONFIG_HELP}. WEIGHTS: {weights}. INPUT: {inputs}"
+    add_words(parser, "[CONFIG] WEIGHTS INPUT", explanation)
+    add_config_options(parser)
+    add_device(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--score-thr", type=float, default=0.3, metavar="S", help="draw objects of this score or more; default 0.3"
+    )
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images of one size at once; default 1")
+    parser.add_argument("--no-draw", action="store_true", help="write only results, without pictures")
+    add_launcher(parser, ["none", "pytorch"])
+    add_verbose(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predicts, and prints where the results are and what failed."""
+    if args.batch < 1:
+        raise UserError(f"--batch {args.batch} is not possible; write 1 or more.")
+    if not 0 <= args.score_thr <= 1:
+        raise UserError(f"--score-thr {args.score_thr} is not a score; write a number from 0 to 1.")
+    positionals = read_model_arguments(args.words, takes_inputs=True)
+    start_mm(args.device)
+
+    from xcit_dense.media.inputs import find_media
+    from xcit_dense.mm.config.checks import check_config
+    from xcit_dense.mm.config.load import load_config
+    from xcit_dense.mm.inference import predict
+    from xcit_dense.mm.runtime.launch import leave
+
+    set_local_rank(args)
+    config = load_config(positionals.config, read_config_options(args.cfg_options))
+    config.launcher = args.launcher
+    check_config(config, ())
+    media = find_media(positionals.inputs)
+    weights = find_checkpoint(str(positionals.weights))
+    predict.join(args.launcher)
+    predictor = predict.make_predictor(config, weights, verbose=args.verbose)
+    predict.reserve(args.out)
+    score_thr = None if args.no_draw else args.score_thr
+    summary = predict.run(predictor, media, args.out, batch=args.batch, score_thr=score_thr)
+    status = report(summary, args.out) if summary else 0
+    leave(status)
+    sys.exit(status)
+
+
+def report(summary: Summary, out: Path) -> int:
+    """Prints what a run has found, where it is, and what failed.
+
+    Returns:
+        The exit status.
+    """
+    found = "" if summary.objects is None else f", {summary.objects} objects of any score"
+    print(f"{summary.pictures} pictures{found}")
+    for name in ("results.json", "images.json", "labels", "pictures"):
+        if (out / name).exists():
+            print(out / name)
+    if not summary.failures:
+        return 0
+    print(f"error: {len(summary.failures)} could not be done, or only in part:", file=sys.stderr)
+    for name, why in summary.failures:
+        print(f"  {name}: {why}", file=sys.stderr)
+    return 1

@@ -1,0 +1,123 @@
+"""Evaluates a detector or a segmentor on the test set of its config.
+
+Examples:
+    test CONFIG WEIGHTS
+    test WORK_DIR             the config and the last checkpoint of a training
+    test coco/small_12_p16    published weights, with their config
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from xcit_dense.cli.options import (
+    CONFIG_HELP,
+    WEIGHTS_HELP,
+    add_run_options,
+    add_verbose,
+    add_words,
+    find_checkpoint,
+    make_config,
+    start_mm,
+)
+from xcit_dense.cli.positionals import read_model_arguments
+from xcit_dense.errors import UserError
+from xcit_dense.utils.files import atomic_write
+
+SUMMARY = "evaluate a detector or a segmentor"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this subcommand."""
+    weights = WEIGHTS_HELP.format("coco/small_12_p16")
+    add_words(parser, "[CONFIG] WEIGHTS", f"CONFIG: {CONFIG_HELP}. WEIGHTS: {weights}")
+    add_run_options(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the metrics there")
+    parser.add_argument(
+        "--show-dir", type=Path, metavar="DIR", help="draw each image there, ground truth left and prediction right"
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="average over the sizes and flips of the config's tta_pipeline"
+    )
+    add_verbose(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluates, writes metrics and images where asked, and sums up."""
+    if args.out:
+        check_out(args.out)
+    positionals = read_model_arguments(args.words, takes_inputs=False)
+    start_mm(args.device)
+    config = make_config(args, positionals, ("test_dataloader",))
+    if not args.work_dir:  # MMEngine writes the config of this run, and the config of the training must stay as it is
+        config.work_dir = str(Path(config.work_dir, "test"))
+    config.load_from = find_checkpoint(str(positionals.weights))
+    config.resume = False  # the config of a training may have continued another
+    if args.show_dir:
+        add_hook(config, type="DrawImagesHook", directory=str(args.show_dir.resolve()))
+    if args.tta:
+        augment(config)
+    config.pop("strategy", None)  # a strategy shards a model to train it
+    add_hook(config, type="DeployHook")
+
+    from mmengine.dist import is_main_process
+
+    from xcit_dense.mm.runtime.launch import leave, make_runner
+
+    metrics = make_runner(config, verbose=args.verbose).test()
+    if is_main_process():
+        if args.out:
+            write_json(args.out, metrics)
+        sum_up(metrics, args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
+    leave()
+
+
+def check_out(path: Path) -> None:
+    """Refuses, before any work, a file that cannot be written after it."""
+    if path.suffix != ".json":
+        raise UserError(f"--out {path} is for metrics as JSON; write a name that ends in .json.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written: {error.strerror}; name another file.") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out {path} cannot be written; name another file.")
+
+
+def augment(config: Any) -> None:
+    """Makes the test average its predictions over several sizes and flips of each image."""
+    if "tta_model" not in config or "tta_pipeline" not in config:
+        raise UserError(
+            "--tta needs tta_model and tta_pipeline in the config; configs/_base_/datasets/ade20k.py has them."
+        )
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    config.model = {**config.tta_model, "module": config.model}
+
+
+def add_hook(config: Any, **hook: Any) -> None:
+    """Adds a hook to the hooks of the config."""
+    config.custom_hooks = [*config.get("custom_hooks", []), hook]
+
+
+def write_json(path: Path, metrics: dict[str, float]) -> None:
+    """Writes the metrics, atomically."""
+    # MMSegmentation's metrics are NumPy numbers. The metric of a class without ground truth is NaN, which JSON lacks.
+    numbers = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+def sum_up(metrics: dict[str, float], out: Path | None, images: Path | None, curve: Path) -> None:
+    """Prints the metrics and where the files are."""
+    width = max(map(len, metrics), default=0)
+    print()
+    for name, value in metrics.items():
+        print(f"{name:{width}}  {value:.3f}")
+    for what, where in (("Metrics", out), ("Pictures", images), ("Learning curve", curve)):
+        if where and where.exists():
+            print(f"{what + ':':15} {where}")

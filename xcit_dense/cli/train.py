@@ -1,0 +1,106 @@
+"""Trains a detector or a segmentor.
+
+CONFIG is a config file, the name of a shipped config such as mask_rcnn_xcit_s12, or a work directory with a config.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from xcit_dense.cli.options import (
+    CONFIG_HELP,
+    add_own_data,
+    add_run_options,
+    add_verbose,
+    add_words,
+    find_checkpoint,
+    make_config,
+    start_mm,
+)
+from xcit_dense.cli.positionals import read_config_argument
+from xcit_dense.errors import UserError
+
+SUMMARY = "train a detector or a segmentor"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this subcommand."""
+    add_words(parser, "CONFIG", CONFIG_HELP)
+    add_run_options(parser)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="continue from CHECKPOINT, or from the last intact one in the work directory; begin if there is none",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision, where there is a GPU")
+    parser.add_argument(
+        "--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size of all processes"
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="images per step and process; scales the learning rate with it"
+    )
+    add_own_data(parser)
+    parser.add_argument(
+        "--check-data", action="store_true", help="open every image of the data to check it, and do not train"
+    )
+    add_verbose(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains."""
+    positionals = read_config_argument(args.words)
+    start_mm(args.device)
+
+    from xcit_dense.datasets.checks import SAMPLE
+    from xcit_dense.mm.config.load import scale_rate
+    from xcit_dense.mm.runtime.launch import leave, make_runner
+    from xcit_dense.utils.ranks import is_local_rank_zero
+    from xcit_dense.weights.work_dir import last_intact_checkpoint
+
+    config = make_config(args, positionals, ("train_dataloader", "val_dataloader"), weights=not args.check_data)
+    if args.auto_scale_lr or args.batch is not None:
+        scale_rate(config, args.batch)
+    checkpoint = None
+    if args.resume:
+        checkpoint = last_intact_checkpoint(config.work_dir) if args.resume == "auto" else find_checkpoint(args.resume)
+        if checkpoint is None and is_local_rank_zero():
+            print(f"No intact checkpoint in {config.work_dir} to continue from; training begins.", flush=True)
+    # A label that is not a class ends a training of segmentation. The categories of COCO files are read in any case.
+    if args.classes or args.check_data or (args.data_root and config.default_scope == "mmseg"):
+        if is_local_rank_zero():
+            check_data(config, None if args.check_data else SAMPLE, own=args.classes is not None)
+        if args.check_data:
+            return
+    if args.amp:
+        config.optim_wrapper.type = "AutoAmpOptimWrapper"
+
+    make_runner(config, resume_from=checkpoint, verbose=args.verbose).train()
+    leave()
+
+
+def check_data(config: Any, limit: int | None, own: bool) -> None:
+    """Prints what the data is and what is wrong with it.
+
+    Args:
+        config: A complete config.
+        limit: Images of each split that are opened at most; None opens all.
+        own: Whether classes were read from the data.
+
+    Raises:
+        UserError: A training would fail or learn something wrong.
+    """
+    from xcit_dense.mm.config.own_data import check_data, describe_data
+
+    print(*describe_data(config), sep="\n")
+    reports = check_data(config, ("train_dataloader", "val_dataloader"), limit)
+    print(*reports, sep="\n", flush=True)
+    errors = sum(report.errors for report in reports)
+    if errors:
+        remedy = "" if own else "for data with classes of its own write --classes auto, else "
+        raise UserError(
+            f"The data has {errors} kind{'s' * (errors > 1)} of error, listed above with their places; {remedy}fix "
+            "them, or remove the annotations and images that have them."
+        )

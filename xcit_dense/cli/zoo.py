@@ -1,0 +1,56 @@
+"""Prints the variants and the published weights, with the authors' figures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from xcit_dense.utils.tables import show_table
+from xcit_dense.variants import VARIANTS
+from xcit_dense.weights.zoo import SCHEME, search_weights
+
+SUMMARY = "variants and published weights, with the authors' figures"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this subcommand."""
+    parser.usage = "%(prog)s [WORD ...]"
+    parser.add_argument(
+        "search",
+        nargs="*",
+        metavar="WORD",
+        help="only weights that have each word: small, p8, dist, coco, upernet, ...",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the tables."""
+    show_zoo(args.search)
+
+
+def show_zoo(words: Sequence[str] = ()) -> None:
+    """Prints the published weights that have each of some words, and their variants.
+
+    Args:
+        words: As for :func:`xcit_dense.weights.zoo.search_weights`.
+
+    Raises:
+        UserError: A word is unknown, or no weights have all of them.
+    """
+    found = search_weights(words)
+    variants = {weights.variant: VARIANTS[weights.variant] for weights in found}
+    rows = [
+        [name, *map(str, (one.embed_dim, one.depth, one.num_heads, one.patch_size))]
+        for name, one in VARIANTS.items()
+        if name in variants
+    ]
+    show_table("Variants: XCiT(NAME)", ["name", "channels", "blocks", "heads", "patch"], rows)
+    rows = []
+    for one in found:
+        figures = ", ".join(f"{name} {value}" for name, value in one.metrics.items())
+        rows.append([one.name, one.task, figures, one.config or ""])
+    show_table(
+        f"Weights, with their authors' figures: XCiT.from_pretrained(NAME), or {SCHEME}NAME in configs and tools",
+        ["name", "task", "figures, %", "config"],
+        rows,
+    )
