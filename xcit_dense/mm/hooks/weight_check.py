@@ -32,8 +32,8 @@ class CheckWeightsHook(Hook):
         source = runner._load_from or "the checkpoint"
         with naming(source):
             # A model in shards has names and shapes that no checkpoint has.
-            make_unsharded = getattr(getattr(runner, "strategy", None), "make_unsharded", None)
-            model = make_unsharded() if make_unsharded else runner.model
+            make_whole = getattr(getattr(runner, "strategy", None), "make_whole", None)
+            model = make_whole() if make_whole else runner.model
             missing, unknown, reshaped = _compare(model, checkpoint)
             tests = isinstance(runner._test_loop, BaseLoop) or isinstance(runner._val_loop, BaseLoop)
             if tests and not isinstance(runner._train_loop, BaseLoop):

@@ -38,10 +38,11 @@ def auto_amp_optim_wrapper(
 class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     """MMEngine's constructor with a learning rate that decreases from the last block of an XCiT to its stem.
 
-    ``optim_wrapper = dict(constructor='XCiTLayerDecay', paramwise_cfg=dict(layer_decay=0.8, ...), ...)`` multiplies
-    the learning rate of each parameter by 0.8 ** n. For the last block, n is 1. For each earlier block, n grows by 1.
-    For the stem and the positional encoding, n is depth + 1. For the pyramid and modules outside the XCiT, n is 0. Other
-    entries of ``paramwise_cfg`` keep their meaning. The constructor finds each XCiT in the model by its class.
+    ``optim_wrapper = dict(constructor='XCiTLayerDecay', paramwise_cfg=dict(layer_decay=0.8, ...), ...)``
+    multiplies the learning rate of each parameter by 0.8 ** n. For the last block, n is 1. For each earlier block,
+    n grows by 1. For the stem and the positional encoding, n is depth + 1. For the pyramid and modules outside the
+    XCiT, n is 0. Other entries of ``paramwise_cfg`` keep their meaning. The constructor finds each XCiT in the
+    model by its class.
 
     Source: Bao et al. 2022 (BEiT), for isotropic transformers in general. The published recipe of XCiT does not use a
     layer decay.
@@ -66,9 +67,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
             return
         backbones = [part for part in module.modules() if isinstance(part, XCiT)]
         if not backbones:
-            raise UserError(
-                "The constructor 'XCiTLayerDecay' found no XCiT in the model; remove the constructor from optim_wrapper."
-            )
+            raise UserError("The constructor 'XCiTLayerDecay' found no XCiT in the model; remove the constructor.")
         scales = {
             id(parameter): self.paramwise_cfg["layer_decay"] ** _layers_above(name, len(backbone.blocks))
             for backbone in backbones
