@@ -349,8 +349,8 @@ def test_missing_hyper_parameters_are_named():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"embed_dim": 0}, ["embed_dim=0 must be at least 1"]),
-        ({"depth": 3}, ["depth=3 must be at least 4"]),
+        ({"embed_dim": 0}, ["embed_dim=0 must be an integer of at least 1"]),
+        ({"depth": 3}, ["depth=3 must be an integer of at least 4"]),
         ({"num_heads": 3}, ["num_heads=3 does not divide embed_dim=16"]),
         ({"patch_size": 12}, ["patch_size=12", "write patch_size=8 or 16"]),
         ({"in_channels": 0}, ["in_channels=0", "write 3 for RGB"]),
