@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -71,7 +71,8 @@ def _deploy(backbone: XCiT) -> None:
 def _fold_batch_norms(layers: nn.Sequential) -> None:
     """Folds batch norms into the convolutions before them, where both are plain layers."""
     for index in range(len(layers) - 1):
-        conv, norm = layers[index], layers[index + 1]
+        conv: Any = layers[index]
+        norm: Any = layers[index + 1]
         if plain_type(conv) not in (nn.Conv2d, nn.ConvTranspose2d):
             continue
         if plain_type(norm) not in (nn.BatchNorm2d, SyncBatchNorm):

@@ -168,8 +168,7 @@ class LPI(nn.Module):
             norm: A norm layer that is applied to ``x`` first. In here the norm needs less memory than outside.
             gain: (C,), multiplies the channels of the result. In here the gain needs less memory than outside.
         """
-        layers = [self.conv1, self.act, self.bn, self.conv2]
-        return run(layers if norm is None else [norm, *layers], x, gain)
+        return run([norm, self.conv1, self.act, self.bn, self.conv2], x, gain)
 
 
 class MLP(nn.Module):
@@ -192,8 +191,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, norm: nn.Module | None = None, gain: Tensor | None = None) -> Tensor:
         """Maps each position of (B, C, H, W) by itself; same shape. ``norm`` and ``gain`` as in :class:`LPI`."""
-        layers = [PerPosition(self.fc1), self.act, self.drop, PerPosition(self.fc2)]
-        return self.drop(run(layers if norm is None else [norm, *layers], x, gain))
+        layers = [norm, PerPosition(self.fc1), self.act, self.drop, PerPosition(self.fc2)]
+        return self.drop(run(layers, x, gain))
 
 
 class XCABlock(nn.Module):

@@ -45,8 +45,8 @@ def plain_type(layer: nn.Module) -> type[nn.Module] | None:
     for tensor in layer._parameters.values():
         if type(tensor) not in _PLAIN_TENSORS:
             return None
-    for tensor in layer._buffers.values():
-        if type(tensor) not in _PLAIN_TENSORS:
+    for buffer in layer._buffers.values():
+        if type(buffer) not in _PLAIN_TENSORS:
             return None
     return type(layer)
 

@@ -56,11 +56,11 @@ class PerPosition:
         return self.layer(x).permute(0, 3, 1, 2)  # (B, H, W, C') -> (B, C', H, W)
 
 
-def run(layers: Iterable[nn.Module | PerPosition], x: Tensor, gain: Tensor | None = None) -> Tensor:
+def run(layers: Iterable[nn.Module | PerPosition | None], x: Tensor, gain: Tensor | None = None) -> Tensor:
     """Applies layers one after the other, and multiplies each channel of the result by a gain.
 
     Args:
-        layers: Modules that take a map, and linear layers as :class:`PerPosition`.
+        layers: Modules that take a map, and linear layers as :class:`PerPosition`. None stands for no layer.
         x: Map (B, C, H, W). Channels-last memory is the fastest.
         gain: (C',), or None for no gain.
 
@@ -116,9 +116,11 @@ class _Layer(NamedTuple):
         return self.kind in (nn.Conv2d, nn.ConvTranspose2d)
 
 
-def _flatten(layers: Iterable[nn.Module | PerPosition]) -> Iterator[_Layer]:
+def _flatten(layers: Iterable[nn.Module | PerPosition | None]) -> Iterator[_Layer]:
     """Yields the layers one by one: without plain containers, and without plain layers that do nothing."""
     for layer in layers:
+        if layer is None:
+            continue
         module: Any = layer.layer if isinstance(layer, PerPosition) else layer
         kind = plain_type(module)
         if kind is nn.Sequential:
