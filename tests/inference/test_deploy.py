@@ -105,7 +105,7 @@ def test_a_model_in_training_is_not_deployed():
 
 
 def test_a_model_without_xcit_is_not_deployed():
-    with raises_user_error("Conv2d holds no XCiT"):
+    with raises_user_error("Conv2d does not contain an XCiT"):
         deploy(nn.Conv2d(3, 4, 1))
 
 
