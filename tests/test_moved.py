@@ -8,14 +8,15 @@ import pytest
 import xcit_dense
 from xcit_dense import moved
 
-# The public names of each module that has moved. mm.checkpoint.load_state_dict is gone: it replaced a function of
-# MMEngine, and CheckWeightsHook does its work.
+# The public names of each module that has moved. These names are gone, because nothing takes their place:
+# mm.checkpoint.load_state_dict replaced a function of MMEngine, cli.make_parser, make_device_parser and
+# make_config_parser made parts of command lines, progress.make_bar made a bar, and lean.Redo was a type of arguments.
 OLD = """
 backbone: XCiT recompute_contexts
 blocks: tokens_to_map map_to_tokens ConvPatchEmbed PositionalEncodingFourier LPI MLP XCABlock
 checkpoint: STEM Report load_weights find read_weights infer_options check_held adapt_state_dict translate
     extract find_roots unwrap about
-cli: LOCAL_RANKS make_parser make_device_parser make_config_parser add_data_root add_launcher choose_device
+cli: LOCAL_RANKS add_data_root add_launcher choose_device
     add_own_data make_config set_local_rank find_checkpoint
 convert: SUFFIXES convert_checkpoint save_weights
 data.scene: FloatArray CLASSES MIN_SIZE MIN_VISIBLE MIN_AREA MIN_PART_AREA Instance Scene draw_scene parts
@@ -29,7 +30,7 @@ download: STALL WAITS download
 draw: Colour Pixels Box Instances make_palette ink_on draw_instances draw_label_map
 errors: exit_with_sentence
 files: whole absolute
-lean: Gradients Redo Product Convolution Pointwise product_dtype without_autocast run multiply
+lean: Gradients Product Convolution Pointwise product_dtype without_autocast run multiply
 media: VIDEO_EXTENSIONS Medium find_media count_frames read_frames frame_rate VideoError FrameWriter
     write_picture
 mm.browse: browse
@@ -51,7 +52,7 @@ mm.samples: predicted_instances draw_truth
 mm.strategies: is_xca_block shard_xca_blocks recompute XCiTFSDPStrategy
 mm.tree: dicts_in datasets_in
 norms: NormConfig NormLayer SyncBatchNorm synchronises make_norm_layer
-progress: T is_first track tracked make_bar
+progress: T is_first track tracked
 pyramid: STRIDES MaxPool Level make_levels
 results: Record make_categories make_results write_record read_records write_results
 safe_load: read_file download_directory load_allowed
