@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.moved import old_names
+
+__getattr__ = old_names("variants")
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,10 @@ def part_of_the_weights(scene):
         model=nn.Linear(2, 3), _resume=False, _load_from="a.pth", _test_loop=mock.Mock(BaseLoop), _val_loop=None
     )
     runner._train_loop = None
-    CheckWeightsHook().after_load_checkpoint(runner, {"state_dict": {"weight": torch.ones(3, 2)}})
+    hook = CheckWeightsHook()
+    hook.after_load_checkpoint(runner, {"state_dict": {"weight": torch.ones(3, 2)}})
+    load_state_dict(runner.model, {"weight": torch.ones(3, 2)})
+    hook.before_test(runner)
 
 
 class Harmless:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from xcit_dense.errors import UserError
 from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock
 from xcit_dense.models.pyramid import STRIDES, make_levels
-from xcit_dense.models.state_dict import adapt_state_dict, check_held, infer_options
+from xcit_dense.models.state_dict import Report, adapt_state_dict, check_held, infer_options, mark_strictness
 from xcit_dense.ops.checkpointing import recompute_contexts
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
 from xcit_dense.variants import Variant, get_variant
@@ -65,6 +66,7 @@ class XCiT(nn.Module):
         out_channels: Channels of the four levels.
         out_strides: Their strides in pixels, (4, 8, 16, 32).
         deployed: Whether :func:`xcit_dense.deploy` has made it a model for inference alone.
+        load_report: The :class:`xcit_dense.models.state_dict.Report` of the last load of weights, or None before it.
 
     Raises:
         UserError: A name, index or number out of range; the message says what to write.
@@ -150,6 +152,7 @@ class XCiT(nn.Module):
             self.add_module(name, level)
 
         self.apply(_init_linear)
+        self.load_report: Report | None = None
         self.register_load_state_dict_pre_hook(adapt_state_dict)
         self._freeze()
 
@@ -174,8 +177,7 @@ class XCiT(nn.Module):
         with naming(path):
             found = infer_options(weights)
             check_held(weights)
-        model = cls(**{**found, **options})
-        with naming(path):
+            model = cls(**{**found, **options})
             model.load_state_dict(weights)
         return model
 
@@ -193,11 +195,16 @@ class XCiT(nn.Module):
         Raises:
             UserError: The entries are of another variant or shape, or, if ``strict``, of none or only part of one.
         """
-        self.lenient = not strict  # PyTorch does not tell its hooks
-        try:
-            return super().load_state_dict(state_dict, strict, assign)
-        finally:
-            del self.lenient
+        return super().load_state_dict(mark_strictness(state_dict, strict), strict, assign)
+
+    def log(self, level: int, text: str) -> None:
+        """Logs what became of a checkpoint. Subclasses may override it, to write to another log.
+
+        Args:
+            level: As in :mod:`logging`.
+            text: The message.
+        """
+        logging.getLogger(__name__).log(level, text)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Makes pyramid features.

@@ -76,18 +76,16 @@ def _fetcher(checkpoint: str | Path) -> Callable[[], Path]:
 
 def _fetcher_of_path_or_name(text: str) -> Callable[[], Path]:
     path = Path(text).expanduser()
-    if path.is_dir():
-        last = last_intact_checkpoint(path)
-        if last is None:
-            raise UserError(
-                f"The directory {path} does not contain an intact checkpoint of a training; give a file or a work "
-                "directory."
-            )
-        return lambda: last
-    if path.is_file():
-        return lambda: path
+    found = last_intact_checkpoint(path) if path.is_dir() else path if path.is_file() else None
+    if found is not None:
+        return lambda: found
     if text in ZOO:
         return partial(_fetch, ZOO[text].url)
+    if path.is_dir():
+        raise UserError(
+            f"The directory {path} does not contain an intact checkpoint of a training; give a file or a work "
+            "directory."
+        )
     near = nearest(text, ZOO)
     hint = f"Did you mean the published weight {near!r}?" if near else "Check the path."
     raise UserError(
