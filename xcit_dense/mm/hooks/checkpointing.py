@@ -233,7 +233,7 @@ def _write(path: Path, task: Callable[[], None] | None) -> None:
     number = _largest(failed.errno or errno.EIO if failed else 0)
     if number:
         raise UserError(
-            f"{path} could not be written: {os.strerror(number)}. The checkpoints before it are whole; make room "
+            f"{path} could not be written: {os.strerror(number)}. The earlier checkpoints are intact; make room "
             "there, then go on with --resume."
         ) from failed
 

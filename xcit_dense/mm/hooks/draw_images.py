@@ -65,12 +65,12 @@ class DrawImagesHook(Hook):
             sides = list(self._draw(mmcv.imread(path, channel_order="rgb"), sample))
             write_image(self.directory / path.relative_to(self.root).with_suffix(".jpg"), np.hstack(sides))
 
-    def _draw(self, picture: Pixels, sample: Any) -> Iterator[Pixels]:
+    def _draw(self, image: Pixels, sample: Any) -> Iterator[Pixels]:
         """Draws the ground truth, if the sample has ground truth, and the prediction."""
         names = self.classes, self.palette
         if "gt_instances" in sample or "gt_sem_seg" in sample:
-            yield draw_truth(picture, sample, *names)
+            yield draw_truth(image, sample, *names)
         if "pred_sem_seg" in sample:
-            yield draw_label_map(picture, sample.pred_sem_seg.data[0].cpu().numpy(), *names)
+            yield draw_label_map(image, sample.pred_sem_seg.data[0].cpu().numpy(), *names)
         else:
-            yield draw_instances(picture, predicted_instances(sample.pred_instances).keep(self.score_thr), *names)
+            yield draw_instances(image, predicted_instances(sample.pred_instances).keep(self.score_thr), *names)

@@ -68,8 +68,8 @@ def browse(config: Config, seed: int = 0, verbose: bool = False) -> Iterator[tup
         for batch in batches:
             data = prepare(batch, training=True)
             for image, sample in zip(data["inputs"], data["data_samples"]):
-                picture = _restore(image, prepare, settings)
-                yield Path(sample.img_path).name, draw_truth(picture, sample, classes, palette)
+                original = _restore(image, prepare, settings)
+                yield Path(sample.img_path).name, draw_truth(original, sample, classes, palette)
         epoch += 1
 
 

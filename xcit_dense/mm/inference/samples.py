@@ -25,20 +25,20 @@ def predicted_instances(found: Any) -> Instances:
     )
 
 
-def draw_truth(picture: Pixels, sample: Any, classes: Sequence[str], palette: Sequence[Colour]) -> Pixels:
+def draw_truth(image: Pixels, sample: Any, classes: Sequence[str], palette: Sequence[Colour]) -> Pixels:
     """Draws the ground truth of a sample: objects (also the objects that a training ignores), or a label map.
 
     Args:
-        picture: The image, (H, W, 3), RGB.
+        image: The image, (H, W, 3), RGB.
         sample: The sample of a detector, with ``gt_instances``, or of a segmentor, with ``gt_sem_seg``.
         classes: The names of the classes.
         palette: The colours of the classes.
     """
     if "gt_instances" not in sample:
-        return draw_label_map(picture, sample.gt_sem_seg.data[0].cpu().numpy(), classes, palette)
-    shape = picture.shape[0], picture.shape[1]
+        return draw_label_map(image, sample.gt_sem_seg.data[0].cpu().numpy(), classes, palette)
+    shape = image.shape[0], image.shape[1]
     ignored = _true_instances(sample.ignored_instances, shape) if "ignored_instances" in sample else None
-    return draw_instances(picture, _true_instances(sample.gt_instances, shape), classes, palette, ignored)
+    return draw_instances(image, _true_instances(sample.gt_instances, shape), classes, palette, ignored)
 
 
 def _true_instances(found: Any, shape: tuple[int, int]) -> Instances:

@@ -138,7 +138,7 @@ class ConsoleHandler(logging.StreamHandler[TextIO]):
         return is_wanted and super().filter(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Formats a record: the message alone, behind the level for warnings and errors."""
+        """Formats a record as its message, with the level in front of warnings and errors."""
         text = getattr(record, "short", None) or record.getMessage()
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
