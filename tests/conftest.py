@@ -1,7 +1,6 @@
 """What the tests of every room share."""
 
 import ctypes
-import json
 import os
 import resource
 import signal
@@ -25,28 +24,19 @@ settings.load_profile("stable")
 
 @pytest.fixture(scope="session")
 def shared():
-    """The directory of reference files and example data, which the project does not contain."""
+    """The directory of example images, which the project does not contain."""
     path = Path(os.environ.get("XCIT_DENSE_SHARED", ROOT.parent / "shared"))
-    if not (path / "reference").is_dir():
-        pytest.skip(f"no reference files at {path}; set XCIT_DENSE_SHARED to their directory")
+    if not (path / "data").is_dir():
+        pytest.skip(f"no example images at {path}; set XCIT_DENSE_SHARED to their directory")
     return path
 
 
 @pytest.fixture(scope="session")
-def reference(shared):
+def reference():
     """Reads a JSON file of the reference directory by its name."""
-    return lambda name: json.loads((shared / "reference" / f"{name}.json").read_text())
+    from tests.helpers.reference import read_reference
 
-
-@pytest.fixture(scope="session")
-def golden(shared):
-    """The module that rebuilds the weights and inputs of the golden features."""
-    sys.path.insert(0, str(shared / "reference"))
-    try:
-        import golden_weights
-    finally:
-        sys.path.pop(0)
-    return golden_weights
+    return read_reference
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ LAYOUTS = {
 
 @given(size=SIZES, patch_size=PATCHES, layout=st.sampled_from(sorted(LAYOUTS)), batch=st.integers(1, 3))
 @example(size=(1, 1), patch_size=8, layout="channels last", batch=1)
-def test_how_images_lie_in_memory_does_not_matter(models, size, patch_size, layout, batch):
+def test_the_memory_layout_of_images_does_not_matter(models, size, patch_size, layout, batch):
     model, images = models[patch_size]["usual"], draw(batch, 3, *size)
     other = LAYOUTS[layout](images)
     assert torch.equal(other, images)
@@ -127,7 +127,7 @@ def test_how_images_lie_in_memory_does_not_matter(models, size, patch_size, layo
 
 
 @given(size=SIZES, patch_size=PATCHES)
-def test_images_expanded_from_one_value_are_those_written_out(models, size, patch_size):
+def test_images_expanded_from_one_value_give_the_levels_of_contiguous_images(models, size, patch_size):
     model, value = models[patch_size]["usual"], draw(1, 1, 1, 1)
     images = value.expand(2, 3, *size)
     for got, wanted in zip(model(images), model(images.clone())):
@@ -136,7 +136,7 @@ def test_images_expanded_from_one_value_are_those_written_out(models, size, patc
 
 @given(channels=st.integers(0, 8), in_channels=st.sampled_from([1, 3, 4]), size=SIZES)
 @torch.no_grad()
-def test_images_of_other_channels_are_refused_and_of_the_right_ones_read(channels, in_channels, size):
+def test_images_are_refused_unless_they_have_the_right_number_of_channels(channels, in_channels, size):
     model, images = tiny_xcit(in_channels=in_channels).double().eval(), draw(1, channels, *size)
     if channels == in_channels:
         assert all(level.isfinite().all() for level in model(images))
@@ -148,7 +148,7 @@ def test_images_of_other_channels_are_refused_and_of_the_right_ones_read(channel
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("of_images", FLOATS, ids=str)
 @pytest.mark.parametrize("of_weights", FLOATS, ids=str)
-def test_images_of_another_precision_are_taken_to_that_of_the_weights(of_weights, of_images, gradients):
+def test_images_are_converted_to_the_dtype_of_the_weights(of_weights, of_images, gradients):
     model, batch = tiny_xcit().eval(), random_images(2, 3, 40, 56).to(of_images)
     expected = copy.deepcopy(model).double()(batch.double())
     with torch.set_grad_enabled(gradients):
@@ -160,7 +160,7 @@ def test_images_of_another_precision_are_taken_to_that_of_the_weights(of_weights
 
 
 @pytest.mark.parametrize("dtype", NOT_FLOATS, ids=str)
-def test_images_that_are_no_floating_numbers_are_refused(dtype):
+def test_images_of_integers_are_refused(dtype):
     with raises_user_error(f"images are {dtype}", "normalise", "images.float()"):
         tiny_xcit()(torch.ones(2, 3, 32, 40, dtype=dtype))
 
@@ -171,7 +171,7 @@ def test_images_without_pixels_are_refused(size):
         tiny_xcit().eval()(torch.ones(1, 3, *size))
 
 
-def test_a_batch_of_no_images_in_training_gives_no_levels_and_leaves_the_statistics_as_they_were():
+def test_an_empty_batch_in_training_gives_empty_levels_and_does_not_change_the_statistics():
     model = tiny_xcit().train()
     before = copy.deepcopy(model.state_dict())
     levels = model(torch.ones(0, 3, 32, 40))
@@ -182,7 +182,7 @@ def test_a_batch_of_no_images_in_training_gives_no_levels_and_leaves_the_statist
     assert all(not p.grad.any() for p in model.parameters())
 
 
-def test_a_single_token_trains_unless_batch_norms_would_need_more():
+def test_a_single_token_trains_unless_batch_norm_needs_more():
     with pytest.raises(ValueError, match="more than 1 value per channel when training"):
         tiny_xcit().train()(random_images(1, 3, 8, 8))
     levels = tiny_xcit(norm_eval=True).train()(random_images(1, 3, 8, 8))
@@ -190,7 +190,7 @@ def test_a_single_token_trains_unless_batch_norms_would_need_more():
 
 
 @pytest.mark.parametrize("images", ["text", None, [torch.ones(3, 32, 40)], np.ones((1, 3, 32, 40))], ids=type)
-def test_what_is_no_tensor_is_refused(images):
+def test_an_input_that_is_not_a_tensor_is_refused(images):
     with raises_user_error("(B, 3, H, W)", type(images).__name__, "torch.stack"):
         tiny_xcit()(images)
 
@@ -206,9 +206,7 @@ def test_what_is_no_tensor_is_refused(images):
     place=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 3),
     gradients=st.booleans(),
 )
-def test_one_value_that_is_no_number_spoils_its_own_image_alone(
-    models, value, size, patch_size, form, place, gradients
-):
+def test_a_nan_pixel_changes_only_its_own_image(models, value, size, patch_size, form, place, gradients):
     model, clean = models[patch_size][form], draw(3, 3, *size)
     spoilt = clean.clone()
     spoilt[(1, *(int(part * n) for part, n in zip(place, (3, *size))))] = value
@@ -222,7 +220,7 @@ def test_one_value_that_is_no_number_spoils_its_own_image_alone(
 @given(value=st.floats(-1e4, 1e4, width=32), size=SIZES, patch_size=PATCHES, dtype=st.sampled_from(FLOATS[:2]))
 @example(value=0.0, size=(1, 1), patch_size=16, dtype=torch.float32)
 @torch.no_grad()
-def test_constant_images_give_numbers(models, value, size, patch_size, dtype):
+def test_constant_images_give_finite_levels(models, value, size, patch_size, dtype):
     model = copy.deepcopy(models[patch_size]["usual"]).to(dtype)
     images = torch.full((1, 3, *size), value, dtype=dtype)
     for got, wanted in zip(model(images), models[patch_size]["literal"](images.double())):
@@ -297,15 +295,15 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def whole_files(weights, tmp_path_factory):
-    """A whole checkpoint in each layout, as bytes."""
+def intact_files(weights, tmp_path_factory):
+    """The bytes of an intact checkpoint in each layout."""
     folder = tmp_path_factory.mktemp("whole")
     return {layout: saved(weights, folder / name, layout).read_bytes() for layout, name in LAYOUT_FILES.items()}
 
 
 @pytest.fixture(scope="module")
 def read_or_refused(tmp_path_factory):
-    """Loads a file in both public ways; gives whether they did, or checks that they refuse it in one sentence."""
+    """Loads a file in both public ways. Returns the outcomes: None, or the one sentence that refuses the file."""
     folder = tmp_path_factory.mktemp("broken")
     model = tiny_xcit()
 
@@ -335,16 +333,17 @@ def read_or_refused(tmp_path_factory):
 @given(part=st.floats(0, 1, exclude_max=True))
 @example(part=0.0)
 @example(part=0.9999)
-def test_a_file_cut_short_anywhere_is_refused(whole_files, read_or_refused, layout, part):
-    content = whole_files[layout]
+def test_a_file_cut_short_anywhere_is_refused(intact_files, read_or_refused, layout, part):
+    content = intact_files[layout]
     for text in read_or_refused(content[: int(part * len(content))], LAYOUT_FILES[layout]):
         assert "cut short" in text
 
 
 @pytest.mark.parametrize("layout", LAYOUT_FILES)
 @given(part=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
-def test_a_file_with_one_wrong_byte_is_read_or_refused(whole_files, read_or_refused, layout, part, byte):
-    content = bytearray(whole_files[layout])
+@example(part=0.01627, byte=0)  # damages the name of a convolution of the stem in the legacy layout
+def test_a_file_with_one_wrong_byte_is_read_or_refused(intact_files, read_or_refused, layout, part, byte):
+    content = bytearray(intact_files[layout])
     content[int(part * len(content))] = byte
     assert read_or_refused(bytes(content), LAYOUT_FILES[layout])
 
@@ -378,7 +377,9 @@ class Command:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("plain", [True, False], ids=["pickle", "torch.save"])
-def test_a_file_that_would_run_a_command_is_refused_and_runs_none(read_or_refused, weights, tmp_path, plain, protocol):
+def test_a_file_that_would_run_a_command_is_refused_and_does_not_run_it(
+    read_or_refused, weights, tmp_path, plain, protocol
+):
     mark, path = tmp_path / "executed", tmp_path / "a.pth"
     content = {"state_dict": {**weights, "more": Command(f"touch {mark}")}}
     if plain:
@@ -418,7 +419,7 @@ def test_weights_of_a_wrong_kind_or_size_are_refused(read_or_refused, weights, t
     assert None not in read_or_refused((tmp_path / "a.pth").read_bytes())
 
 
-def test_a_dictionary_that_holds_itself_is_refused(read_or_refused, tmp_path):
+def test_a_dictionary_that_contains_itself_is_refused(read_or_refused, tmp_path):
     content = {}
     content["model"] = content
     torch.save(content, tmp_path / "a.pth")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from xcit_dense.moved import old_names
+
+__getattr__ = old_names("errors")
+
 INSTALL_MM = 'pip install ".[mm]" (or ".[openmmlab]") in a clone of xcit_dense'
 """The remedy where MM libraries are missing."""
 

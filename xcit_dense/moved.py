@@ -1,7 +1,9 @@
-"""Names of the release before this one, importable with a DeprecationWarning. To be removed after one release.
+"""Serves the module names and function names of the previous release, with a DeprecationWarning.
 
-Before, all modules lay in the package's root and in ``mm/``. Where an old module name is free, an importer serves it.
-Where a folder has taken the old module's name, the folder's ``__getattr__`` serves the old names.
+The previous release had all modules in the root of the package and in ``mm/``. An importer serves the old module names.
+If a folder or a module now has the name of an old module, its ``__getattr__`` serves the old names.
+
+This file goes with the next release.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ MODULES = {
     "checkpoint": ("models.state_dict", "weights.read", "weights.resolve", "models.pretrained"),
     "safe_load": ("weights.safe_load",),
     "convert": ("models.convert",),
+    "deploy": ("inference.deploy",),
+    "errors": ("cli.exit",),
+    "variants": ("errors",),
     "zoo": ("weights.zoo", "weights.resolve"),
     "download": ("weights.download",),
     "work_dir": ("weights.work_dir",),
@@ -45,7 +50,13 @@ MODULES = {
     "cli": ("cli.options", "weights.resolve"),
     "mm.operators": ("mm.patches.mmcv_ext", "ops.mmcv.nms", "ops.mmcv.roi_align"),
     "mm.checkpoint": ("mm.patches.checkpoint_loaders", "mm.distributed", "utils.ranks"),
-    "mm.hooks": ("mm.hooks.learning_curve", "mm.hooks.weight_check", "mm.hooks.deploy", "mm.hooks.history"),
+    "mm.hooks": (
+        "mm.hooks.learning_curve",
+        "mm.hooks.weight_check",
+        "mm.hooks.deploy",
+        "mm.hooks.history",
+        "mm.runtime.weights",
+    ),
     "mm.progress": ("mm.hooks.progress",),
     "mm.pictures": ("mm.hooks.draw_images",),
     "mm.checkpointing": ("mm.hooks.checkpointing",),
@@ -61,7 +72,7 @@ MODULES = {
     "mm.browse": ("mm.inference.browse",),
     "mm.predict": ("mm.inference.predict",),
 }
-"""The new modules of each old one, without the package's name."""
+"""The new modules of each old module, without the name of the package."""
 
 NAMES = {
     "PICTURE_SUFFIXES": "IMAGE_SUFFIXES",
@@ -121,8 +132,20 @@ def old_names(old: str) -> Callable[[str], Any]:
     return get
 
 
+class _CallableModule(ModuleType):
+    """An old module that can be called like the function of the same name.
+
+    Python stores an imported module as an attribute of its package. So ``import xcit_dense.deploy`` would hide the
+    function ``xcit_dense.deploy``.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module(_PACKAGE + "." + MODULES[name][0]), name)(*args, **kwargs)
+
+
 class _Finder:
-    """Finder and loader of the old modules. Python asks it last."""
+    """Finder and loader of the old modules. Python asks this finder last."""
 
     serves = _PACKAGE
 
@@ -132,11 +155,11 @@ class _Finder:
         old = fullname.removeprefix(f"{_PACKAGE}.")
         if old == fullname or old not in MODULES:
             return None
-        # A package, because data.scene lies in data.
+        # data is a package, because it contains data.scene.
         return ModuleSpec(fullname, self, is_package=old == "data")  # type: ignore[arg-type]
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _CallableModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         old = module.__name__.removeprefix(f"{_PACKAGE}.")

@@ -1,7 +1,7 @@
 """The fourteen published XCiT variants, one table.
 
-A name says width, depth and patch size: ``small_12_p16`` is 384 channels wide, 12 blocks deep, one token per
-16 x 16 pixels. Source: El-Nouby et al. 2021, table 1 and the original model definitions.
+A name gives width, depth and patch size: ``small_12_p16`` has 384 channels, 12 blocks, and one token for each 16 x 16
+pixels. Source: El-Nouby et al. 2021, table 1, and the original model definitions.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.moved import old_names
+
+__getattr__ = old_names("variants")
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,14 @@ class Variant:
         embed_dim: Width C, channels of a token.
         depth: Number of XCA blocks.
         num_heads: Heads of the cross-covariance attention; divides ``embed_dim``.
-        patch_size: Pixels per token along each side, 8 or 16.
+        patch_size: Pixels of a token along each side, 8 or 16.
+
+    Example:
+        >>> from xcit_dense import VARIANTS
+        >>> VARIANTS["small_12_p16"]
+        Variant(embed_dim=384, depth=12, num_heads=8, patch_size=16)
+        >>> VARIANTS["small_12_p16"].out_indices
+        (3, 5, 7, 11)
     """
 
     embed_dim: int
@@ -29,12 +39,12 @@ class Variant:
 
     @property
     def eta(self) -> float:
-        """First value of the LayerScale gains: 1 up to 12 blocks; 1e-5 beyond, to start deep trunks near identity."""
+        """Initial LayerScale gain: 1 for up to 12 blocks. Deeper models start near the identity, with 1e-5."""
         return 1.0 if self.depth <= 12 else 1e-5
 
     @property
     def out_indices(self) -> tuple[int, int, int, int]:
-        """Blocks that feed the pyramid: those after a third, a half, two thirds and all of the depth."""
+        """Blocks whose outputs make the pyramid: after a third, a half, two thirds and all of the depth."""
         return self.depth // 3 - 1, self.depth // 2 - 1, (2 * self.depth + 2) // 3 - 1, self.depth - 1
 
 
@@ -54,13 +64,18 @@ VARIANTS: dict[str, Variant] = {
 
 
 def get_variant(name: str) -> Variant:
-    """Looks a published variant up by name.
+    """Returns a published variant by its name.
 
     Args:
-        name: For example ``'small_12_p16'``; ``'xcit_small_12_p16'`` is understood too.
+        name: For example ``'small_12_p16'`` or ``'xcit_small_12_p16'``.
 
     Raises:
-        UserError: The name is not a published one; the message lists those and the nearest.
+        UserError: The name is not the name of a published variant. The message lists the names.
+
+    Example:
+        >>> from xcit_dense.variants import get_variant
+        >>> get_variant("nano_12_p8").embed_dim
+        128
     """
     try:
         return VARIANTS[name.removeprefix("xcit_")]
@@ -69,7 +84,13 @@ def get_variant(name: str) -> Variant:
 
 
 def variant_name(embed_dim: int, depth: int, patch_size: int) -> str | None:
-    """Name of the published variant with this shape, or None."""
+    """Returns the name of the published variant with this shape, or None.
+
+    Example:
+        >>> from xcit_dense.variants import variant_name
+        >>> variant_name(embed_dim=384, depth=12, patch_size=16)
+        'small_12_p16'
+    """
     for name, variant in VARIANTS.items():
         if (variant.embed_dim, variant.depth, variant.patch_size) == (embed_dim, depth, patch_size):
             return name

@@ -105,7 +105,7 @@ def test_a_model_in_training_is_not_deployed():
 
 
 def test_a_model_without_xcit_is_not_deployed():
-    with raises_user_error("Conv2d holds no XCiT"):
+    with raises_user_error("Conv2d does not contain an XCiT"):
         deploy(nn.Conv2d(3, 4, 1))
 
 
@@ -115,5 +115,5 @@ def test_a_deployed_model_neither_trains_nor_takes_weights():
     with raises_user_error("cannot train", "deploy(copy.deepcopy(model))"):
         model.train()
     for loading in (model, nn.ModuleDict({"backbone": model})):
-        with raises_user_error("takes no weights", "before deploy(model)"):
+        with raises_user_error("does not load weights", "before deploy(model)"):
             loading.load_state_dict(loading.state_dict())

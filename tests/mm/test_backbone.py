@@ -1,4 +1,4 @@
-"""XCiT in the registries of MMDetection and MMSegmentation, and how it starts from published weights."""
+"""MMDetection and MMSegmentation build XCiT by its name, and it starts from published weights."""
 
 import importlib
 from pathlib import Path
@@ -86,14 +86,14 @@ def test_both_libraries_build_one_class():
     assert models("mmdet").get("XCiT") is models("mmseg").get("XCiT")
 
 
-def test_reloading_registers_anew_without_a_clash():
+def test_reloading_registers_the_backbone_again():
     importlib.reload(xcit_dense.mm)
     module = importlib.reload(xcit_dense.mm.backbone)
     for library in LIBRARIES:
         assert models(library).get("XCiT") is module.XCiT
 
 
-def test_it_builds_and_runs_with_the_publications_hyper_parameters():
+def test_the_published_hyper_parameters_build_a_backbone_that_runs():
     backbone = build(type="XCiT", variant=None, patch_size=16, embed_dim=128, depth=12, num_heads=4).eval()
     with torch.no_grad():
         assert [level.shape for level in backbone(torch.zeros(1, 3, 32, 64))] == [
@@ -120,7 +120,7 @@ def test_one_library_is_enough(python, without, present, absent):
     assert process.stdout.split() == ["XCiT", "None", "False"]
 
 
-def test_without_mm_libraries_the_package_works_and_its_mm_part_says_what_to_install(python, without):
+def test_without_mm_libraries_the_package_works_and_mm_names_the_command_to_install_them(python, without):
     process = python(
         "-c",
         "import xcit_dense\n"
@@ -168,7 +168,7 @@ def test_a_detector_starts_its_backbone_from_a_classifier(classifier):
     )
 
 
-def test_the_log_says_what_was_loaded(classifier, mm_log):
+def test_the_log_reports_what_was_loaded(classifier, mm_log):
     path, weights = classifier
     build(init_cfg=pretrained(path)).init_weights()
     assert f"XCiT starts from {path}: {len(trunk(weights))} entries of the backbone" in mm_log()
@@ -183,7 +183,7 @@ def test_published_weights_are_found_by_name(downloaded):
     assert matching_names(backbone, downloaded) == trunk(downloaded)
 
 
-def test_published_weights_are_found_by_name_alone(downloaded):
+def test_published_weights_are_found_by_a_name_without_a_scheme(downloaded):
     assert resolve_once("nano_12_p16_224").is_file()
     backbone = build(init_cfg=pretrained("nano_12_p16_224"))
     backbone.init_weights()
@@ -201,7 +201,7 @@ def test_another_variants_file_is_refused_by_both_names(classifier):
         detector(variant="nano_12_p8", init_cfg=pretrained(path)).init_weights()
 
 
-def test_an_absent_file_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with raises_user_error(tmp_path / "gone.pth"):
         build(init_cfg=pretrained(tmp_path / "gone.pth")).init_weights()
 

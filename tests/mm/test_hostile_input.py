@@ -21,6 +21,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from tests.helpers.models import raises_user_error
 from xcit_dense.mm.config.checks import check_config
 from xcit_dense.mm.config.load import load_config
+from xcit_dense.mm.loading import use_checked_loading
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MASK_RCNN = CONFIGS / "detection/mask_rcnn_xcit_n12_p8_shapes.py"
@@ -93,7 +94,7 @@ def tests(built):
 
 @pytest.fixture
 def detection(tmp_path):
-    """Makes a data set of two pictures with these annotations, each a box (x, y, width, height), as a config reads it.
+    """Makes a data set of two images with these annotations, each a box (x, y, width, height), as a config reads it.
 
     Gives the data sets of training and of testing, and the evaluator.
     """
@@ -127,7 +128,8 @@ def detection(tmp_path):
                 noise = np.random.default_rng(image["id"]).integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8)
                 Image.fromarray(noise).save(tmp_path / f"{split}2017" / image["file_name"])
         config = shrunk(MASK_RCNN, tmp_path)
-        config.train_dataloader.dataset.filter_cfg = None  # pictures without a box too
+        config.train_dataloader.dataset.filter_cfg = None  # images without a box too
+        use_checked_loading(config)  # as make_runner does
         with DefaultScope.overwrite_default_scope("mmdet"):
             sets = [DATASETS.build(config[f"{name}_dataloader"].dataset) for name in ("train", "val")]
         return *sets, config.val_evaluator
@@ -152,7 +154,7 @@ SOMETHING = {
 
 
 @pytest.mark.parametrize("kind", [*NOTHING, *SOMETHING])
-def test_mask_rcnn_trains_on_pictures_with(detection, trains, kind):
+def test_mask_rcnn_trains_on_images_with(detection, trains, kind):
     boxes, more = {**NOTHING, **SOMETHING}[kind]
     dataset, *_ = detection(*boxes, **more)
     assert len(dataset) == 2
@@ -161,7 +163,7 @@ def test_mask_rcnn_trains_on_pictures_with(detection, trains, kind):
     assert (losses["loss_mask"] == 0) == (losses["loss_bbox"] == 0) == (kind in NOTHING)  # truth is a proposal too
 
 
-def test_zero_detections_are_no_boxes_and_an_evaluation_that_says_so(detection, tests, built, mm_log):
+def test_without_detections_the_evaluation_reports_empty_results(detection, tests, built, mm_log):
     _, dataset, evaluator = detection((5, 5, 20, 20))
     built[MASK_RCNN][1].roi_head.test_cfg.score_thr = 1.1
     outputs, metrics = tests(MASK_RCNN, [dataset[0], dataset[1]], dataset.metainfo, evaluator)
@@ -172,7 +174,7 @@ def test_zero_detections_are_no_boxes_and_an_evaluation_that_says_so(detection, 
     assert "results of the whole dataset is empty" in mm_log()
 
 
-def test_a_data_set_names_the_picture_that_it_cannot_read(detection, tmp_path):
+def test_a_data_set_names_an_unreadable_image(detection, tmp_path):
     dataset, *_ = detection((5, 5, 20, 20))
     path = tmp_path / "train2017/2.jpg"
     os.truncate(path, path.stat().st_size // 2)
@@ -186,7 +188,7 @@ def test_a_data_set_names_the_picture_that_it_cannot_read(detection, tmp_path):
 
 @pytest.fixture
 def segmentation(tmp_path):
-    """Makes a data set of two pictures with these labels everywhere, as the config reads it; and the evaluator."""
+    """Makes a data set of two images with these labels everywhere, as the config reads it; and the evaluator."""
 
     def make(path, label, size=SIZE, pipeline=None, split="training"):
         config = shrunk(path, tmp_path)
@@ -209,7 +211,7 @@ def segmentation(tmp_path):
 
 @pytest.mark.parametrize("path", [SEM_FPN, UPERNET], ids=lambda path: path.stem)
 @pytest.mark.parametrize("label", [0, 255, 1], ids=["without a label", "to be ignored", "of one class"])
-def test_segmentors_train_on_pictures_whose_pixels_are_all(segmentation, trains, path, label):
+def test_segmentors_train_on_images_whose_pixels_are_all(segmentation, trains, path, label):
     dataset, _ = segmentation(path, label)
     sample = dataset[0]
     assert sample["data_samples"].gt_sem_seg.data.unique().tolist() == [0 if label == 1 else 255]
@@ -218,7 +220,7 @@ def test_segmentors_train_on_pictures_whose_pixels_are_all(segmentation, trains,
 
 
 @pytest.mark.parametrize("size", [(2, 2), (40, 3), (300, 2)], ids=str)
-def test_a_segmentor_trains_on_pictures_smaller_than_the_crop(segmentation, trains, size):
+def test_a_segmentor_trains_on_images_smaller_than_the_crop(segmentation, trains, size):
     pipeline = [
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations", "reduce_zero_label": True},
@@ -233,7 +235,7 @@ def test_a_segmentor_trains_on_pictures_smaller_than_the_crop(segmentation, trai
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
 @pytest.mark.parametrize("size", [(2, 2), (200, 3)], ids=str)
-def test_a_segmentor_tests_pictures_of_a_few_pixels(segmentation, tests, built, monkeypatch, size, mode):
+def test_a_segmentor_tests_images_of_a_few_pixels(segmentation, tests, built, monkeypatch, size, mode):
     pipeline = [
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations", "reduce_zero_label": True},

@@ -219,7 +219,7 @@ def test_the_file_fills_the_model_and_nothing_is_left_over(build, saved):
     assert read["meta"]["hook_msgs"]["best_score"] == 0.45
 
 
-def test_its_name_is_enough(kind, build, saved, tmp_path, monkeypatch):
+def test_the_name_of_the_weights_is_enough(kind, build, saved, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub/checkpoints" / zoo.ZOO[NAMES[kind]].url.rsplit("/", 1)[-1]
     path.parent.mkdir(parents=True)
@@ -229,7 +229,7 @@ def test_its_name_is_enough(kind, build, saved, tmp_path, monkeypatch):
     check_filled(model, saved.model)
 
 
-def test_its_backbone_loads_alone(saved):
+def test_the_backbone_is_loaded_out_of_the_file(saved):
     backbone = XCiT(VARIANT)
     report = load_weights(backbone, saved.path)
     assert report.missing == report.unexpected == []

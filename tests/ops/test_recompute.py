@@ -9,7 +9,8 @@ from torch import nn
 
 from tests.helpers.models import random_images, randomise
 from xcit_dense.ops.norms import SyncBatchNorm
-from xcit_dense.ops.recompute import run
+from xcit_dense.ops.recompute import PerPosition
+from xcit_dense.ops.recompute import run as run_layers
 
 C = 8  # channels of the input
 FLOATS = (torch.float32, torch.float64)
@@ -56,6 +57,11 @@ class AsMaps(nn.Module):
         return self.linear(x.movedim(1, -1)).movedim(-1, 1)
 
 
+def run(layers, x, gain=None):
+    """What `xcit_dense.ops.recompute.run` computes, with linear layers at each position."""
+    return run_layers([PerPosition(layer) if isinstance(layer, nn.Linear) else layer for layer in layers], x, gain)
+
+
 def plain(layers, x, gain=None):
     """What the layers compute by PyTorch's own means."""
     y = nn.Sequential(*(AsMaps(layer) if isinstance(layer, nn.Linear) else layer for layer in layers))(x)
@@ -66,7 +72,10 @@ def plain(layers, x, gain=None):
 def linear_layers(request, monkeypatch):
     """Runs each test with linear layers as such, and as the convolutions that they are on several cores."""
     as_convolutions = request.param == "convolutions"
-    monkeypatch.setattr("xcit_dense.ops.conv._convolves", lambda device, dtype: as_convolutions and dtype in FLOATS[:1])
+    monkeypatch.setattr(
+        "xcit_dense.ops.conv._is_faster_as_convolution",
+        lambda device, dtype: as_convolutions and dtype == torch.float32,
+    )
 
 
 def make_row(row, dtype=torch.float32):

@@ -152,7 +152,7 @@ def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped):
     assert f"No whole checkpoint in {work_dir} to go on from; training begins." in output
     (line,) = [line for line in output.splitlines() if "Stopped by SIGTERM" in line]
     saved = last_intact_checkpoint(work_dir)
-    assert f"{saved}; --resume goes on from there." in line
+    assert f"{saved}; continue with --resume." in line
     assert "Traceback" not in output
     assert read_checkpoint(saved)["meta"]["iter"] == read_training_log(work_dir)[-1]["step"] >= 4
 

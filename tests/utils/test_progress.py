@@ -1,4 +1,4 @@
-"""Progress of a loop: a bar in a terminal, lines elsewhere, nothing of what takes a moment."""
+"""Progress of a loop: a bar in a terminal, lines otherwise, nothing for a short loop."""
 
 import io
 import re
@@ -39,7 +39,7 @@ def terminal(monkeypatch):
     return make
 
 
-def test_a_file_gets_a_line_now_and_then_with_rate_and_time_left(clock, capsys):
+def test_a_file_gets_periodic_lines_with_rate_and_time_left(clock, capsys):
     with track("pictures", 3600) as count:
         for _ in range(60):
             clock(0.5)
@@ -50,8 +50,8 @@ def test_a_file_gets_a_line_now_and_then_with_rate_and_time_left(clock, capsys):
     assert len(lines) == 3
 
 
-def test_more_than_there_should_be_is_no_error(clock, capsys):
-    """A video may have more frames than it says."""
+def test_a_loop_may_be_longer_than_announced(clock, capsys):
+    """The header of a video may contain a wrong number of frames."""
     with track("pictures", 1) as count:
         for _ in range(3):
             clock(11)
@@ -59,7 +59,7 @@ def test_more_than_there_should_be_is_no_error(clock, capsys):
     assert "3 of 1 pictures, 0.1 a second, 0:00:00 left" in capsys.readouterr().err
 
 
-def test_items_come_as_they_are_and_are_counted_when_done_with(clock, capsys):
+def test_tracked_yields_the_items_and_counts_each_after_its_use(clock, capsys):
     seen = []
     for item in tracked("pictures", ["a", "b", "c"]):
         clock(11)
@@ -78,7 +78,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(clock, terminal):
     assert "\x1b[?25h" in screen.getvalue().rpartition("\x1b[?25l")[2], "the cursor is back"
 
 
-def test_a_bar_ends_with_a_loop_that_fails(clock, terminal):
+def test_an_error_in_the_loop_ends_the_bar(clock, terminal):
     pytest.importorskip("rich", reason="rich is not installed")
     screen = terminal()
 
@@ -104,14 +104,14 @@ def test_a_terminal_without_rich_gets_lines(clock, terminal, monkeypatch):
 
 @pytest.mark.parametrize("items", [0, 3])
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_of_what_takes_a_moment_nothing_is_shown(terminal, capsys, items, is_terminal):
+def test_a_short_loop_shows_nothing(terminal, capsys, items, is_terminal):
     screen = terminal() if is_terminal else None
     assert len(list(tracked("pictures", range(items)))) == items
     assert (screen.getvalue() if screen else capsys.readouterr().err) == ""
 
 
 @pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"])
-def test_of_several_processes_the_first_shows(clock, monkeypatch, capsys, variable):
+def test_only_rank_zero_shows_progress(clock, monkeypatch, capsys, variable):
     for rank, lines in (("1", 0), ("0", 1)):
         monkeypatch.setenv(variable, rank)
         for _ in tracked("pictures", "ab"):
@@ -119,7 +119,7 @@ def test_of_several_processes_the_first_shows(clock, monkeypatch, capsys, variab
         assert len(capsys.readouterr().err.splitlines()) == lines
 
 
-def test_torchruns_number_counts_for_more_than_that_of_a_scheduler_around_it(clock, monkeypatch, capsys):
+def test_the_rank_of_torchrun_overrides_the_rank_of_slurm(clock, monkeypatch, capsys):
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("RANK", "1")
     with track("pictures", 1) as count:

@@ -62,13 +62,13 @@ def test_a_stalled_download_is_resumed(server, published, monkeypatch):
 
 
 @pytest.mark.parametrize("version", [{"ETag": 'W/"1"'}, {"X_Other": "1"}], ids=["weak tag", "no tag"])
-def test_a_file_that_cannot_be_told_from_a_changed_one_is_not_resumed(server, published, version):
+def test_a_file_without_a_strong_version_is_not_resumed(server, published, version):
     server.answers = [send(stop=HALF, **version), send(**version)]
     assert resolve(published).read_bytes() == CONTENT
     assert server.ranges == [None, None]
 
 
-def test_a_server_that_knows_no_ranges_sends_the_file_anew(server, published):
+def test_a_server_without_ranges_sends_the_file_again(server, published):
     server.answers = [send(stop=HALF, ranges=False), send(ranges=False)]
     assert resolve(published).read_bytes() == CONTENT
     assert server.ranges == [None, f"bytes={HALF}-"]
@@ -86,7 +86,7 @@ def test_a_file_that_changes_between_attempts_is_not_spliced(server, published, 
     assert resolve(published).read_bytes() == content
 
 
-def test_a_file_that_has_become_shorter_than_what_is_there_is_sent_anew(server, published):
+def test_a_file_that_has_become_shorter_than_what_is_there_is_sent_again(server, published):
     short = saved(1, number=100, _use_new_zipfile_serialization=False)
     assert len(short) < HALF
     server.answers = [send(stop=HALF + 1), send(short, if_range=False, ETag='"2"')]
@@ -94,13 +94,13 @@ def test_a_file_that_has_become_shorter_than_what_is_there_is_sent_anew(server, 
     assert server.ranges == [None, f"bytes={HALF + 1}-", None]
 
 
-def test_a_server_in_trouble_is_asked_again(server, published):
+def test_a_server_error_is_retried(server, published):
     server.answers = [refuse(500), refuse(503), send()]
     assert resolve(published).read_bytes() == CONTENT
     assert len(server.requests) == 3
 
 
-def test_downloads_at_the_same_time_do_not_mix(server, cache, published):
+def test_two_downloads_of_one_file_at_the_same_time_do_not_mix(server, cache, published):
     together = threading.Barrier(2)
     server.answers = [send(meet=together), send(OTHER, meet=together)]
     with ThreadPoolExecutor(2) as pool:
@@ -110,7 +110,7 @@ def test_downloads_at_the_same_time_do_not_mix(server, cache, published):
     assert found.pop().read_bytes() in (CONTENT, OTHER)
 
 
-def test_what_a_killed_process_left_is_removed_once_it_must_be_dead(server, cache, published):
+def test_the_partial_file_of_a_killed_process_is_removed_after_an_hour(server, cache, published):
     seen = []
 
     def watch(handler):
@@ -166,7 +166,7 @@ def test_a_download_that_fails_leaves_no_file_and_says_why(server, cache, publis
     assert len(server.requests) == 2 * attempts
 
 
-def test_a_server_that_stalls_is_given_up(server, cache, published, monkeypatch):
+def test_a_stalled_server_is_an_error(server, cache, published, monkeypatch):
     monkeypatch.setattr(download, "STALL", 0.1)
     server.answers = [send(stop=0, stall=True)]
     with raises_user_error("timed out"):
@@ -180,20 +180,20 @@ def test_a_server_that_stalls_is_given_up(server, cache, published, monkeypatch)
     [
         (PAGE, "a.pth", ["a web page", "Please sign in"]),
         (PAGE, "a.safetensors", ["a web page", "Please sign in"]),
-        (b'{"error": "busy"}', "a.pth", ["no checkpoint", "busy"]),
-        (b"", "a.pth", ["no checkpoint"]),
-        (b"", "a.safetensors", ["no checkpoint"]),
-        (SAFETENSORS, "a.pth", ["no checkpoint"]),
-        (CONTENT, "a.safetensors", ["no checkpoint"]),
+        (b'{"error": "busy"}', "a.pth", ["not a checkpoint", "busy"]),
+        (b"", "a.pth", ["not a checkpoint"]),
+        (b"", "a.safetensors", ["not a checkpoint"]),
+        (SAFETENSORS, "a.pth", ["not a checkpoint"]),
+        (CONTENT, "a.safetensors", ["not a checkpoint"]),
         (CONTENT[:-100], "a.pth", ["cut short"]),
         (SAFETENSORS[:-100], "a.safetensors", ["cut short"]),
         (DAMAGED, "a.pth", ["cut short or damaged"]),
         (LEGACY[: len(LEGACY) // 2], "a.pth", ["cut short or damaged"]),
-        (archive(), "a.pth", ["an archive that is no checkpoint"]),
+        (archive(), "a.pth", ["an archive that is not a checkpoint"]),
     ],
 )
 @pytest.mark.parametrize("length", [True, False], ids=["size", "no size"])
-def test_a_file_that_is_no_whole_checkpoint_is_refused(server, cache, content, file, words, length):
+def test_a_file_that_is_not_an_intact_checkpoint_is_refused(server, cache, content, file, words, length):
     server.answers = [send(content, length=length)]
     with raises_user_error(f"{server.address}/{file}", "put the right file at", *words):
         resolve(f"{server.address}/{file}")
@@ -201,7 +201,7 @@ def test_a_file_that_is_no_whole_checkpoint_is_refused(server, cache, content, f
     assert len(server.requests) == 1
 
 
-def test_an_address_that_is_none_is_refused_at_once(cache):
+def test_an_invalid_address_is_refused_at_once(cache):
     with raises_user_error("http://127.0.0.1/a file.pth"):
         resolve("http://127.0.0.1/a file.pth")
     assert list(cache.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Which of the checkpoints in a work directory a training goes on from."""
+"""The checkpoint of a work directory from which a training continues."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from xcit_dense.weights.work_dir import last_intact_checkpoint
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes a checkpoint as MMEngine does, and says that it is the last."""
+    """Writes a checkpoint as MMEngine does, and names it in the file last_checkpoint."""
 
     def write(name, iteration, time="20260101_000000", directory=tmp_path):
         directory.mkdir(exist_ok=True)
@@ -34,20 +34,20 @@ def blank(path):
     path.write_bytes(content)
 
 
-def test_it_is_the_one_saved_last(save, tmp_path):
+def test_the_checkpoint_that_was_saved_last_is_found(save, tmp_path):
     save("iter_9.pth", 9)
     last = save("iter_10.pth", 10)
     assert last_intact_checkpoint(tmp_path) == last
 
 
-def test_a_later_run_in_the_same_directory_counts_more_than_a_longer_one(save, tmp_path):
+def test_a_later_run_is_preferred_to_a_longer_run_in_the_same_directory(save, tmp_path):
     save("iter_900.pth", 900, "20260101_120000")
     last = save("iter_10.pth", 10, "20260102_120000")
     assert last_intact_checkpoint(str(tmp_path)) == last
 
 
 @pytest.mark.parametrize("pointer", ["iter_9.pth", "gone.pth", "", "\0\0\0", None])
-def test_the_files_count_more_than_what_is_said_of_them(save, tmp_path, pointer):
+def test_the_content_of_the_files_decides_and_not_the_file_last_checkpoint(save, tmp_path, pointer):
     save("iter_9.pth", 9)
     last = save("iter_10.pth", 10)
     if pointer is None:
@@ -58,13 +58,13 @@ def test_the_files_count_more_than_what_is_said_of_them(save, tmp_path, pointer)
 
 
 @pytest.mark.parametrize("damage", [cut, blank, lambda path: path.write_bytes(b"")], ids=["cut", "blank", "empty"])
-def test_a_damaged_file_is_passed_over(save, tmp_path, damage):
+def test_a_damaged_file_is_skipped(save, tmp_path, damage):
     whole = save("iter_9.pth", 9)
     damage(save("iter_10.pth", 10))
     assert last_intact_checkpoint(tmp_path) == whole
 
 
-def test_what_is_no_training_checkpoint_is_passed_over(save, tmp_path):
+def test_a_file_that_is_not_a_training_checkpoint_is_skipped(save, tmp_path):
     whole = save("epoch_1.pth", 9)
     save("best_bbox_mAP_epoch_2.pth", 12)
     save("iter_10.pth.part", 10)
@@ -85,7 +85,7 @@ def test_code_in_a_checkpoint_is_not_executed(save, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_checkpoints_kept_elsewhere_are_found_by_the_pointer(save, tmp_path):
+def test_checkpoints_in_another_directory_are_found_by_the_file_last_checkpoint(save, tmp_path):
     elsewhere = save("iter_9.pth", 9, directory=tmp_path / "elsewhere")
     last = save("iter_10.pth", 10, directory=tmp_path / "elsewhere")
     (tmp_path / "last_checkpoint").write_text(str(last))
@@ -94,7 +94,7 @@ def test_checkpoints_kept_elsewhere_are_found_by_the_pointer(save, tmp_path):
     assert last_intact_checkpoint(tmp_path) == elsewhere
 
 
-def test_a_copy_goes_on_from_its_own_checkpoint(save, tmp_path):
+def test_a_copy_of_a_work_directory_continues_from_its_own_checkpoint(save, tmp_path):
     original = save("iter_9.pth", 9, directory=tmp_path / "original")
     shutil.copytree(original.parent, tmp_path / "copy")
     assert last_intact_checkpoint(tmp_path / "copy") == tmp_path / "copy" / "iter_9.pth"
@@ -106,7 +106,7 @@ def test_a_checkpoint_in_shards_is_a_directory(tmp_path):
     assert last_intact_checkpoint(tmp_path) == tmp_path / "iter_9.pth"
 
 
-def test_nothing_whole_is_nothing(save, tmp_path):
+def test_without_an_intact_checkpoint_the_result_is_none(save, tmp_path):
     assert last_intact_checkpoint(tmp_path / "gone") is None
     assert last_intact_checkpoint(tmp_path) is None
     cut(save("iter_9.pth", 9))

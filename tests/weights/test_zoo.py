@@ -36,7 +36,7 @@ def test_each_entry_knows_its_name_and_variant():
         assert weights.variant in name
 
 
-def test_files_of_two_names_are_not_mixed_up():
+def test_no_two_weights_have_the_same_file_name():
     assert len({weights.url.rsplit("/", 1)[-1] for weights in zoo.ZOO.values()}) == len(zoo.ZOO)
 
 
@@ -51,11 +51,11 @@ def test_files_of_two_names_are_not_mixed_up():
         ("ade20k/upernet/medium_24_p16", "configs/segmentation/upernet_xcit_m24.py"),
     ],
 )
-def test_the_weights_of_a_whole_model_name_its_config(name, config):
+def test_the_weights_of_a_detector_or_segmentor_name_its_config(name, config):
     assert zoo.ZOO[name].config == config
 
 
-def test_every_config_is_there():
+def test_every_named_config_exists():
     configs = {weights.config for weights in zoo.ZOO.values()} - {None}
     assert len(configs) == 24
     assert not [config for config in configs if not (ROOT / config).is_file()]
@@ -110,7 +110,7 @@ def test_an_unknown_variant_or_task_is_refused():
         (["ADE20K", "tiny", "p8"], ["ade20k/sem_fpn/tiny_12_p8", "ade20k/upernet/tiny_12_p8"]),
     ],
 )
-def test_weights_are_found_by_whole_words(words, names):
+def test_weights_are_found_by_complete_words(words, names):
     assert [weights.name for weights in zoo.search_weights(words)] == names
 
 
@@ -122,6 +122,6 @@ def test_without_words_all_weights_are_found():
     ("words", "said"),
     [(["p8", "smal"], ["'smal'", "'small'"]), (["2"], ["'2'"]), (["coco", "dino"], ["all of coco, dino"])],
 )
-def test_words_that_find_nothing_are_refused(words, said):
+def test_words_without_a_match_are_refused(words, said):
     with raises_user_error(*said):
         zoo.search_weights(words)

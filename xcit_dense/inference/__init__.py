@@ -1,4 +1,4 @@
 """Models that only predict.
 
-Imports ``models`` and the folders below. A new way to run a trained backbone comes here.
+Imports ``models`` and the folders below. Add a way to run a trained backbone here.
 """

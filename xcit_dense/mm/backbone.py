@@ -1,4 +1,4 @@
-"""The backbone in the registries of MMDetection and MMSegmentation."""
+"""Registers the backbone for MMDetection and MMSegmentation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from xcit_dense.models.pretrained import load_weights
 
 
 class XCiT(backbone.XCiT, BaseModule):
-    """:class:`xcit_dense.XCiT` as an MM module: everything of it, and ``init_cfg``.
+    """:class:`xcit_dense.XCiT` with the argument ``init_cfg`` of MM modules.
 
     Args:
         *args: As for :class:`xcit_dense.XCiT`.
-        init_cfg: MM initialisation. ``dict(type='Pretrained', checkpoint=...)`` takes a file or address in any
-            published dialect, or ``xcit://NAME`` (see :mod:`xcit_dense.weights.zoo`).
+        init_cfg: The initialisation. ``dict(type='Pretrained', checkpoint=...)`` accepts every text that
+            :func:`xcit_dense.weights.resolve.resolve` accepts: a file, an address, or ``xcit://NAME``.
         **kwargs: As for :class:`xcit_dense.XCiT`.
 
     Raises:
@@ -41,10 +41,10 @@ class XCiT(backbone.XCiT, BaseModule):
         self.init_cfg = init_cfg
 
     def init_weights(self) -> None:
-        """Initialises as ``init_cfg`` says, once.
+        """Initialises the weights as ``init_cfg`` asks. Only the first call has an effect.
 
         Raises:
-            UserError: The checkpoint cannot be had, or is not of this variant.
+            UserError: The checkpoint does not exist, or is not of this variant.
         """
         pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get("type") == "Pretrained"
         if not pretrained or self.is_init:
@@ -58,7 +58,7 @@ class XCiT(backbone.XCiT, BaseModule):
         self._is_init = True
 
     def log(self, level: int, text: str) -> None:
-        """Says in the run's log what became of a checkpoint.
+        """Writes a message about a checkpoint to the log of the run.
 
         Args:
             level: As in :mod:`logging`.

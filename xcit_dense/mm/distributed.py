@@ -1,4 +1,4 @@
-"""The processes of a run, and the models inside what distributes them."""
+"""Helpers for runs of several processes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from xcit_dense.weights.resolve import resolve
 
 
 def resolve_once(checkpoint: str) -> Path:
-    """:func:`xcit_dense.weights.resolve.resolve` for several processes: one of each machine downloads, others wait.
+    """Resolves the name of a checkpoint in several processes. One process of each machine downloads; the others wait.
 
     Args:
-        checkpoint: As for :func:`xcit_dense.load_weights`.
+        checkpoint: As for :func:`xcit_dense.weights.resolve.resolve`.
 
     Returns:
         The path of the file.
 
     Raises:
-        UserError: As :func:`xcit_dense.weights.resolve.resolve`.
+        UserError: As for :func:`xcit_dense.weights.resolve.resolve`.
     """
     if is_local_rank_zero():
         resolve(checkpoint)
@@ -31,7 +31,7 @@ def resolve_once(checkpoint: str) -> Path:
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The model inside what MMEngine wraps around it, to distribute it or to augment its tests.
+    """Returns the model inside MMEngine's wrappers, which distribute a model or augment its tests.
 
     Args:
         model: The model, wrapped or not.

@@ -1,8 +1,8 @@
-"""What XCiT is built of: convolutional stem, positional encoding, LPI, MLP and the XCA block.
+"""The parts of XCiT: convolutional stem, positional encoding, LPI, MLP and the XCA block.
 
-All of them work on maps (B, C, H, W) in channels-last memory. That is the memory of tokens (B, N, C), N = H W in row
-order, which the attention reads: :func:`tokens_to_map` and :func:`map_to_tokens` go from one to the other without a
-copy.
+All parts take and return maps (B, C, H, W) in channels-last memory. The same memory, read as tokens (B, N, C) with N =
+H W in row order, is the input of the attention. :func:`tokens_to_map` and :func:`map_to_tokens` convert one to the
+other without a copy.
 """
 
 from __future__ import annotations
@@ -18,34 +18,49 @@ from torch import Tensor, nn
 from xcit_dense.errors import UserError
 from xcit_dense.models.xca import XCA
 from xcit_dense.ops.autocast import product_dtype
+from xcit_dense.ops.layers import floating_weight, plain_type
 from xcit_dense.ops.norms import NormLayer
-from xcit_dense.ops.recompute import run
+from xcit_dense.ops.recompute import PerPosition, run
 
 
 def tokens_to_map(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Views tokens (B, H W, C) as a map (B, C, H, W) in channels-last memory."""
-    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    """Views tokens (B, H W, C) as a map (B, C, H, W) in channels-last memory.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.models.blocks import tokens_to_map
+        >>> tokens_to_map(torch.zeros(1, 6, 16), height=2, width=3).shape
+        torch.Size([1, 16, 2, 3])
+    """
+    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # (B, H W, C) -> (B, H, W, C) -> (B, C, H, W)
 
 
 def map_to_tokens(x: Tensor) -> Tensor:
-    """Reads a map (B, C, H, W) as tokens (B, H W, C); a view where the map is in channels-last memory."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
+    """Reads a map (B, C, H, W) as tokens (B, H W, C). The result is a view if the map has channels-last memory.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.models.blocks import map_to_tokens
+        >>> map_to_tokens(torch.zeros(1, 16, 2, 3)).shape
+        torch.Size([1, 6, 16])
+    """
+    return x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, C, H, W) -> (B, H, W, C) -> (B, H W, C)
 
 
 class ConvPatchEmbed(nn.Module):
-    """Convolutional stem: 3 x 3 convolutions of stride 2 with batch norm, GELU in between.
+    """Convolutional stem: 3 x 3 convolutions of stride 2 with batch norm, and GELU between them.
 
-    Odd sizes round up at each step: an image of H x W pixels becomes ceil(H / p) x ceil(W / p) tokens. Source: class
-    ``ConvPatchEmbed`` of the original ``xcit.py``.
+    Odd sizes round up at each convolution: an image of H x W pixels becomes ceil(H / p) x ceil(W / p) tokens. Source:
+    class ``ConvPatchEmbed`` of the original ``xcit.py``.
 
     Args:
         in_channels: Channels of the image.
         dim: Channels of a token.
         patch_size: 8 or 16.
-        norm_layer: Makes the batch norms.
+        norm_layer: A function that makes a batch norm from a number of channels.
 
     Raises:
-        UserError: ``dim`` is no multiple of half the patch size.
+        UserError: ``dim`` is not a multiple of half the patch size.
     """
 
     def __init__(self, in_channels: int, dim: int, patch_size: int, norm_layer: NormLayer) -> None:
@@ -60,23 +75,27 @@ class ConvPatchEmbed(nn.Module):
         for before, after in pairwise(widths):
             conv = nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False)
             layers += [nn.Sequential(conv, norm_layer(after)), nn.GELU()]
-        self.proj = nn.Sequential(*layers[:-1])
+        self.proj = nn.Sequential(*layers[:-1])  # no GELU after the last batch norm
 
     def forward(self, images: Tensor) -> Tensor:
         """Turns images (B, in_channels, H, W) into a map of tokens (B, C, ceil(H / p), ceil(W / p))."""
-        return run(self.proj, images)
+        return run([self.proj], images)
 
 
 class PositionalEncodingFourier(nn.Module):
-    """Sines and cosines of the position, y before x, projected to the width of a token.
+    """Sines and cosines of the position, projected to the width of a token. The waves of y come before the waves of x.
 
-    Coordinates run from 1 to n, divided by (n + 1e-6) and multiplied by 2 pi, so that the encoding stretches with the
-    image. Source: class ``PositionalEncodingFourier`` of the original ``xcit.py``.
+    Coordinates run from 1 to n. They are divided by (n + 1e-6) and multiplied by 2 pi, so that the encoding stretches
+    with the image. Source: class ``PositionalEncodingFourier`` of the original ``xcit.py``.
 
     Args:
         dim: Channels C of a token.
-        hidden_dim: Waves an axis, sines and cosines together; even.
+        hidden_dim: Waves of one axis, sines and cosines together; even.
         temperature: Base T of the frequencies T ** (-2 i / hidden_dim), i = 0 .. hidden_dim / 2 - 1.
+
+    Attributes:
+        keep: Number of sizes whose encodings are kept. By default 0. :func:`xcit_dense.deploy` sets it, because the
+            weights of a deployed model do not change.
     """
 
     def __init__(self, dim: int, hidden_dim: int = 32, temperature: float = 10_000.0) -> None:
@@ -84,14 +103,14 @@ class PositionalEncodingFourier(nn.Module):
         self.token_projection = nn.Conv2d(2 * hidden_dim, dim, kernel_size=1)
         self.hidden_dim = hidden_dim
         self.temperature = temperature
-        self.keep = 0  # encodings of so many sizes, where no weight changes any more: see deploy.py
+        self.keep = 0
         self._kept: dict[Hashable, Tensor] = {}
 
     def forward(self, height: int, width: int) -> Tensor:
-        """The encoding of ``height`` x ``width`` tokens, (1, C, height, width)."""
-        if not self.keep or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        """Computes the encoding of ``height`` x ``width`` tokens, (1, C, height, width)."""
+        if not self._may_keep():
             return self._encode(height, width)
-        weight = self.token_projection.weight
+        weight = floating_weight(self.token_projection)
         key = height, width, weight.device, product_dtype(weight)
         if key not in self._kept:
             while len(self._kept) >= self.keep:
@@ -99,33 +118,39 @@ class PositionalEncodingFourier(nn.Module):
             self._kept[key] = self._encode(height, width)
         return self._kept[key]
 
+    def _may_keep(self) -> bool:
+        if not self.keep or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        return plain_type(self.token_projection) is nn.Conv2d  # a hook has to run at every call
+
     def _encode(self, height: int, width: int) -> Tensor:
-        y = self._waves(height)[:, :, None].expand(-1, -1, width)
-        x = self._waves(width)[:, None, :].expand(-1, height, -1)
-        waves = torch.cat((y, x))[None].contiguous(memory_format=torch.channels_last)
-        return self.token_projection(waves)
+        waves_y = self._waves(height)[:, :, None].expand(-1, -1, width)  # (hidden_dim, height, width)
+        waves_x = self._waves(width)[:, None, :].expand(-1, height, -1)  # (hidden_dim, height, width)
+        waves = torch.cat((waves_y, waves_x))[None]  # (1, 2 hidden_dim, height, width)
+        return self.token_projection(waves.contiguous(memory_format=torch.channels_last))
 
     def _waves(self, n: int) -> Tensor:
-        """Waves at n positions along an axis, (hidden_dim, n), in at least fp32."""
-        weight = self.token_projection.weight
-        # Angles reach 2 pi and their sines feed every token: half precision is not enough for them.
+        """Computes the waves at n positions of an axis, (hidden_dim, n), in at least fp32."""
+        weight = floating_weight(self.token_projection)
+        # Angles reach 2 pi, and every token depends on their sines. Half precision is not precise enough.
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        position = torch.arange(1, n + 1, dtype=dtype, device=weight.device)
+        position = torch.arange(1, n + 1, dtype=dtype, device=weight.device)  # (n,)
         octave = torch.arange(self.hidden_dim // 2, dtype=dtype, device=weight.device)
-        frequency = self.temperature ** (-2 * octave / self.hidden_dim)
-        angle = frequency[:, None] * (position * (2 * math.pi / (n + 1e-6)))
-        return torch.stack((angle.sin(), angle.cos()), dim=1).flatten(0, 1).to(weight.dtype)
+        frequency = self.temperature ** (-2 * octave / self.hidden_dim)  # (hidden_dim / 2,)
+        angle = frequency[:, None] * (position * (2 * math.pi / (n + 1e-6)))  # (hidden_dim / 2, n)
+        waves = torch.stack((angle.sin(), angle.cos()), dim=1)  # (hidden_dim / 2, 2, n)
+        return waves.flatten(0, 1).to(weight.dtype)  # (hidden_dim, n): sine, cosine, sine, ...
 
 
 class LPI(nn.Module):
-    """Local patch interaction: two depth-wise 3 x 3 convolutions, GELU and batch norm between them.
+    """Local patch interaction: two depth-wise 3 x 3 convolutions, with GELU and batch norm between them.
 
-    It lets neighbouring tokens talk, which XCA itself does not. Source: paper section 3.3; class ``LPI`` of the
-    original ``xcit.py``.
+    LPI mixes neighbouring tokens, which XCA does not do. Source: paper section 3.3; class ``LPI`` of the original
+    ``xcit.py``.
 
     Args:
         dim: Channels C.
-        norm_layer: Makes the batch norm.
+        norm_layer: A function that makes the batch norm from a number of channels.
     """
 
     def __init__(self, dim: int, norm_layer: NormLayer) -> None:
@@ -138,18 +163,23 @@ class LPI(nn.Module):
     def forward(self, x: Tensor, norm: nn.Module | None = None, gain: Tensor | None = None) -> Tensor:
         """Mixes each position of a map (B, C, H, W) with its neighbours; same shape.
 
-        ``norm`` goes before, a ``gain`` (C,) is multiplied onto the result; here, because they cost less memory here.
+        Args:
+            x: Map (B, C, H, W).
+            norm: A norm layer that is applied to ``x`` first. In here the norm needs less memory than outside.
+            gain: (C,), multiplies the channels of the result. In here the gain needs less memory than outside.
         """
-        return run((norm or nn.Identity(), self.conv1, self.act, self.bn, self.conv2), x, gain)
+        return run([norm, self.conv1, self.act, self.bn, self.conv2], x, gain)
 
 
 class MLP(nn.Module):
-    """Two linear layers at each position, with GELU between them. Source: timm's ``Mlp``, whose names it keeps.
+    """Two linear layers at each position, with GELU between them.
+
+    Source: timm's ``Mlp``. The layers have the same names.
 
     Args:
         dim: Channels C, in and out.
-        hidden_dim: Channels between the two.
-        drop: Dropout probability after each of the two, in [0, 1].
+        hidden_dim: Channels between the two layers.
+        drop: Dropout probability after each of the two layers, in [0, 1].
     """
 
     def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
@@ -161,25 +191,26 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, norm: nn.Module | None = None, gain: Tensor | None = None) -> Tensor:
         """Maps each position of (B, C, H, W) by itself; same shape. ``norm`` and ``gain`` as in :class:`LPI`."""
-        return self.drop(run((norm or nn.Identity(), self.fc1, self.act, self.drop, self.fc2), x, gain))
+        layers = [norm, PerPosition(self.fc1), self.act, self.drop, PerPosition(self.fc2)]
+        return self.drop(run(layers, x, gain))
 
 
 class XCABlock(nn.Module):
-    """One layer of XCiT: XCA, LPI and MLP, each normed before, scaled by gamma and added to its input.
+    """One block of XCiT: the branches XCA, LPI and MLP, one after the other.
 
-    Source: paper figure 1; class ``XCABlock`` of the original ``xcit.py``. The published names number the norms and
-    gains 1 (XCA), 3 (LPI) and 2 (MLP).
+    Each branch computes x + gamma * branch(norm(x)). Source: paper figure 1; class ``XCABlock`` of the original
+    ``xcit.py``. The published names number the norms and gains 1 (XCA), 3 (LPI) and 2 (MLP).
 
     Args:
         dim: Channels C.
         num_heads: Heads of the attention.
-        mlp_ratio: Hidden width of the MLP over C.
+        mlp_ratio: Hidden channels of the MLP, divided by C.
         qkv_bias: Whether the projection to Q, K and V has a bias.
-        drop: Dropout probability after the MLP's and the attention's projections.
-        attn_drop: Dropout probability on the attention matrix.
+        drop: Dropout probability after the projections of the MLP and of the attention.
+        attn_drop: Dropout probability of the attention matrix.
         drop_path: Probability of skipping a branch for a sample (stochastic depth).
-        eta: First value of the gains gamma.
-        norm_layer: Makes the batch norm of the LPI.
+        eta: Initial value of the gains gamma.
+        norm_layer: A function that makes the batch norm of the LPI from a number of channels.
     """
 
     def __init__(
@@ -208,15 +239,29 @@ class XCABlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
-        attended = self.attn(map_to_tokens(x), norm=self.norm1, gain=self.gamma1)
-        x = _add(x, self.drop_path(tokens_to_map(attended, *x.shape[2:])))
-        x = _add(x, self.drop_path(self.local_mp(x, self.norm3, self.gamma3)))
-        return _add(x, self.drop_path(self.mlp(x, self.norm2, self.gamma2)))
+        height, width = x.shape[2:]
+        attended = _branch(self.attn, XCA, self.norm1, self.gamma1, map_to_tokens(x))  # (B, H W, C)
+        x = _add(x, self.drop_path(tokens_to_map(attended, height, width)))
+        x = _add(x, self.drop_path(_branch(self.local_mp, LPI, self.norm3, self.gamma3, x)))
+        return _add(x, self.drop_path(_branch(self.mlp, MLP, self.norm2, self.gamma2, x)))
+
+
+def _branch(layer: nn.Module, own: type[nn.Module], norm: nn.Module, gain: Tensor, x: Tensor) -> Tensor:
+    """Computes gain * layer(norm(x)) of tokens (B, N, C) or a map (B, C, H, W).
+
+    A plain layer of the block's own type applies norm and gain itself, which needs less memory. A layer of another type
+    and the hooks of a layer take and return the same tensors as in the original code.
+    """
+    if plain_type(layer) is own:
+        return layer(x, norm=norm, gain=gain)
+    y = layer(norm(x))
+    return y * (gain if y.ndim == 3 else gain[:, None, None])  # (C,) for tokens, (C, 1, 1) for a map
 
 
 def _add(x: Tensor, branch: Tensor) -> Tensor:
-    """Their sum, in the dtype of ``x``."""
+    """Computes the sum of the two in the dtype of ``x``."""
     if branch.dtype == x.dtype:
         return x + branch
-    # PyTorch adds two dtypes slowly. What is made here may be overwritten; what a hook may have seen may not.
+    # PyTorch adds two dtypes slowly. The converted copy may be overwritten; ``branch`` may not, because a hook may have
+    # kept it.
     return branch.to(x.dtype).add_(x)

@@ -1,4 +1,4 @@
-"""Checkpoints in any dialect, written anew as files of weights alone."""
+"""Writes the weights of a checkpoint to a new file, under the names of this package."""
 
 from __future__ import annotations
 
@@ -25,24 +25,36 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
 
     Args:
         checkpoint: As for :func:`xcit_dense.load_weights`.
-        out: The file to write, ``.safetensors`` or ``.pth``; an older one is replaced.
-        whole: Write neck and heads too, under their own names; by default the backbone alone.
+        out: The file to write, ``.safetensors`` or ``.pth``. An existing file is replaced.
+        whole: Whether to write the neck and the heads too, under their own names. By default only the backbone is
+            written.
 
     Returns:
-        What was written of the backbone (``matched``), left out, and missing from a classifier.
+        A report of the backbone: the entries that were written (``matched``), left out, and missing.
 
     Raises:
-        UserError: The checkpoint cannot be had or holds no whole XCiT, or ``out`` cannot be written.
+        UserError: The checkpoint does not exist or does not contain a complete XCiT, or ``out`` cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from safetensors.torch import load_file
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> backbone = XCiT(patch_size=16, embed_dim=16, depth=4, num_heads=2)
+        >>> torch.save({"model": backbone.state_dict(), "epoch": 3}, folder / "a.pth")
+        >>> report = convert_checkpoint(folder / "a.pth", folder / "a.safetensors")
+        >>> set(load_file(folder / "a.safetensors")) == set(report.matched) == set(backbone.state_dict())
+        True
     """
     source, out = resolve(checkpoint), Path(out)
     if out.suffix not in SUFFIXES:
-        raise UserError(f"{out} must end in {' or '.join(SUFFIXES)}, which says how to write it.")
+        raise UserError(f"{out} must end in {' or '.join(SUFFIXES)}, which selects the format.")
     if out.exists() and source.exists() and out.samefile(source):
         raise UserError(f"{out} is the checkpoint to read; write to another file.")
     weights = read_weights(source)
     with naming(source):
         options = infer_options(weights)
-        with torch.device("meta"):  # no memory, no time: for names and shapes alone
+        with torch.device("meta"):  # needs no memory: only names and shapes are used
             model = XCiT(**options)
         backbone, report = translate(weights, "", model.state_dict())
     root = find_roots(weights)[0] if whole else ""
@@ -55,12 +67,12 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes tensors to a file, whole or not at all.
+    """Writes tensors to a file, atomically.
 
     Args:
-        weights: Tensors by name, which may share memory or be views; the file holds each by itself.
-        path: ``.safetensors`` or ``.pth``; its directory is made.
-        metadata: What a ``.safetensors`` file says about itself; a ``.pth`` file cannot.
+        weights: Tensors by name. They may share memory or be views; the file contains a copy of each.
+        path: A ``.safetensors`` or ``.pth`` file. Its directory is created.
+        metadata: Texts by name for the header of a ``.safetensors`` file. A ``.pth`` file does not have a header.
 
     Raises:
         UserError: The file cannot be written.
@@ -73,5 +85,5 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[st
             else:
                 with part.open("wb") as file:
                     torch.save(own, file)
-        except (RuntimeError, SafetensorError) as error:  # what the two make of a full disk
+        except (RuntimeError, SafetensorError) as error:  # both libraries raise these on a full disk
             raise OSError(error.__context__ or error) from error

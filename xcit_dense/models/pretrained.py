@@ -1,4 +1,4 @@
-"""Published and trained weights in a backbone."""
+"""Loads published and trained weights into a backbone."""
 
 from __future__ import annotations
 
@@ -12,20 +12,30 @@ from xcit_dense.weights.resolve import resolve
 
 
 def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
-    """Loads weights of any published dialect into an :class:`xcit_dense.XCiT`.
+    """Loads weights into an :class:`xcit_dense.XCiT`. The names of all published checkpoints are understood.
 
     Args:
-        backbone: Where to.
-        checkpoint: A ``.pth`` or ``.safetensors`` file, an http(s) address, ``xcit://NAME`` or NAME alone with a name
-            of :data:`xcit_dense.weights.zoo.ZOO`, or ``timm://NAME``. Of a detector or segmentor, the backbone is
-            taken.
+        backbone: The backbone.
+        checkpoint: A ``.pth`` or ``.safetensors`` file, a work directory, an http address, ``xcit://NAME`` or NAME with
+            a name of :func:`xcit_dense.list_weights`, or ``timm://NAME`` (see
+            :func:`xcit_dense.weights.resolve.resolve`). From a detector or segmentor, the backbone is taken.
 
     Returns:
-        What was loaded, left out and missing.
+        A report of what was loaded, left out and missing.
 
     Raises:
-        UserError: No such file, not an XCiT checkpoint, or another variant's; the message names the likely one. The
-            backbone is left as it was.
+        UserError: The checkpoint does not exist, does not contain an XCiT, or contains another variant. The message
+            names the likely variant. The backbone does not change.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from xcit_dense import XCiT, load_weights
+        >>> shape = dict(patch_size=16, embed_dim=16, depth=4, num_heads=2)
+        >>> path = Path(tempfile.mkdtemp(), "trained.pth")
+        >>> torch.save({"state_dict": XCiT(**shape).state_dict()}, path)
+        >>> print(load_weights(XCiT(**shape), path))
+        145 entries of the backbone
     """
     path = resolve(checkpoint)
     weights = read_weights(path)

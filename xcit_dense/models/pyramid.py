@@ -16,10 +16,16 @@ STRIDES = (4, 8, 16, 32)
 
 
 class MaxPool(nn.Module):
-    """Max pooling by a whole factor; sizes round down, but never below one.
+    """Max pooling by an integer factor. Sizes round down, but not below 1.
 
     Args:
-        factor: Kernel and stride in positions.
+        factor: Kernel size and stride in positions.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.models.pyramid import MaxPool
+        >>> MaxPool(2)(torch.zeros(1, 8, 5, 1)).shape
+        torch.Size([1, 8, 2, 1])
     """
 
     def __init__(self, factor: int) -> None:
@@ -33,14 +39,15 @@ class MaxPool(nn.Module):
 
 
 class Level(nn.Sequential):
-    """Layers of a level: a ``Sequential`` that keeps less for the backward pass (:mod:`xcit_dense.ops.recompute`)."""
+    """A ``Sequential`` that keeps less memory for the backward pass (see :mod:`xcit_dense.ops.recompute`)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to (B, C, ., .)."""
+        """Maps (B, C, H, W) to the size of the level, (B, C, H', W')."""
         return run(self, input)
 
 
-def _double(dim: int) -> nn.Module:
+def _make_upsampling(dim: int) -> nn.Module:
+    """Makes a layer (B, C, H, W) -> (B, C, 2 H, 2 W)."""
     return nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2)
 
 
@@ -49,20 +56,26 @@ def make_levels(dim: int, patch_size: int, norm_layer: NormLayer) -> dict[str, n
 
     Args:
         dim: Channels of each map, in and out.
-        patch_size: Stride of the maps that come in, 8 or 16.
-        norm_layer: Makes the batch norm of the first level.
+        patch_size: Stride of the input maps, 8 or 16.
+        norm_layer: A function that makes the batch norm of the first level from a number of channels.
 
     Returns:
-        The modules under their published names, finest first. Each maps (B, C, H, W) to (B, C, ., .).
+        The modules by their published names, finest level first. Each maps (B, C, H, W) to (B, C, H', W').
 
     Raises:
-        UserError: Another patch size.
+        UserError: The patch size is not 8 or 16.
+
+    Example:
+        >>> from torch import nn
+        >>> from xcit_dense.models.pyramid import make_levels
+        >>> [type(level).__name__ for level in make_levels(16, 8, nn.BatchNorm2d).values()]
+        ['Level', 'Identity', 'MaxPool', 'MaxPool']
     """
     if patch_size == 16:
-        quadruple = Level(_double(dim), norm_layer(dim), nn.GELU(), _double(dim))
-        levels = [quadruple, Level(_double(dim)), nn.Identity(), MaxPool(2)]
+        quadruple = Level(_make_upsampling(dim), norm_layer(dim), nn.GELU(), _make_upsampling(dim))
+        levels = [quadruple, Level(_make_upsampling(dim)), nn.Identity(), MaxPool(2)]
     elif patch_size == 8:
-        levels = [Level(_double(dim)), nn.Identity(), MaxPool(2), MaxPool(4)]
+        levels = [Level(_make_upsampling(dim)), nn.Identity(), MaxPool(2), MaxPool(4)]
     else:
-        raise UserError(f"patch_size={patch_size} has no pyramid; write patch_size=8 or 16.")
+        raise UserError(f"patch_size={patch_size} does not have a pyramid; write patch_size=8 or 16.")
     return {f"fpn{number}": level for number, level in enumerate(levels, start=1)}

@@ -1,8 +1,12 @@
-"""Published weights in any of their dialects, translated to the names of :class:`xcit_dense.XCiT`.
+"""Translates published weights from any of their dialects to the names of :class:`xcit_dense.XCiT`.
 
-The dialects: the dense backbone (inside a detector or segmentor, under ``backbone.``, or alone), the ImageNet and DINO
-classifiers (wrapped in ``'model'`` or ``'teacher'``, with class-attention layers and a head), and timm's classifier
-(``pos_embed`` for ``pos_embeder``). A classifier has no pyramid: its levels keep the values they have.
+A dialect is a way to name the entries of a checkpoint. There are these dialects:
+
+- the dense backbone, by itself or inside a detector or segmentor under ``backbone.``;
+- the ImageNet and DINO classifiers, wrapped in ``'model'`` or ``'teacher'``, with class-attention layers and a head;
+- timm's classifier, with ``pos_embed`` for ``pos_embeder``.
+
+A classifier does not contain the pyramid. The pyramid of the model then keeps its values.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from xcit_dense.models.xcit import XCiT
 
 STEM = "patch_embed.proj.0.0.weight"
-"""The name by which an XCiT is recognised among the entries of a checkpoint."""
+"""The name of an entry that every XCiT has. It finds an XCiT among the entries of a checkpoint."""
 _CLASSIFIER = ("cls_token", "cls_attn_blocks.", "norm.", "head.")
 _PYRAMID = ("fpn1.", "fpn2.", "fpn3.", "fpn4.")
 COUNTER = "num_batches_tracked"
@@ -34,13 +38,14 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a checkpoint's entries, by name.
+    """The result of a load, as names of entries.
 
     Attributes:
-        matched: Loaded.
-        left_out: In the checkpoint, without use in dense prediction: class attention, final norm and head.
-        missing: Not in the checkpoint: the pyramid, where that is a classifier's.
-        unexpected: In the checkpoint, but unknown to the model: none, unless loading is not strict.
+        matched: Entries that were loaded.
+        left_out: Entries of the checkpoint that dense prediction does not use: class attention, final norm and head.
+        missing: Entries of the model that the checkpoint does not contain: the pyramid, if the checkpoint is of a
+            classifier.
+        unexpected: Entries of the checkpoint that the model does not have. Strict loading refuses them.
     """
 
     matched: list[str]
@@ -61,7 +66,7 @@ class Report:
 
     @property
     def outcome(self) -> str:
-        """The report, and what it means for a model that has loaded the checkpoint."""
+        """The report, and its consequence for the model."""
         return f"{self}, which stay as initialised" if self.missing else str(self)
 
 
@@ -72,26 +77,34 @@ def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
         weights: Entries of a checkpoint in any dialect.
 
     Returns:
-        The variant's name, or for other shapes its numbers, with ``mlp_ratio``, ``qkv_bias`` and ``in_channels``. Not
-        among them is what leaves no trace in weights, such as ``out_indices``.
+        The name of the variant, or for other shapes ``embed_dim``, ``depth``, ``patch_size`` and ``num_heads``; and
+        ``mlp_ratio``, ``qkv_bias`` and ``in_channels``. Arguments that do not change the weights, such as
+        ``out_indices``, are not among them.
 
     Raises:
-        UserError: The entries hold no XCiT, or not even its first block.
+        UserError: The entries do not contain an XCiT, or blocks of it are missing.
+
+    Example:
+        >>> from xcit_dense import XCiT
+        >>> options = infer_options(XCiT("nano_12_p16", qkv_bias=False).state_dict())
+        >>> options["variant"], options["qkv_bias"]
+        ('nano_12_p16', False)
     """
     own, _ = extract(weights)
     width, depth, patch_size = _shape(own)
     blocks = _blocks(own)
-    for number in range(depth):  # up to the first that is not there, however many are claimed
+    # The loop stops at the first missing block, so a wrong number of blocks in a damaged name costs no time.
+    for number in range(depth):
         if number not in blocks:
-            raise UserError(f"only part of an XCiT: block {number} of {depth} is missing; give a whole one.")
+            raise UserError(f"only part of an XCiT: block {number} of {depth} is missing; give a complete checkpoint.")
     num_heads, hidden, in_channels = (
         _length(own, name, axis)
         for name, axis in (("blocks.0.attn.temperature", 0), ("blocks.0.mlp.fc1.weight", 0), (STEM, 1))
     )
     if width < 1 or width % num_heads:
-        raise UserError(f"a damaged XCiT, with {num_heads} heads for {width} channels; give a whole one.")
+        raise UserError(f"a damaged XCiT, with {num_heads} heads for {width} channels; give an intact checkpoint.")
     options: dict[str, Any] = {
-        # Upwards, so that the product with the width does not fall short of the integer.
+        # Rounded up, so that its product with the width is not less than the integer.
         "mlp_ratio": math.nextafter(hidden / width, math.inf),
         "qkv_bias": "blocks.0.attn.qkv.bias" in own,
         "in_channels": in_channels,
@@ -103,36 +116,42 @@ def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_held(weights: Mapping[str, Tensor]) -> None:
-    """Refuses an XCiT whose tensors claim more values than their memory holds, before one as large is built.
+    """Refuses an XCiT with a tensor that claims more values than its memory contains.
+
+    Without this check, a small damaged file could ask for a huge model.
 
     Args:
         weights: Entries of a checkpoint in any dialect.
 
     Raises:
-        UserError: There is no XCiT, or such a one.
+        UserError: The entries do not contain an XCiT, or contain such a tensor.
     """
     for name, value in extract(weights)[0].items():
         if value.layout == strided and value.nbytes > value.untyped_storage().nbytes():
             raise UserError(
-                f"{name} claims the shape {tuple(value.shape)}, but the file holds fewer values; give a whole one."
+                f"{name} claims the shape {tuple(value.shape)}, but the file contains fewer values; give an "
+                "intact checkpoint."
             )
 
 
 def adapt_state_dict(
     backbone: XCiT, state_dict: MutableMapping[str, Any], prefix: str, metadata: Any, strict: bool, *_: Any
 ) -> None:
-    """Pre-hook of ``load_state_dict``: turns any published dialect into the backbone's names, in place.
+    """Translates entries of any dialect to the names of the backbone, in place. A pre-hook of ``load_state_dict``.
+
+    If loading is not strict, entries without an XCiT do not change: a checkpoint of a head, for example. Only
+    :meth:`xcit_dense.XCiT.load_state_dict` can be not strict. A backbone inside a larger model always loads strictly.
 
     Args:
-        backbone: The :class:`xcit_dense.XCiT` that loads.
-        state_dict: Entries to load.
-        prefix: Where the backbone sits in the model that loads.
+        backbone: The backbone that loads.
+        state_dict: The entries.
+        prefix: The prefix of the backbone's names in the model that loads.
         metadata: The metadata of the backbone's entries. :func:`mark_strictness` adds the key ``'strict'``.
         strict: Not used: PyTorch and MMEngine pass True whatever the caller asks for.
 
     Raises:
-        UserError: The entries hold no XCiT, another variant, or one that fits in part. Nothing has been loaded into
-            the backbone.
+        UserError: The entries do not contain an XCiT, or contain another variant or an XCiT that fits in part. The
+            backbone does not change.
     """
     if backbone.deployed:
         raise UserError("A deployed XCiT does not load weights; load them before deploy(model).")
@@ -171,31 +190,32 @@ def mark_strictness(state_dict: Mapping[str, Any], strict: bool) -> Mapping[str,
 def translate(
     state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor], strict: bool = True
 ) -> tuple[dict[str, Tensor], Report]:
-    """Finds what an XCiT would load.
+    """Finds the weights that an XCiT loads from a checkpoint.
 
     Args:
         state: Entries of a checkpoint in any dialect.
-        prefix: Where the XCiT sits in the model that the entries are for. Where nothing begins with it, those of an
-            XCiT alone are taken.
-        own: The XCiT's own state.
-        strict: Whether each name of ``own`` must be among the entries, and no other. Shapes must agree in any case.
+        prefix: The prefix of the XCiT's names in the model. If no entry begins with it, the entries may be those of a
+            single XCiT.
+        own: The state of the XCiT.
+        strict: Whether the entries must have exactly the names of ``own``. The shapes must always agree.
 
     Returns:
-        Weights by the names of ``own``, with the XCiT's own values where a classifier has none, and a report.
+        The weights by the names of ``own``, and a report. Entries that a classifier does not contain have the values
+        of ``own``.
 
     Raises:
-        UserError: The entries hold no XCiT, another variant, or one that fits in part.
+        UserError: The entries do not contain an XCiT, or contain another variant or an XCiT that fits in part.
     """
     wanted = f"XCiT {_name(own)}"
     found: Mapping[str, Any] = {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
-    if not found and STEM in unwrap(state):  # a backbone's alone
+    if not found and STEM in unwrap(state):  # the entries of a single XCiT
         found = state
     if not found and prefix:
         raise UserError(
             f"no XCiT weights: nothing begins with {prefix!r}, where this model has its {wanted}; give weights of the "
-            "whole model. Those of a backbone alone go into model.backbone.init_cfg = dict(type='Pretrained', "
+            "complete model. The weights of a backbone go into model.backbone.init_cfg = dict(type='Pretrained', "
             "checkpoint=...) of the config, or into load_weights(model.backbone, ...)."
         )
     weights, left_out = extract(found, wanted)
@@ -218,24 +238,25 @@ def translate(
         more = f", and {len(faults) - 1} more such faults" if len(faults) > 1 else ""
         raise UserError(
             f"the checkpoint of {wanted} fits in part: {faults[0]}{more}; build the model with the num_heads, "
-            "mlp_ratio, qkv_bias and in_channels of the checkpoint, or give a whole one."
+            "mlp_ratio, qkv_bias and in_channels of the checkpoint, or give a complete checkpoint."
         )
     weights.update({name: own[name] for name in kept})
     return weights, Report(matched, left_out, missing, unexpected)
 
 
 def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, Tensor], list[str]]:
-    """Takes the one XCiT out of a checkpoint.
+    """Takes the XCiT out of a checkpoint.
 
     Args:
         state: Entries of a checkpoint in any dialect.
-        wanted: What to ask for where there is none.
+        wanted: The model that the error message asks for.
 
     Returns:
-        Its weights by the names of :class:`xcit_dense.XCiT`, and the names of the classifier's that were left out.
+        The weights by the names of :class:`xcit_dense.XCiT`, and the names of the classifier's entries, which are left
+        out.
 
     Raises:
-        UserError: There is no XCiT, or more than one.
+        UserError: The entries do not contain an XCiT, or contain more than one.
     """
     inner = unwrap(state)
     names = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, Tensor)}
@@ -255,22 +276,25 @@ def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, T
     left_out = [name for name in names if name.startswith(_CLASSIFIER)]
     for name in left_out:
         del names[name]
-    # timm's name first.
+    # pos_embed is timm's name.
     return {name.replace("pos_embed.", "pos_embeder.", 1): value for name, value in names.items()}, left_out
 
 
 def find_roots(weights: Mapping[str, Tensor]) -> list[str]:
-    """What the names of each XCiT among some weights begin with: ``'backbone.'``, or nothing.
+    """Finds the prefix of each XCiT among some weights: ``'backbone.'``, for example, or ``''``.
 
     Args:
         weights: Tensors by name.
+
+    Returns:
+        The prefixes.
     """
     stems = [name for name, value in weights.items() if f".{name}".endswith(f".{STEM}") and value.ndim == 4]
     return [name.removesuffix(STEM) for name in stems]
 
 
 def _shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int]:
-    """Width, depth and patch size that the names and shapes of an XCiT's weights tell."""
+    """Finds width, depth and patch size from the names and shapes of an XCiT's weights."""
     stem = [value for name, value in weights.items() if re.fullmatch(r"patch_embed\.proj\.\d+\.0\.weight", name)]
     return (
         max(value.shape[0] for value in stem if value.ndim == 4),
@@ -280,29 +304,29 @@ def _shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int]:
 
 
 def _blocks(weights: Iterable[str]) -> set[int]:
-    """Numbers of the blocks among the names of some weights."""
+    """Finds the numbers of the blocks in the names of some weights."""
     return {int(number[1]) for name in weights if (number := re.match(r"blocks\.(\d{1,9})\.", name))}
 
 
 def _length(weights: Mapping[str, Tensor], name: str, axis: int) -> int:
-    """Length of an axis of one of some weights, at least 1."""
+    """Returns the length of an axis of a tensor, which must be at least 1."""
     if name not in weights:
-        raise UserError(f"only part of an XCiT: {name} is missing; give a whole one.")
+        raise UserError(f"only part of an XCiT: {name} is missing; give a complete checkpoint.")
     shape = tuple(weights[name].shape)
     if len(shape) <= axis or not shape[axis]:
-        raise UserError(f"a damaged XCiT: {name} has shape {shape}; give a whole one.")
+        raise UserError(f"a damaged XCiT: {name} has shape {shape}; give an intact checkpoint.")
     return shape[axis]
 
 
 def _fault(name: str, value: Tensor, own: Tensor) -> str | None:
-    """Why a value cannot take the place of a model's own; None if it can."""
+    """Explains why a model cannot load a value. Returns None if it can."""
     if value.shape != own.shape:
         return f"{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
     if value.layout != own.layout or value.is_quantized or (value.is_meta and not own.is_meta):
         kind = "no values" if value.is_meta else "quantized values" if value.is_quantized else f"{value.layout} values"
-        return f"{name} holds {kind}, which cannot be loaded"
+        return f"{name} contains {kind}, which cannot be loaded"
     if own.is_floating_point() and not value.is_floating_point():
-        return f"{name} holds {value.dtype}, not floating-point numbers"
+        return f"{name} contains {value.dtype}, not floating-point numbers"
     return None
 
 

@@ -1,23 +1,24 @@
 """Cross-covariance attention (XCA): attention between feature channels instead of tokens.
 
-Symbols are the paper's (El-Nouby et al. 2021, section 3.2): X are N tokens of C channels, h heads of d = C / h
-channels each, tau a learned temperature a head (a factor here, as in the original code), and
+The symbols are the symbols of the paper (El-Nouby et al. 2021, section 3.2). X are N tokens of C channels. There are h
+heads of d = C / h channels each, and each head has a learned temperature tau. As in the original code, tau is a factor.
 
     XCA(Q, K, V) = V A',    A = softmax(tau * Qn' Kn)    (d x d)
 
-where ' is the transpose and Qn, Kn have columns of unit length over the tokens. The d x d matrix A does not grow with
-the image, so the cost is linear in N.
+The sign ' is the transpose. The columns of Qn and Kn have unit length over the tokens. The d x d matrix A does not grow
+with the image, so the cost is linear in N.
 
-There are two forms of the same operation. The literal form computes Q, K, V and V A' for each token. The covariance
-form uses that A needs only sums over tokens, and that all else is linear in X. With a channel of ones appended to X,
-its weights in W = [Wq; Wk; Wv] being the biases, and G = X'X (symmetric),
+The same operation has two forms. The literal form computes Q, K, V and V A' for each token. The covariance form uses
+two facts: A needs only sums over tokens, and everything else is linear in X. Append a channel of ones to X, so that the
+biases become weights of this channel in W = [Wq; Wk; Wv]. With the symmetric matrix G = X'X,
 
     Q'K     = Wq G Wk', of which only the h diagonal d x d blocks are needed
-    |q_i|^2 = (Wq G Wq')_ii, and alike for K
+    |q_i|^2 = (Wq G Wq')_ii, and the same for K
     XCA     = X M',    M = Wo blockdiag(A) Wv
 
-so that each token is met twice only, in X'X and in X M', and the backward pass keeps nothing that grows with the
-image but X. In real arithmetic the two agree. :func:`cheaper_form` counts both and says which is taken.
+The covariance form touches each token only twice, in X'X and in X M'. Of all tensors that grow with the image, its
+backward pass keeps only X. In real arithmetic the two forms are equal. :func:`cheaper_form` counts the multiply-adds of
+both and names the cheaper form.
 """
 
 from __future__ import annotations
@@ -33,26 +34,34 @@ from torch.nn import functional as F
 from xcit_dense.errors import UserError
 from xcit_dense.ops.autocast import product_dtype, without_autocast
 from xcit_dense.ops.conv import Gradients, Pointwise
+from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.recompute import multiply
 
 Form = Literal["literal", "covariance"]
 
 
 def cheaper_form(tokens: int, dim: int, num_heads: int) -> Form:
-    """The form of XCA with fewer multiply-adds: covariance from about N = 1.2 C on.
+    """Returns the form of XCA with fewer multiply-adds: the covariance form from about N = 1.2 C on.
 
     =====================  ============================  ===============================
     multiply-adds          literal                       covariance
     =====================  ============================  ===============================
     projections            4 N C^2 (Q, K, V, output)     N C^2 (X M')
     attention              2 N C d (Q'K, V A')           2/3 N C^2 (X'X, symmetric)
-    independent of N       none                          3 C^3 + 2 C^2 d (A and M from G)
+    independent of N       0                             3 C^3 + 2 C^2 d (A and M from G)
     =====================  ============================  ===============================
 
     Args:
         tokens: Tokens N of an image.
         dim: Channels C.
         num_heads: Heads h; d = C / h.
+
+    Example:
+        >>> from xcit_dense.models.xca import cheaper_form
+        >>> cheaper_form(tokens=14 * 14, dim=384, num_heads=8)
+        'literal'
+        >>> cheaper_form(tokens=50 * 84, dim=384, num_heads=8)
+        'covariance'
     """
     N, C, d = tokens, dim, dim // num_heads
     literal = 4 * N * C**2 + 2 * N * C * d
@@ -63,17 +72,30 @@ def cheaper_form(tokens: int, dim: int, num_heads: int) -> Form:
 class XCA(nn.Module):
     """Cross-covariance attention with its projections.
 
-    Source: paper section 3.2; class ``XCA`` of the original ``xcit.py``. Parameter names are the published ones.
+    Source: paper section 3.2; class ``XCA`` of the original ``xcit.py``. The parameters have the published names.
 
     Args:
         dim: Channels C.
-        num_heads: Heads h; divides ``dim``.
+        num_heads: Heads h; must divide ``dim``.
         qkv_bias: Whether the projection to Q, K and V has a bias.
-        attn_drop: Dropout probability on the attention matrix A, in [0, 1].
-        proj_drop: Dropout probability on the output, in [0, 1].
+        attn_drop: Dropout probability of the attention matrix A, in [0, 1].
+        proj_drop: Dropout probability of the output, in [0, 1].
+
+    Attributes:
+        form: ``'literal'`` or ``'covariance'`` to force a form. By default None: :func:`cheaper_form` decides, and the
+            literal form is taken if ``qkv`` or ``proj`` is not a plain layer (an adapter, a quantized layer, a layer
+            with hooks), because the covariance form needs their weights.
 
     Raises:
         UserError: ``num_heads`` does not divide ``dim``.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.models.xca import XCA
+        >>> attention = XCA(dim=16, num_heads=4)
+        >>> tokens = torch.randn(2, 100, 16)
+        >>> attention(tokens).shape
+        torch.Size([2, 100, 16])
     """
 
     def __init__(
@@ -88,7 +110,7 @@ class XCA(nn.Module):
         if num_heads < 1 or dim % num_heads:
             raise UserError(f"num_heads={num_heads} does not divide embed_dim={dim}; write a divisor of {dim}.")
         self.num_heads = num_heads
-        self.form: Form | None = None  # set to force one
+        self.form: Form | None = None
         self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
@@ -102,89 +124,118 @@ class XCA(nn.Module):
         norm: nn.Module | None = None,
         gain: Tensor | None = None,
     ) -> Tensor:
-        """Attends across channels.
+        """Computes attention across channels.
 
         Args:
             x: Tokens X, (B, N, C).
-            form: ``'literal'`` or ``'covariance'``; by default :attr:`form`, or else the cheaper one for N tokens
-                (:func:`cheaper_form`).
-            norm: A layer norm to apply to ``x`` first; here, because it costs less memory here than before.
-            gain: (C,), to multiply the result by; here for the same reason.
+            form: ``'literal'`` or ``'covariance'``; by default :attr:`form`.
+            norm: A norm layer that is applied to ``x`` first. In here the norm needs less memory than outside.
+            gain: (C,), multiplies the result. In here the gain needs less memory than outside.
 
         Returns:
-            Tokens of the same shape.
+            Tokens (B, N, C).
+
+        Raises:
+            UserError: The covariance form is asked for, and ``qkv`` or ``proj`` is not a plain layer.
         """
-        form = form or self.form or cheaper_form(x.shape[1], x.shape[2], self.num_heads)
-        if form == "literal":
+        if self._choose_form(x, form or self.form) == "literal":
             y = self._literal(x if norm is None else norm(x))
+        elif product_dtype(x) == torch.float16:
+            # M times a gain underflows in fp16, because gains start at 1e-5.
+            y = self._covariance(x, norm)
         else:
-            # In M, a gain needs no y kept. But gains start at 1e-5, and fp16 has no digits left below that.
-            in_M = gain if product_dtype(x) != torch.float16 else None
-            y = self._covariance(x, norm, in_M)
-            gain = gain if in_M is None else None
+            # A gain that is part of M needs no memory.
+            y, gain = self._covariance(x, norm, gain), None
         return self.proj_drop(y if gain is None else y * gain)
 
+    def _choose_form(self, x: Tensor, form: Form | None) -> Form:
+        if plain_type(self.qkv) is nn.Linear and plain_type(self.proj) is nn.Linear:
+            return form or cheaper_form(x.shape[1], x.shape[2], self.num_heads)
+        if form == "covariance":
+            raise UserError(
+                "The covariance form of XCA needs qkv and proj to be nn.Linear layers without hooks, adapters or "
+                f"quantization, got {type(self.qkv).__name__} and {type(self.proj).__name__}; write form='literal', "
+                "or form=None."
+            )
+        return "literal"
+
     def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the heads attend to, by the definition.
+        """Computes the attention matrices and the values by the definition.
 
         Args:
-            x: Tokens X, (B, N, C), normed as :meth:`forward` norms them.
+            x: Tokens X, (B, N, C), after the norm.
 
         Returns:
-            A, (B, h, d, d), of which each row sums to 1; and V, (B, h, d, N), with the tokens last.
+            A, (B, h, d, d), in which each row sums to 1; and V, (B, h, d, N), with the tokens last.
         """
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3 C) -> (B, N, 3, h, d)
         Q, K, V = qkv.permute(2, 0, 3, 4, 1).unbind(0)  # each (B, h, d, N)
-        Qn, Kn = F.normalize(Q, dim=-1), F.normalize(K, dim=-1)
+        shortest = _shortest_length(Q.dtype)
+        Qn, Kn = F.normalize(Q, dim=-1, eps=shortest), F.normalize(K, dim=-1, eps=shortest)
         return (self.temperature * (Qn @ Kn.mT)).softmax(dim=-1), V
 
     def _literal(self, x: Tensor) -> Tensor:
-        """The definition, token by token."""
+        """The literal form: the definition, token by token. (B, N, C) -> (B, N, C)."""
         A, V = self.attend(x)
-        y = self.attn_drop(A) @ V
-        return self.proj(y.permute(0, 3, 1, 2).flatten(2))
+        y = self.attn_drop(A) @ V  # (B, h, d, N)
+        y = y.permute(0, 3, 1, 2).flatten(2)  # (B, h, d, N) -> (B, N, h, d) -> (B, N, C)
+        return self.proj(y)
 
-    def _covariance(self, x: Tensor, norm: nn.Module | None, gain: Tensor | None) -> Tensor:
-        """The same by way of G = X'X; what is independent of N, and the sums over tokens, in at least fp32."""
+    def _covariance(self, x: Tensor, norm: nn.Module | None, gain: Tensor | None = None) -> Tensor:
+        """The covariance form, (B, N, C) -> (B, N, C).
+
+        Everything that does not grow with N, and every sum over tokens, is computed in at least fp32.
+        """
         steps = [] if norm is None else [norm]
-        if not torch.is_grad_enabled():
-            x, steps = nn.Sequential(*steps)(x), []  # once for both products
+        if norm is not None and not torch.is_grad_enabled():
+            x, steps = norm(x), []  # computed once for both products
         dtype = product_dtype(x)
-        G = multiply(_Covariance(dtype), x, steps=steps)
+        G = multiply(_Covariance(dtype), x, steps=steps)  # (B, C + 1, C + 1)
         with without_autocast(x.device):
-            M, c = self._token_map(G)
+            M, c = self._token_map(G, _shortest_length(dtype))
             if gain is not None:
                 M, c = gain.to(M.dtype)[:, None] * M, gain.to(c.dtype) * c
-        # The product with the tokens in the dtype of the literal form's projection.
+        # The product with the tokens has the dtype of the literal form's projection.
         return multiply(_TokenMap(dtype), x, M, c, steps=steps)
 
-    def _token_map(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        """From the covariance G of [X, 1], (B, C + 1, C + 1), the M (B, C, C) and c (B, C) of XCA = X M' + 1 c'."""
-        G, heads = covariance, self.num_heads
+    def _token_map(self, covariance: Tensor, shortest: float) -> tuple[Tensor, Tensor]:
+        """Computes M (B, C, C) and c (B, C) of XCA = X M' + 1 c' from the covariance G of [X, 1], (B, C + 1, C + 1)."""
+        G, h, C = covariance, self.num_heads, self.proj.out_features
         weight, bias = self.qkv.weight.to(G.dtype), self.qkv.bias
-        of_ones = weight.new_zeros(weight.shape[0]) if bias is None else bias.to(G.dtype)
-        W = torch.cat((weight, of_ones[:, None]), dim=1)
-        Wqk, Wv = W.split((2 * G.shape[1] - 2, G.shape[1] - 1))
-        WG = Wqk @ G
-        # A length is at least 1e-12, as in F.normalize. The floor is below the root, whose slope at zero is infinite,
-        # and also catches squares that rounding made negative.
-        scale = (WG * Wqk).sum(dim=-1).clamp_min(1e-24).rsqrt().unflatten(-1, (2, heads, -1))
-        Wk = Wqk.unflatten(0, (2, heads, -1))[1]  # (h, d, C + 1)
-        QK = WG.unflatten(1, (2, heads, -1))[:, 0] @ Wk.mT  # (B, h, d, d)
-        # A cosine, whatever rounding made of lengths that cancel.
-        cosine = (QK * scale[:, 0, ..., None] * scale[:, 1, :, None]).clamp(-1, 1)
-        A = (self.temperature.to(G.dtype) * cosine).softmax(dim=-1)
-        AWv = self.attn_drop(A) @ Wv.unflatten(0, (heads, -1))  # blockdiag(A) Wv by heads
-        M = self.proj.weight.to(G.dtype) @ AWv.flatten(1, 2)
-        return M[..., :-1], M[..., -1] + self.proj.bias.to(G.dtype)
+        weight_of_ones = weight.new_zeros(weight.shape[0]) if bias is None else bias.to(G.dtype)
+        W = torch.cat((weight, weight_of_ones[:, None]), dim=1)  # (3 C, C + 1)
+        Wqk, Wv = W.split((2 * C, C))  # (2 C, C + 1), (C, C + 1)
+        WG = Wqk @ G  # (B, 2 C, C + 1)
+        # F.normalize divides by a length of at least `shortest`. The minimum is applied before the root, because the
+        # slope of the root at zero is infinite. The minimum also replaces squares that rounding made negative.
+        squares = (WG * Wqk).sum(dim=-1).clamp_min(shortest**2)  # (B, 2 C): squared lengths of q_i and k_i
+        scale = squares.rsqrt().unflatten(-1, (2, h, -1))  # (B, 2, h, d)
+        WqG = WG.unflatten(1, (2, h, -1))[:, 0]  # (B, h, d, C + 1)
+        Wk = Wqk.unflatten(0, (2, h, -1))[1]  # (h, d, C + 1)
+        QK = WqG @ Wk.mT  # (B, h, d, d)
+        cosine = QK * scale[:, 0, :, :, None] * scale[:, 1, :, None, :]
+        # A cosine is between -1 and 1, also where rounding made the lengths too short.
+        A = (self.temperature.to(G.dtype) * cosine.clamp(-1, 1)).softmax(dim=-1)
+        AWv = self.attn_drop(A) @ Wv.unflatten(0, (h, -1))  # blockdiag(A) Wv: (B, h, d, C + 1)
+        M = self.proj.weight.to(G.dtype) @ AWv.flatten(1, 2)  # (B, C, C + 1)
+        c = M[..., -1]
+        return M[..., :-1], c if self.proj.bias is None else c + self.proj.bias.to(G.dtype)
+
+
+def _shortest_length(dtype: torch.dtype) -> float:
+    """The shortest length that Q and K are divided by: 1e-12, the default of F.normalize, if the dtype can express it.
+
+    In fp16 1e-12 is zero, so that a channel of zeros would become NaN.
+    """
+    return max(1e-12, torch.finfo(dtype).tiny)
 
 
 @dataclass
 class _Covariance:
     """G = [X, 1]' [X, 1], (B, C + 1, C + 1), of tokens X (B, N, C).
 
-    G has at least fp32: its sums over tokens are beyond the range of fp16 and the digits of bf16. The backward pass
-    knows that G is symmetric, which saves a product of N C^2.
+    G has at least fp32: the sums over tokens overflow in fp16 and lose digits in bf16. The backward pass uses that G is
+    symmetric, which saves a product of N C^2 multiply-adds.
     """
 
     dtype: torch.dtype  # of products with tokens
@@ -192,27 +243,35 @@ class _Covariance:
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
         with without_autocast(x.device):
             X = x.to(torch.promote_types(x.dtype, torch.float32))
-            if torch.compiler.is_compiling():  # autograd knows of no symmetry, but can be told
+            if torch.compiler.is_compiling():
+                # Autograd does not know that G is symmetric. The value of this G is X'X, and its gradient is the
+                # gradient of half + half'.
                 half = X.detach().mT @ X
                 G = half + half.mT - half.detach()
             else:
-                G = _gram(X)
-            s = X.sum(dim=1)[..., None]  # (B, C, 1)
-            N = torch.full_like(s[:, :1], X.shape[1])
-            return torch.cat((torch.cat((G, s), dim=2), torch.cat((s.mT, N), dim=2)), dim=1)
+                G = _gram(X)  # (B, C, C)
+            s = X.sum(dim=1)[:, :, None]  # (B, C, 1)
+            N = torch.full_like(s[:, :1], X.shape[1])  # (B, 1, 1)
+            upper, lower = torch.cat((G, s), dim=2), torch.cat((s.mT, N), dim=2)  # (B, C, C + 1), (B, 1, C + 1)
+            return torch.cat((upper, lower), dim=1)
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
-        # Sums over tokens make gradients of G too small for fp16.
+        if not needs[0]:
+            return (None,)
+        # The gradient of a sum over tokens is too small for fp16.
         dtype = self.dtype if self.dtype == torch.bfloat16 else grad.dtype
-        S = (grad + grad.mT)[:, :-1].to(dtype)
-        return (_affine(x.to(dtype), S[..., :-1].mT, S[..., -1]) if needs[0] else None,)
+        S = (grad + grad.mT)[:, :-1].to(dtype)  # (B, C, C + 1)
+        return (_affine(x.to(dtype), S[..., :-1].mT, S[..., -1]),)
 
 
 def _gram(x: Tensor) -> Tensor:
-    """X'X of tokens (B, N, C), in three strips that leave out what symmetry tells: two thirds of the work."""
+    """Computes X'X (B, C, C) of tokens (B, N, C) in three strips, which needs two thirds of the multiply-adds.
+
+    Each strip leaves out the entries that the strips before it already have by symmetry.
+    """
     G = x.new_empty(x.shape[0], x.shape[2], x.shape[2])
     start = 0
-    for strip in x.chunk(3, dim=2):
+    for strip in x.chunk(3, dim=2):  # (B, N, about C / 3)
         end = start + strip.shape[2]
         G[:, start:end, start:] = strip.mT @ x[:, :, start:]
         G[:, end:, start:end] = G[:, start:end, end:].mT
@@ -232,13 +291,15 @@ class _TokenMap:
             return _affine(X, M, c)
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
-        dx = grad @ operands[0].to(self.dtype) if needs[0] else None
-        return dx, grad.mT @ x.to(self.dtype), grad.sum(dim=1)
+        M, _ = operands
+        grad_x = grad @ M.to(self.dtype) if needs[0] else None  # (B, N, C)
+        grad_M = grad.mT @ x.to(self.dtype)  # (B, C, C)
+        return grad_x, grad_M, grad.sum(dim=1)
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer of tokens (B, N, C), each image with its own weight (B, C', C) and bias (B, C')."""
+    """Applies a linear layer to tokens (B, N, C). Each image has its own weight (B, C', C) and bias (B, C')."""
     if len(x) != 1:
-        return torch.baddbmm(bias[:, None], x, weight.mT)
-    # Of a single image it is the linear layer of a map, which is faster.
+        return torch.baddbmm(bias[:, None], x, weight.mT)  # (B, N, C')
+    # For a single image, the linear layer of a map is faster: (1, N, C) -> (1, C, 1, N) -> (1, C', 1, N) -> (1, N, C').
     return Pointwise()(x.mT[:, :, None], weight[0], bias[0])[:, :, 0].mT

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, 
 from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.models.state_dict import Report, adapt_state_dict, check_held, infer_options, mark_strictness
 from xcit_dense.ops.checkpointing import recompute_contexts
+from xcit_dense.ops.layers import floating_weight
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
 from xcit_dense.variants import Variant, get_variant
 from xcit_dense.weights.read import naming, read_weights
@@ -32,44 +33,56 @@ if TYPE_CHECKING:
 class XCiT(nn.Module):
     """Cross-Covariance Image Transformer with a four-level pyramid.
 
-    Built by the name of a published variant, ``XCiT('small_12_p16')``, or by the hyper-parameters of the original
-    configs, ``XCiT(patch_size=16, embed_dim=384, depth=12, num_heads=8)``. Parameter names are those of the published
-    detection and segmentation checkpoints; other published dialects are translated by ``load_state_dict`` (see
-    :mod:`xcit_dense.models.state_dict`). Weights are random until ``xcit_dense.load_weights(backbone,
-    'xcit://small_12_p16_384_dist')`` or a file of your own replaces them;
-    ``XCiT.from_pretrained('small_12_p16_384_dist')`` builds and loads in one.
+    Build it by the name of a published variant, ``XCiT('small_12_p16')``, or by the hyper-parameters of the original
+    configs, ``XCiT(patch_size=16, embed_dim=384, depth=12, num_heads=8)``. The parameters have the names of the
+    published detection and segmentation checkpoints. ``load_state_dict`` translates the names of other published
+    checkpoints (see :mod:`xcit_dense.models.state_dict`). The weights are random at first.
+    ``xcit_dense.load_weights(backbone, 'xcit://small_12_p16_384_dist')`` loads published weights or a file of your own.
+    ``XCiT.from_pretrained('small_12_p16_384_dist')`` builds the backbone and loads the weights in one call.
+
+    Layers may be replaced, wrapped, quantized, parametrized or given hooks: such a layer is called like any module. A
+    layer without such changes may be computed from its weights, without a call.
 
     Source: El-Nouby et al. 2021; the backbone ``xcit.py`` of the original detection and segmentation code.
 
     Args:
-        variant: One of :data:`xcit_dense.VARIANTS`; fixes ``patch_size``, ``embed_dim``, ``depth`` and ``num_heads``.
-        patch_size: Pixels per token along each side, 8 or 16.
+        variant: A name in :data:`xcit_dense.VARIANTS`; fixes ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``.
+        patch_size: Pixels of a token along each side, 8 or 16.
         embed_dim: Channels C of a token and of each level.
         depth: Number of XCA blocks.
-        num_heads: Heads of the attention; divides ``embed_dim``.
-        mlp_ratio: Hidden width of the MLPs over C.
+        num_heads: Heads of the attention; must divide ``embed_dim``.
+        mlp_ratio: Hidden channels of the MLPs, divided by C.
         qkv_bias: Whether the projections to Q, K and V have a bias.
-        eta: First value of the LayerScale gains; by default 1 up to 12 blocks, 1e-5 beyond.
+        eta: Initial value of the LayerScale gains; by default 1 for up to 12 blocks, and 1e-5 for more.
         drop_rate: Dropout probability of tokens and projections, in [0, 1].
         attn_drop_rate: Dropout probability of the attention matrices, in [0, 1].
-        drop_path_rate: Stochastic depth, the same in each block, in [0, 1].
+        drop_path_rate: Probability of skipping a branch of a block (stochastic depth), in [0, 1].
         out_indices: Four blocks, counted from 0 and ascending, whose tokens make the levels at strides 4, 8, 16 and
-            32, in this order. By default those after a third, a half, two thirds and all of the blocks.
+            32, in this order. By default the blocks after a third, a half, two thirds and all of the depth.
         in_channels: Channels of the images.
         norm_cfg: Batch norm of stem, LPI and pyramid: ``'BN'``, ``'SyncBN'`` or an MM-style dictionary. SyncBN is
-            plain batch norm by itself where it cannot run: on CPU, or in a single process.
-        norm_eval: Keep the batch norms' statistics fixed in training.
-        frozen_stages: -1 trains everything; 0 freezes stem and positional encoding; n > 0 also the first n blocks.
+            plain batch norm on CPU and in a single process.
+        norm_eval: Whether the batch norms stay in evaluation mode in training, so that their statistics do not change.
+        frozen_stages: -1 trains everything. 0 freezes the stem and the positional encoding. n > 0 also freezes the
+            first n blocks. Frozen parameters do not require gradients, and frozen modules stay in evaluation mode.
         with_cp: Activation checkpointing: blocks are recomputed in the backward pass, which saves memory.
 
     Attributes:
         out_channels: Channels of the four levels.
-        out_strides: Their strides in pixels, (4, 8, 16, 32).
-        deployed: Whether :func:`xcit_dense.deploy` has made it a model for inference alone.
+        out_strides: Strides of the four levels in pixels, (4, 8, 16, 32).
+        deployed: Whether :func:`xcit_dense.deploy` has prepared the model for inference. A deployed model cannot train.
         load_report: The :class:`xcit_dense.models.state_dict.Report` of the last load of weights, or None before it.
 
     Raises:
-        UserError: A name, index or number out of range; the message says what to write.
+        UserError: A name is unknown, or an index or number is out of range. The message says what to write.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense import XCiT
+        >>> backbone = XCiT("nano_12_p16").eval()
+        >>> levels = backbone(torch.rand(1, 3, 64, 96))
+        >>> [tuple(level.shape) for level in levels]
+        [(1, 128, 16, 24), (1, 128, 8, 12), (1, 128, 4, 6), (1, 128, 2, 3)]
     """
 
     out_strides = STRIDES
@@ -101,30 +114,25 @@ class XCiT(nn.Module):
         if out_indices is None:
             out_indices = shape.out_indices
         _check_out_indices(out_indices, shape)
-        if not is_integer(frozen_stages) or not -1 <= frozen_stages <= shape.depth:
-            raise UserError(
-                f"frozen_stages={frozen_stages} is out of range; write -1 (train all), 0 (freeze the stem) "
-                f"or up to {shape.depth} (freeze that many blocks too)."
-            )
+        _check_frozen_stages(frozen_stages, shape.depth)
         for name, rate in (("drop", drop_rate), ("attn_drop", attn_drop_rate), ("drop_path", drop_path_rate)):
             if not _is_number(rate) or not 0 <= rate <= 1:
-                raise UserError(f"{name}_rate={rate} is a probability; write a number from 0 to 1.")
+                raise UserError(f"{name}_rate={rate} is not a probability; write a number from 0 to 1.")
         if not _is_number(mlp_ratio) or not 1 <= mlp_ratio * dim < math.inf:
             raise UserError(
-                f"mlp_ratio={mlp_ratio!r} must be a number that leaves the MLPs at least one channel; write 4, as in "
+                f"mlp_ratio={mlp_ratio!r} must be a number that gives the MLPs at least one channel; write 4, as in "
                 "the published variants."
             )
         if eta is not None and not (_is_number(eta) and math.isfinite(eta)):
             raise UserError(f"eta={eta!r} must be a finite number; write 1, or 1e-5 for more than 12 blocks.")
         if not is_integer(in_channels) or in_channels < 1:
-            raise UserError(f"in_channels={in_channels!r} must be a whole number, at least 1; write 3 for RGB.")
+            raise UserError(f"in_channels={in_channels!r} must be an integer of at least 1; write 3 for RGB.")
         self.embed_dim = dim
         self.patch_size = shape.patch_size
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
         self.out_channels = (dim,) * len(STRIDES)
         self.norm_eval = norm_eval
-        self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         self.deployed = False
 
@@ -154,23 +162,33 @@ class XCiT(nn.Module):
         self.apply(_init_linear)
         self.load_report: Report | None = None
         self.register_load_state_dict_pre_hook(adapt_state_dict)
-        self._freeze()
+        self._frozen_parameters: set[str] = set()
+        self.frozen_stages = frozen_stages
 
     @classmethod
     def from_pretrained(cls, checkpoint: str | Path, **options: Any) -> Self:
-        """Builds the XCiT that a checkpoint is of, and loads it.
+        """Builds an XCiT of the shape of a checkpoint, and loads the checkpoint.
 
         Args:
             checkpoint: As for :func:`xcit_dense.load_weights`: ``'small_12_p16_384_dist'``, ``'coco/small_12_p16'``,
-                an address, a file. In any published dialect; a classifier leaves the pyramid as initialised.
-            **options: Further arguments of the class. They go before what the checkpoint tells, which is all but
-                ``out_indices`` (by default the variant's) and how the model trains.
+                an address, a file. The names of all published checkpoints are understood. A classifier does not
+                contain a pyramid; the pyramid keeps its random weights.
+            **options: Further arguments of the class. They override the values from the checkpoint. A checkpoint gives
+                all arguments except ``out_indices`` (the default is the variant's) and the arguments about training.
 
         Returns:
             The backbone, in training mode like any new module.
 
         Raises:
-            UserError: The checkpoint cannot be had, or holds no whole XCiT, or ``options`` do not fit it.
+            UserError: The checkpoint cannot be read, or does not contain a complete XCiT, or ``options`` do not fit.
+
+        Example:
+            >>> import tempfile
+            >>> from xcit_dense import XCiT
+            >>> path = f"{tempfile.mkdtemp()}/weights.pth"
+            >>> torch.save(XCiT("nano_12_p8").state_dict(), path)
+            >>> XCiT.from_pretrained(path).patch_size
+            8
         """
         path = resolve(checkpoint)
         weights = read_weights(path)
@@ -182,23 +200,24 @@ class XCiT(nn.Module):
         return model
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As that of PyTorch, for any published dialect (see :mod:`xcit_dense.models.state_dict`).
+        """Loads a state dict with the names of any published checkpoint (see :mod:`xcit_dense.models.state_dict`).
 
         Args:
             state_dict: Entries of a checkpoint.
-            strict: Refuse what does not fill the backbone. A classifier does, without a pyramid.
+            strict: Whether an incomplete state dict raises an error. A classifier may lack the pyramid.
             assign: As in PyTorch.
 
         Returns:
-            As in PyTorch, the names missing and unexpected; none if ``strict``.
+            Missing and unexpected names, as in PyTorch; both are empty if ``strict``.
 
         Raises:
-            UserError: The entries are of another variant or shape, or, if ``strict``, of none or only part of one.
+            UserError: The entries belong to another variant or shape. If ``strict``, also: the entries do not belong to
+                an XCiT, or only to a part of an XCiT.
         """
         return super().load_state_dict(mark_strictness(state_dict, strict), strict, assign)
 
     def log(self, level: int, text: str) -> None:
-        """Logs what became of a checkpoint. Subclasses may override it, to write to another log.
+        """Logs a message about a checkpoint. A subclass may override this method, to write to another log.
 
         Args:
             level: As in :mod:`logging`.
@@ -207,21 +226,23 @@ class XCiT(nn.Module):
         logging.getLogger(__name__).log(level, text)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Makes pyramid features.
+        """Computes pyramid features.
 
         Args:
             images: (B, in_channels, H, W), normalised, of any height and width, in any memory format and
-                floating-point dtype, which is taken to that of the weights. The published weights expect RGB in
-                [0, 1], less the mean (0.485, 0.456, 0.406), over the deviation (0.229, 0.224, 0.225). A value that is
-                no number makes all levels of its image NaN, and in evaluation mode those of no other.
+                floating-point dtype. The dtype is converted to the dtype of the weights. The published weights expect
+                RGB in [0, 1], minus the mean (0.485, 0.456, 0.406), divided by the standard deviation (0.229, 0.224,
+                0.225). A NaN pixel makes every level of its image NaN. In evaluation mode, other images of the batch
+                are unaffected.
 
         Returns:
-            Four maps (B, C, ., .) at strides 4, 8, 16 and 32, finest first. With h = ceil(H / p), w = ceil(W / p)
-            tokens of patch size p, a level of stride s is p / s times as large; coarser levels round down, but not
-            below 1.
+            Four maps (B, C, H', W') at strides 4, 8, 16 and 32, finest first. There are h = ceil(H / p) rows and w =
+            ceil(W / p) columns of tokens of patch size p. A level of stride s has h p / s rows and w p / s columns,
+            rounded down, and at least 1.
 
         Raises:
-            UserError: ``images`` is not (B, in_channels, H, W), has no pixels or no floating-point numbers.
+            UserError: ``images`` is not a tensor (B, in_channels, H, W) of floating-point numbers with at least one
+                pixel.
         """
         if not isinstance(images, Tensor):
             raise UserError(
@@ -239,17 +260,17 @@ class XCiT(nn.Module):
                 f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[1]}."
             )
         if images.shape[2] == 0 or images.shape[3] == 0:
-            raise UserError(f"images have no pixels, got {tuple(images.shape)}; give at least 1 x 1.")
+            raise UserError(f"images do not have pixels, got {tuple(images.shape)}; give at least 1 x 1.")
         if not images.is_floating_point():
             raise UserError(
                 f"images are {images.dtype}, not floating-point numbers; normalise them: "
                 "(images.float() / 255 - mean) / std."
             )
-        stem = cast(nn.Conv2d, self.get_submodule("patch_embed.proj.0.0"))
-        x = self.patch_embed(images.to(stem.weight.dtype).contiguous(memory_format=torch.channels_last))
+        dtype = floating_weight(self.patch_embed).dtype
+        x = self.patch_embed(images.to(dtype).contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
         x = x + self.pos_embeder(*x.shape[2:])
-        # Blocks add to x what may be 1e-5 of it: too little for the half precision that autocast gave it.
-        x = x.to(self.pos_embeder.token_projection.weight.dtype, memory_format=torch.channels_last)
+        # Under autocast x has half precision here. A block may add 1e-5 times x to x, which half precision would lose.
+        x = x.to(floating_weight(self.pos_embeder).dtype, memory_format=torch.channels_last)
         x = self.pos_drop(x)
         levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):
@@ -259,15 +280,37 @@ class XCiT(nn.Module):
                 levels.append(to_level(x))
         return tuple(levels)
 
+    @property
+    def frozen_stages(self) -> int:
+        """Number of frozen stages, see the argument of the same name.
+
+        Assigning a number freezes and unfreezes at once. Unfreezing makes the parameters require gradients again that
+        freezing has stopped, and no others.
+        """
+        return self._frozen_stages
+
+    @frozen_stages.setter
+    def frozen_stages(self, stages: int) -> None:
+        _check_frozen_stages(stages, len(self.blocks))
+        for name, parameter in self.named_parameters():
+            if name in self._frozen_parameters:
+                parameter.requires_grad_(True)
+        self._frozen_stages = stages
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self._frozen_parameters = {name for name in trained if not self.get_parameter(name).requires_grad}
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> XCiT:
-        """Switches training mode; frozen stages stay in evaluation mode, and with ``norm_eval`` the batch norms.
+        """Switches training mode. Frozen stages, and with ``norm_eval`` batch norms, stay in evaluation mode.
 
         Raises:
             UserError: The model is deployed.
         """
         if mode and self.deployed:
             raise UserError(
-                "A deployed XCiT cannot train; build it anew, and deploy a copy: deploy(copy.deepcopy(model))."
+                "A deployed XCiT cannot train; build a new one, and deploy a copy: deploy(copy.deepcopy(model))."
             )
         super().train(mode)
         for module in self._frozen_modules():
@@ -290,14 +333,11 @@ class XCiT(nn.Module):
             yield self.pos_embeder
             yield from self.blocks[: self.frozen_stages]
 
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.eval().requires_grad_(False)
-
 
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
-        # Not trunc_normal_, with which the original draws a weight of -2 now and then: its bounds are +-2, not 2 std.
+        # The original uses trunc_normal_, whose default bounds are -2 and 2, and not two standard deviations. So it
+        # sometimes draws a weight of -2.
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
@@ -310,7 +350,7 @@ def _resolve(
     num_heads: int | None,
     patch_size: int | None,
 ) -> Variant:
-    """The hyper-parameters, from a variant's name or one by one."""
+    """Returns the hyper-parameters, given by the name of a variant or one by one."""
     given = {
         "embed_dim": embed_dim,
         "depth": depth,
@@ -322,8 +362,8 @@ def _resolve(
         for key, value in given.items():
             if value is not None and value != getattr(variant, key):
                 raise UserError(
-                    f"{name!r} has {key}={getattr(variant, key)}, not {value}; leave {key} out, or name no variant "
-                    f"and write {', '.join(given)}."
+                    f"{name!r} has {key}={getattr(variant, key)}, not {value}; leave {key} out, or leave out "
+                    f"the name and write {', '.join(given)}."
                 )
         return variant
     missing = [key for key, value in given.items() if value is None]
@@ -334,14 +374,14 @@ def _resolve(
         least = len(STRIDES) if key == "depth" else 1
         if not is_integer(value) or value < least:
             raise UserError(
-                f"{key}={value!r} must be at least {least}, and whole; write that of a published variant, say "
-                "small_12_p16."
+                f"{key}={value!r} must be an integer of at least {least}; write the value of a published variant, "
+                "for example small_12_p16."
             )
     return Variant(**shape)
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is an integer, and not a bool."""
+    """Whether a value is an integer and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -349,9 +389,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real)
 
 
+def _check_frozen_stages(stages: int, depth: int) -> None:
+    if not is_integer(stages) or not -1 <= stages <= depth:
+        raise UserError(
+            f"frozen_stages={stages!r} is out of range; write -1 (train all), 0 (freeze the stem) or up to {depth} "
+            "(also freeze this number of blocks)."
+        )
+
+
 def _check_out_indices(indices: Sequence[int], shape: Variant) -> None:
-    whole = isinstance(indices, Sequence) and len(indices) == len(STRIDES) and all(map(is_integer, indices))
-    if not whole or not (0 <= indices[0] < indices[1] < indices[2] < indices[3] < shape.depth):
+    four = isinstance(indices, Sequence) and len(indices) == len(STRIDES) and all(map(is_integer, indices))
+    if not four or not (0 <= indices[0] < indices[1] < indices[2] < indices[3] < shape.depth):
         given = tuple(indices) if isinstance(indices, Sequence) and not isinstance(indices, str) else indices
         raise UserError(
             f"out_indices={given!r} must be four blocks out of 0..{shape.depth - 1}, ascending, one for each of "

@@ -1,30 +1,29 @@
-"""Activation checkpointing that counts each batch once."""
+"""Activation checkpointing with batch norms that record each batch once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-if TYPE_CHECKING:
-    pass
-
 
 def recompute_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """The contexts of a block's forward pass and of its repetition in the backward pass (activation checkpointing).
+    """Makes the contexts of a block's forward pass and of its recomputation in the backward pass.
 
     Args:
-        block: A module, whose batch norms are to count each batch once.
+        block: A module. The contexts keep its batch norms from recording a batch twice.
+
+    Returns:
+        What ``torch.utils.checkpoint.checkpoint`` expects of its argument ``context_fn``.
     """
-    return nullcontext(), _statistics_kept(block)
+    return nullcontext(), _keep_statistics(block)
 
 
 @contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Lets batch norms record the batch's statistics in copies, to throw away: the forward pass already did."""
+def _keep_statistics(block: nn.Module) -> Iterator[None]:
+    """Lets batch norms record the batch in copies of their statistics, because the forward pass has recorded it."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     buffers = [dict(norm.named_buffers(recurse=False)) for norm in norms]
     for norm, own in zip(norms, buffers):

@@ -1,10 +1,10 @@
-"""Products: convolutions and linear layers with their gradients, on maps in channels-last memory."""
+"""Convolutions and linear layers with their gradients, on maps in channels-last memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,109 +12,169 @@ from torch.nn import functional as F
 
 from xcit_dense.ops.autocast import product_dtype
 
-_ONEDNN = torch.backends.mkldnn.is_available()  # here, because torch.compile cannot follow the question
-# A convolution with GELU while its output is at hand: what torch.compile takes on CPU, and without a public name.
-_CONVOLVE_AND_ACTIVATE = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if _ONEDNN else None
+# Asked once, at import, because torch.compile cannot trace the question.
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+# A convolution that applies GELU while its output is in the cache. torch.compile uses the operator on CPU. The operator
+# has no public name.
+_CONVOLVE_AND_ACTIVATE = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if _HAS_ONEDNN else None
+# The operator refuses bf16 on a CPU without AVX-512, where F.conv2d has a slower kernel.
+_HAS_ONEDNN_BF16 = _HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 Gradients = tuple[Tensor | None, ...]
 
 
 class Product(Protocol):
-    """A function of an input and of operands, whose derivatives need nothing but these."""
+    """A function of an input and of operands. Its derivatives need nothing but the input and the operands."""
 
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
-        """The product."""
+        """Computes the product."""
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
-        """The gradients of ``x`` and the operands from that of the product; None will do where ``needs`` is False."""
+        """Computes the gradients of ``x`` and of the operands.
+
+        Args:
+            grad: Gradient of the product.
+            needs: One for ``x`` and one for each operand. A gradient that is not needed may be None.
+            x: Input of the product.
+            *operands: Operands of the product.
+        """
 
 
 @dataclass
 class Convolution:
-    """A convolution of maps (B, C, H, W); operands are its weight and, if it has one, its bias."""
+    """A convolution of maps (B, C, H, W) with zero padding. Its operands are the weight and, if there is one, the bias.
+
+    Args:
+        stride: Vertical and horizontal stride.
+        padding: Vertical and horizontal padding.
+        groups: Groups of channels.
+        gelu: A GELU that is applied to the result. Only allowed without gradients.
+    """
 
     stride: tuple[int, ...] = (1, 1)
     padding: tuple[int, ...] = (0, 0)
     groups: int = 1
-    gelu: nn.GELU | None = None  # to apply to the result, where no gradient is wanted
+    gelu: nn.GELU | None = None
 
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
-        """The convolution."""
+        """Computes the convolution, (B, C', H', W')."""
         weight, bias = _weight_and_bias(operands)
         dtype = product_dtype(x)
-        if self.gelu and _CONVOLVE_AND_ACTIVATE and _convolves(x.device, dtype):
-            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-            options: Any = self.padding, self.stride, (1, 1), self.groups, "gelu", [], self.gelu.approximate
-            return _CONVOLVE_AND_ACTIVATE(x, weight, bias, *options)
-        return _activate(self.gelu, F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups))
+        fuses = _is_faster_as_convolution(x.device, dtype) and (dtype != torch.bfloat16 or _HAS_ONEDNN_BF16)
+        if self.gelu and _CONVOLVE_AND_ACTIVATE and fuses:
+            return _CONVOLVE_AND_ACTIVATE(
+                X=x.to(dtype),
+                W=weight.to(dtype),
+                B=None if bias is None else bias.to(dtype),
+                padding=self.padding,
+                stride=self.stride,
+                dilation=(1, 1),
+                groups=self.groups,
+                attr="gelu",
+                scalars=[],
+                algorithm=self.gelu.approximate,
+            )
+        return activate(self.gelu, F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups))
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
-        """Its gradients."""
+        """Computes the gradients of ``x``, the weight and, if there is one, the bias."""
         weight, bias = _weight_and_bias(operands)
-        x, weight, mask = x.to(grad.dtype), weight.to(grad.dtype), [*needs, False][:3]
-        by_patches = mask[1] and self._has_slow_gradient(x)
-        mask[1] = mask[1] and not by_patches
-        settings = self.stride, self.padding, (1, 1), False, (0, 0), self.groups, mask
-        sizes = None if bias is None else [*bias.shape]
-        dx, dw, db = torch.ops.aten.convolution_backward(grad, x, weight, sizes, *settings)
-        return (dx, self._gradient_by_patches(grad, x, weight) if by_patches else dw, db)[: len(needs)]
+        x, weight = x.to(grad.dtype), weight.to(grad.dtype)
+        needs_x, needs_weight, needs_bias = [*needs, False][:3]
+        by_patches = needs_weight and self._has_slow_weight_gradient(x)
+        grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            grad_output=grad,
+            input=x,
+            weight=weight,
+            bias_sizes=None if bias is None else [*bias.shape],
+            stride=self.stride,
+            padding=self.padding,
+            dilation=(1, 1),
+            transposed=False,
+            output_padding=(0, 0),
+            groups=self.groups,
+            output_mask=[needs_x, needs_weight and not by_patches, needs_bias],
+        )
+        if by_patches:
+            grad_weight = self._weight_gradient_by_patches(grad, x, weight)
+        return (grad_x, grad_weight, grad_bias)[: len(needs)]
 
-    def _has_slow_gradient(self, x: Tensor) -> bool:
-        # Of strided convolutions in channels-last memory oneDNN takes the gradient of weights at half speed. For an
-        # image's few channels it has kernels of their own.
+    def _has_slow_weight_gradient(self, x: Tensor) -> bool:
+        # oneDNN computes the weight's gradient of a strided convolution in channels-last memory at half speed. For the
+        # few channels of an image oneDNN has special kernels.
         return x.device.type == "cpu" and self.groups == 1 and max(self.stride) > 1 and x.shape[1] > 4
 
-    def _gradient_by_patches(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """The gradient of the weights, for each row of the kernel as one product with the patches it saw."""
+    def _weight_gradient_by_patches(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Computes the weight's gradient (C', C, kh, kw) as one matrix product for each row of the kernel.
+
+        A patch is what one row of the kernel sees at one output position: kw neighbouring input positions, C channels
+        each. In channels-last memory a patch is contiguous, so that all patches of a kernel row are a view of ``x``.
+        """
         (down, right), (top, left) = self.stride, self.padding
-        channels, height, width = weight.shape[1:]
-        rows = grad.permute(0, 2, 3, 1).flatten(0, 2)
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
-        size = len(x), *grad.shape[2:], width * channels
+        channels, kernel_height, kernel_width = weight.shape[1:]
+        batch, _, out_height, out_width = grad.shape
+        grad_rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # (B, C', H', W') -> (B H' W', C')
+        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))  # (B, H + 2 top, W + 2 left, C)
         by_image, by_row, by_column, _ = x.stride()
+        size = batch, out_height, out_width, kernel_width * channels
         strides = by_image, down * by_row, right * by_column, 1
-        patches = (x.as_strided(size, strides, row * by_row).flatten(0, 2) for row in range(height))
-        return torch.stack([(rows.mT @ patch).unflatten(1, (width, -1)) for patch in patches], 1).permute(0, 3, 1, 2)
+        by_kernel_row = []
+        for row in range(kernel_height):
+            patches = x.as_strided(size, strides, storage_offset=row * by_row).flatten(0, 2)  # (B H' W', kw C)
+            by_kernel_row.append((grad_rows.mT @ patches).unflatten(1, (kernel_width, channels)))  # (C', kw, C)
+        return torch.stack(by_kernel_row, dim=1).permute(0, 3, 1, 2)  # (C', kh, kw, C) -> (C', C, kh, kw)
 
 
 @dataclass
 class Pointwise:
-    """One linear layer at every position of a map (B, C, H, W); operands are its weight (C', C) and bias."""
+    """A linear layer at every position of a map (B, C, H, W). Its operands are the weight (C', C) and the bias (C',).
 
-    gelu: nn.GELU | None = None  # to apply to the result, where no gradient is wanted
+    Args:
+        gelu: A GELU that is applied to the result. Only allowed without gradients.
+    """
+
+    gelu: nn.GELU | None = None
 
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
-        """The linear layer's output, (B, C', H, W)."""
+        """Computes the output of the linear layer, (B, C', H, W)."""
         weight, bias = _weight_and_bias(operands)
-        if _convolves(x.device, product_dtype(x)):
-            return Convolution(gelu=self.gelu)(x, weight[:, :, None, None], *operands[1:])
-        return _activate(self.gelu, F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2))
+        if _is_faster_as_convolution(x.device, product_dtype(x)):
+            kernel = weight[:, :, None, None]  # (C', C) -> (C', C, 1, 1)
+            return Convolution(gelu=self.gelu)(x, kernel, *operands[1:])
+        y = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (B, H, W, C')
+        return activate(self.gelu, y.permute(0, 3, 1, 2))
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
-        """Its gradients."""
-        weight, *bias = operands
-        if _convolves(grad.device, grad.dtype):
-            dx, dw = Convolution().backward(grad, needs[:2], x, weight[:, :, None, None])
-            # oneDNN itself takes longer for the bias.
-            return dx, None if dw is None else dw.flatten(1), *(grad.sum(dim=(0, 2, 3)) for _ in bias)
-        rows = grad.permute(0, 2, 3, 1)
-        dx = (rows @ weight.to(grad.dtype)).permute(0, 3, 1, 2) if needs[0] else None
-        rows = rows.flatten(0, 2)
-        dw = rows.mT @ x.to(grad.dtype).permute(0, 2, 3, 1).flatten(0, 2) if needs[1] else None
-        return dx, dw, *(rows.sum(dim=0) for _ in bias)
+        """Computes the gradients of ``x``, the weight and, if there is one, the bias."""
+        weight, bias = _weight_and_bias(operands)
+        if _is_faster_as_convolution(grad.device, grad.dtype):
+            kernel = weight[:, :, None, None]  # (C', C) -> (C', C, 1, 1)
+            grad_x, grad_kernel = Convolution().backward(grad, needs[:2], x, kernel)
+            grad_weight = None if grad_kernel is None else grad_kernel.flatten(1)  # (C', C, 1, 1) -> (C', C)
+            # This sum is faster than oneDNN's gradient of the bias.
+            return (grad_x, grad_weight) if bias is None else (grad_x, grad_weight, grad.sum(dim=(0, 2, 3)))
+        grad = grad.permute(0, 2, 3, 1)  # (B, C', H, W) -> (B, H, W, C')
+        grad_rows = grad.flatten(0, 2)  # (B H W, C')
+        grad_x = grad_weight = None
+        if needs[0]:
+            grad_x = (grad @ weight.to(grad.dtype)).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
+        if needs[1]:
+            rows = x.to(grad.dtype).permute(0, 2, 3, 1).flatten(0, 2)  # (B, C, H, W) -> (B H W, C)
+            grad_weight = grad_rows.mT @ rows  # (C', C)
+        return (grad_x, grad_weight) if bias is None else (grad_x, grad_weight, grad_rows.sum(dim=0))
+
+
+def activate(gelu: nn.GELU | None, x: Tensor) -> Tensor:
+    """Applies a GELU in place. ``x`` must not be used anywhere else."""
+    return x if gelu is None else torch.ops.aten.gelu_(x, approximate=gelu.approximate)
 
 
 def _weight_and_bias(operands: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     return operands[0], operands[1] if len(operands) > 1 else None
 
 
-def _activate(gelu: nn.GELU | None, x: Tensor) -> Tensor:
-    """Applies it in place, to what nobody else reads."""
-    return x if gelu is None else torch.ops.aten.gelu_(x, approximate=gelu.approximate)
-
-
-def _convolves(device: torch.device, dtype: torch.dtype) -> bool:
-    # On two cores oneDNN's convolutions are up to a third faster than the products that linear layers take. On one core
-    # PyTorch does not take oneDNN's.
-    several = torch.compiler.is_compiling() or torch.get_num_threads() > 1
-    return _ONEDNN and several and device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+def _is_faster_as_convolution(device: torch.device, dtype: torch.dtype) -> bool:
+    # On two cores, oneDNN's convolutions are up to a third faster than the matrix products of a linear layer. On one
+    # core PyTorch does not call oneDNN for a convolution.
+    several_cores = torch.compiler.is_compiling() or torch.get_num_threads() > 1
+    return _HAS_ONEDNN and several_cores and device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)

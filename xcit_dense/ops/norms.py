@@ -1,4 +1,4 @@
-"""Batch norm as configs choose it: plain, or synchronised over processes where it can be."""
+"""Batch norm as a config names it: plain, or synchronised between processes where this is possible."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ NormConfig = str | Mapping[str, Any]
 
 
 class NormLayer(Protocol):
-    """Makes a normalisation layer for maps of ``num_features`` channels."""
+    """A function that makes a normalisation layer for maps of ``num_features`` channels."""
 
     def __call__(self, num_features: int) -> nn.Module:
         """Makes the layer."""
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over all processes, and over this one alone where it cannot be synchronised.
+    """Batch norm over the batches of all processes on GPU, and plain batch norm on CPU.
 
-    ``torch.nn.SyncBatchNorm`` raises on CPU tensors in distributed training; this one is plain batch norm there. It is
-    no subclass of that, because DistributedDataParallel refuses any such layer on CPU.
+    ``torch.nn.SyncBatchNorm`` raises an error for CPU tensors in distributed training. This class is not a subclass of
+    ``torch.nn.SyncBatchNorm``, because DistributedDataParallel refuses every such layer on CPU.
     """
 
     process_group = None  # all processes
     _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises a (B, C, H, W) map over batch and positions; same shape."""
+        """Normalises a map (B, C, H, W) over batch and positions; same shape."""
         if input.device.type == "cpu":
             return super().forward(input)
         return nn.SyncBatchNorm.forward(cast(nn.SyncBatchNorm, self), input)
 
 
 def synchronises(norm: nn.Module, device: torch.device) -> bool:
-    """Whether a norm layer asks other processes about maps on this device."""
+    """Whether a norm layer communicates with other processes for maps on this device."""
     if not isinstance(norm, SyncBatchNorm) or not norm.training or device.type == "cpu":
         return False
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
-    """Reads an MM-style choice of norm layer.
+    """Makes the function that makes the norm layers of a model.
 
     Args:
         norm_cfg: ``'BN'``, ``'SyncBN'``, or a dictionary such as ``dict(type='SyncBN', eps=1e-5, momentum=0.1,
@@ -56,7 +56,13 @@ def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
         A function from a number of channels to a layer.
 
     Raises:
-        UserError: An unknown type, or an option that its layer does not take.
+        UserError: The type is unknown, or the layer does not accept an option.
+
+    Example:
+        >>> from xcit_dense.ops.norms import make_norm_layer
+        >>> norm_layer = make_norm_layer(dict(type="BN", eps=1e-3))
+        >>> norm_layer(16)
+        BatchNorm2d(16, eps=0.001, momentum=0.1, affine=True, track_running_stats=True)
     """
     if not isinstance(norm_cfg, str | Mapping):
         raise UserError(f"norm_cfg={norm_cfg!r} must be a name or a dictionary; write norm_cfg=dict(type='BN').")
@@ -70,7 +76,9 @@ def make_norm_layer(norm_cfg: NormConfig) -> NormLayer:
     try:
         make(1).eval()(torch.zeros(2, 1, 1, 1))
     except (TypeError, RuntimeError) as error:
-        raise UserError(f"norm_cfg={norm_cfg!r} makes no {name}: {error}; write norm_cfg=dict(type='BN').") from error
+        raise UserError(
+            f"norm_cfg={norm_cfg!r} does not make a {name}: {error}; write norm_cfg=dict(type='BN')."
+        ) from error
 
     def norm_layer(num_features: int) -> nn.Module:
         return make(num_features).requires_grad_(requires_grad)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xcit_dense.utils.ranks import is_rank_zero
 
 if TYPE_CHECKING:
-    from rich.progress import Task
+    from rich.progress import Progress, ProgressColumn, Task
     from rich.text import Text
 
 T = TypeVar("T")
@@ -88,6 +88,49 @@ def make_progress(delay: float = 0.0) -> Bars | Lines:
     return Lines(delay, silent=not is_rank_zero())
 
 
+def make_bar(*more: ProgressColumn, **options: Any) -> Progress:
+    """Makes rich's progress bar for standard error: name, counts, rate and time left.
+
+    Args:
+        *more: Further columns.
+        **options: Arguments of ``rich.progress.Progress``.
+
+    Raises:
+        ImportError: rich is not installed.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        """Iterations per second, or seconds per iteration for slow loops. Empty until the rate is known."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            if not speed:
+                return Text("")
+            return Text(f"{speed:.1f} it/s" if speed >= 1 else f"{1 / speed:.1f} s/it")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+        *more,
+        console=Console(stderr=True),
+        redirect_stdout=sys.stdout.isatty(),  # if standard output is a file, its text must stay in the file
+        **options,
+    )
+
+
 class Bars:
     """Progress bars on standard error: name, counts, rate, time left and a note.
 
@@ -101,37 +144,9 @@ class Bars:
     """
 
     def __init__(self, delay: float = 0.0) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-        from rich.text import Text
+        from rich.progress import TextColumn
 
-        class RateColumn(ProgressColumn):
-            """Iterations per second, or seconds per iteration for slow loops. Empty until the rate is known."""
-
-            def render(self, task: Task) -> Text:
-                speed = task.finished_speed or task.speed
-                if not speed:
-                    return Text("")
-                return Text(f"{speed:.1f} it/s" if speed >= 1 else f"{1 / speed:.1f} s/it")
-
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            RateColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
-            redirect_stdout=sys.stdout.isatty(),  # if standard output is a file, its text must stay in the file
-            auto_refresh=False,
-        )
+        self._bars = make_bar(TextColumn("{task.fields[note]}"), auto_refresh=False)
         self._tasks: dict[str, Any] = {}
         self._start = time.monotonic()
         self._drawn = 0.0

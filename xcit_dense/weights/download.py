@@ -1,4 +1,9 @@
-"""Downloads of checkpoints over http: resumed, retried, checked, whole or not at all."""
+"""Downloads checkpoints over http: atomic, resumed, retried and checked.
+
+No library among the dependencies does all of this. ``torch.hub`` and pooch do not resume a download. ``urllib3.Retry``
+repeats a request, but does not continue a body that broke off, and does not notice that the file has changed.
+``huggingface_hub`` does all of it, for the servers of its own hub (see :mod:`xcit_dense.weights.resolve`).
+"""
 
 from __future__ import annotations
 
@@ -20,26 +25,27 @@ from xcit_dense.errors import UserError
 from xcit_dense.weights.safe_load import load_allowed
 
 STALL = 30.0
-"""Seconds without a byte after which a connection counts as broken."""
+"""Seconds without a byte after which a connection is broken."""
 
 WAITS = (1.0, 4.0, 10.0)
 """Seconds to wait before each retry of a download."""
 
-_ABANDONED = 3600.0  # seconds: a download that lives writes far more often
+_ABANDONED = 3600.0  # seconds without a write after which a partial file is left over from a killed process
 _PARTIAL = ".xcit_dense-partial"
-_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch's magic number, pickled; two bytes with the protocol go before
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch's pickled magic number, which follows two bytes of the protocol
 
 
 def download(address: str, path: Path) -> None:
-    """Downloads a checkpoint: whole or not at all, resumed and retried, and only if it is one.
+    """Downloads a checkpoint. The file appears only when it is complete and intact.
 
     Args:
-        address: Where from, http or https.
-        path: Where to. Its suffix says what is expected: ``.safetensors``, or else a file of ``torch.save``.
+        address: The http or https address.
+        path: The file to write. The suffix ``.safetensors`` expects a safetensors file, every other suffix expects a
+            file of ``torch.save``.
 
     Raises:
-        UserError: The download fails, or what is served is no whole checkpoint; the message has the address and the
-            path, where the file can be put by hand.
+        UserError: The download fails, or the server sends something else than an intact checkpoint. The message
+            contains the address, and the path at which a user can place the file by hand.
     """
     try:
         _download(address, path)
@@ -50,10 +56,10 @@ def download(address: str, path: Path) -> None:
 
 
 def _download(address: str, path: Path) -> None:
-    """Downloads to a file of this call alone, which becomes ``path`` once it is whole and found to be weights."""
+    """Downloads to a partial file of this call, and renames it to ``path`` when it is complete and intact."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"*{_PARTIAL}"):
-        with contextlib.suppress(OSError):  # another process may be faster
+        with contextlib.suppress(OSError):  # another process may have removed it
             if time.time() - leftover.stat().st_mtime > _ABANDONED:
                 leftover.unlink()
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
@@ -69,7 +75,7 @@ def _download(address: str, path: Path) -> None:
 
 
 class _Transfer:
-    """A download into an open file that goes on, after a broken connection, where it stopped."""
+    """A download into an open file. After a broken connection, the next attempt continues at the same byte."""
 
     def __init__(self, address: str, file: BinaryIO, label: str) -> None:
         self.address = address
@@ -77,7 +83,7 @@ class _Transfer:
         self.label = label
         self.size: int | None = None
         self.version: str | None = None
-        """What identifies the file's state on the server: its entity tag, or the date of its last change."""
+        """The version of the file on the server: its entity tag, or the date of its last change."""
 
     def run(self) -> None:
         for wait in WAITS:
@@ -94,10 +100,10 @@ class _Transfer:
     def _attempt(self) -> None:
         from tqdm import tqdm  # comes with timm
 
-        # Some servers refuse the name that Python gives itself.
+        # Some servers refuse Python's default user agent.
         request = Request(self.address, headers={"User-Agent": "xcit_dense"})
         start = self.file.tell()
-        # Without its version, the rest could be another file's.
+        # Without a version, the rest could be that of a changed file.
         if start and self.size and self.version:
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", self.version)
@@ -108,38 +114,38 @@ class _Transfer:
             if response.status == 206:
                 rest = f"bytes {start}-{(self.size or 0) - 1}/{self.size}"
                 if headers["Content-Range"] != rest or version not in (None, self.version):
-                    self._start_anew()
+                    self._start_again()
                     raise ConnectionError("the file changed during the download")
             else:
-                self._start_anew()
+                self._start_again()
                 length = headers["Content-Length"]
                 self.size, self.version = int(length) if length else None, version
             done = self.file.tell()
-            # disable=None: no bar unless in a terminal.
+            # disable=None shows the bar only in a terminal.
             with tqdm.wrapattr(response, "read", self.size, initial=done, desc=self.label, disable=None) as source:
                 shutil.copyfileobj(source, self.file)
-        # A connection that breaks off looks like the end of the file.
+        # A broken connection looks like the end of the file.
         if self.size is not None and self.file.tell() != self.size:
             raise ConnectionError(f"the connection broke off after {self.file.tell()} of {self.size} bytes")
 
     def _may_pass(self, error: Exception) -> bool:
-        """Whether another attempt may succeed."""
+        """Returns whether another attempt may succeed after this error."""
         if isinstance(error, HTTPError):
             error.close()
-            if error.code == 416 and self.file.tell():  # the file is now shorter than what came of it
-                self._start_anew()
+            if error.code == 416 and self.file.tell():  # the file is now shorter than the part that was received
+                self._start_again()
                 return True
             return error.code >= 500 or error.code in (408, 425, 429)
-        # Not among these: a full disk, an address that is none.
+        # A full disk or an invalid address is not among these errors, and another attempt would fail too.
         return isinstance(error, URLError | TimeoutError | ConnectionError | SSLError | IncompleteRead | BadStatusLine)
 
-    def _start_anew(self) -> None:
+    def _start_again(self) -> None:
         self.file.seek(0)
         self.file.truncate()
 
 
 def _flaw(file: Path, suffix: str) -> str | None:
-    """What a downloaded file is, if it is not a whole checkpoint of the kind that its suffix says."""
+    """Describes a downloaded file that is not an intact checkpoint of the kind of its suffix. None if it is one."""
     with file.open("rb") as opened:
         head = opened.read(40)
     if suffix == ".safetensors":
@@ -149,21 +155,21 @@ def _flaw(file: Path, suffix: str) -> str | None:
             with safe_open(file, "pt"):
                 return None
         except SafetensorError:
-            begun = head[8:9] == b"{"
+            is_begun = head[8:9] == b"{"
     elif head[2:].startswith(_LEGACY):
         try:
-            load_allowed(file, "cpu")  # nothing less tells whether it is whole
+            load_allowed(file, "cpu")  # only a complete read shows whether this format is intact
             return None
-        except Exception:  # depends on its bytes
-            return "a checkpoint that was cut short or damaged, or that holds more than weights"
+        except Exception:  # the type of torch's error depends on the bytes of the file
+            return "a checkpoint that was cut short or damaged, or that contains more than weights"
     else:
-        begun = head.startswith(b"PK\3\4")
+        is_begun = head.startswith(b"PK\3\4")
         with contextlib.suppress(zipfile.BadZipFile, zlib.error, EOFError), zipfile.ZipFile(file) as archive:
             if archive.testzip() is None:
                 if any(name.endswith("/data.pkl") for name in archive.namelist()):
                     return None
-                return "an archive that is no checkpoint"
-    if begun:
+                return "an archive that is not a checkpoint"
+    if is_begun:
         return "a checkpoint that was cut short or damaged"
     kind = "a web page" if head.lstrip().startswith(b"<") else "a file"
-    return f"{kind} that is no checkpoint (it begins with {head!r})"
+    return f"{kind} that is not a checkpoint (it begins with {head!r})"

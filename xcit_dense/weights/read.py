@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint file, out of whatever wraps them."""
+"""Takes the tensors of a checkpoint out of the dictionaries that wrap them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         path: The file.
 
     Returns:
-        Tensors by name, taken out of the ``'state_dict'``, ``'model'`` or ``'teacher'`` they are wrapped in.
+        The tensors by name, taken out of the entries ``'state_dict'``, ``'model'`` and ``'teacher'``.
 
     Raises:
-        UserError: As :func:`xcit_dense.weights.safe_load.read_file`, or the file holds no dictionary.
+        UserError: As for :func:`xcit_dense.weights.safe_load.read_file`, or the file does not contain a dictionary.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp(), "a.pth")
+        >>> torch.save({"model": {"weight": torch.zeros(2, 3)}, "epoch": 1}, path)
+        >>> {name: tuple(value.shape) for name, value in read_weights(path).items()}
+        {'weight': (2, 3)}
     """
     content = read_file(path)
     with naming(path):
@@ -34,13 +42,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def unwrap(content: Any) -> Mapping[str, Any]:
-    """The mapping from names to tensors inside what a file holds.
+    """Finds the mapping from names to tensors inside the content of a file.
 
     Args:
-        content: What was saved.
+        content: The object that was saved.
+
+    Returns:
+        The innermost dictionary under the names ``'state_dict'``, ``'model'`` and ``'teacher'``.
 
     Raises:
-        UserError: It is no dictionary.
+        UserError: The content is not a dictionary.
     """
     opened: list[Any] = []
     while isinstance(content, Mapping):
@@ -50,7 +61,7 @@ def unwrap(content: Any) -> Mapping[str, Any]:
         opened.append(content)
         content = content[wrapper]
         if any(content is outer for outer in opened):
-            raise UserError(f"a dictionary that holds itself under {wrapper!r}; give a file of weights.")
+            raise UserError(f"a dictionary that contains itself under {wrapper!r}; give a file of weights.")
     raise UserError(
         f"a checkpoint is a dictionary of tensors, this is a {type(content).__name__}; give a file of weights, as "
         "torch.save(model.state_dict(), path) writes."
@@ -59,7 +70,7 @@ def unwrap(content: Any) -> Mapping[str, Any]:
 
 @contextmanager
 def naming(checkpoint: str | Path) -> Iterator[None]:
-    """Puts the name of a checkpoint before the message of a UserError.
+    """Puts the name of a checkpoint before the message of a UserError that is raised inside the context.
 
     Args:
         checkpoint: The name.

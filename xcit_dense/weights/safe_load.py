@@ -1,4 +1,8 @@
-"""Checkpoint files read without executing what a pickle can hold: the one list of what they may hold beside tensors."""
+"""Reads checkpoint files without executing pickled code.
+
+A pickle may call any function, so PyTorch's ``weights_only=True`` reads every file here. :func:`_allowed` is the one
+list of the types that a file may contain in addition to tensors and plain values.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ import errno
 import math
 import re
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -16,20 +23,23 @@ import torch
 
 from xcit_dense.errors import UserError
 
+_lock = threading.RLock()
+
 
 def read_file(path: str | Path, map_location: Any = "cpu") -> Any:
-    """Reads all that a ``.pth`` or ``.safetensors`` file holds, without executing pickled code.
+    """Reads the content of a ``.pth`` or ``.safetensors`` file, without executing pickled code.
 
     Args:
         path: The file.
-        map_location: Where the tensors go, as for ``torch.load``; those of a ``.safetensors`` file come to the CPU.
+        map_location: The device of the tensors, as for ``torch.load``. The tensors of a ``.safetensors`` file are
+            always read to the CPU.
 
     Returns:
-        The content: for ``.safetensors`` tensors by name, else whatever was saved.
+        The content: tensors by name for ``.safetensors``, and for other files the object that was saved.
 
     Raises:
-        UserError: No such file, not a checkpoint, or one that holds more than tensors, plain values, NumPy's numbers,
-            a parsed command line and MMEngine's history buffers.
+        UserError: The file is missing, damaged or not a checkpoint. Or the file contains more than tensors, plain
+            values, NumPy's numbers, a parsed command line and MMEngine's history buffers.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,71 +50,85 @@ def read_file(path: str | Path, map_location: Any = "cpu") -> Any:
 
             return load_file(path)
         return load_allowed(path, map_location)
-    except Exception as error:  # what torch raises on a file that is no checkpoint depends on its bytes
+    except Exception as error:  # the type of torch's error depends on the bytes of the file
         text = str(error)
-        # Seeking in a file cut short is an invalid argument.
+        # A seek past the end of a file that was cut short is EINVAL. Other errors come from the disk or the rights.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise UserError(f"{path} cannot be read: {text}.") from error
         code = re.search(r"GLOBAL ([\w.]+)|(?:function|but got) <\w+ '?([\w.]+)|(TorchScript)", text)
         if code:
             name = code[code.lastindex or 0]
             raise UserError(
-                f"{path} holds more than weights, {name}, and was not executed; give a file of weights alone, as "
+                f"{path} holds more than weights, {name}, and was not executed; give a file with weights only, as "
                 "torch.save(model.state_dict(), path) writes."
             ) from error
         if "torch.cuda.is_available() is False" in text:
             raise UserError(
                 f"{path} was saved on a GPU, and PyTorch sees none here; write map_location='cpu'."
             ) from error
-        # Not PyTorch's advice to execute the file.
+        # PyTorch's text goes on with the advice to execute the file. The advice is cut off.
         reason = (text.partition("WeightsUnpickler error: ")[2] or text).partition("\n")[0].split(". ")[0].rstrip(".")
         cause = ": ".join(filter(None, [type(error).__name__, reason]))
         kind = "safetensors file" if path.suffix == ".safetensors" else "checkpoint"
-        downloaded = path.parent == download_directory()
-        remedy = "delete it, and it is downloaded again" if downloaded else "write, copy or download it again"
+        is_download = path.parent == download_directory()
+        remedy = "delete it, and it is downloaded again" if is_download else "write, copy or download it again"
         raise UserError(f"{path} is not a {kind}, or was cut short ({cause}); {remedy}.") from error
 
 
 def download_directory() -> Path:
-    """Where downloaded checkpoints lie: torch.hub's directory, that of PyTorch and MMEngine too."""
+    """Returns the directory of downloaded checkpoints, which PyTorch and MMEngine use too (``TORCH_HOME``)."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def load_allowed(file: str | Path | IO[bytes], map_location: Any = None, mmap: bool = False) -> Any:
-    """``torch.load(weights_only=True)`` that also reads the harmless types of :func:`_allowed`, for this file alone.
+    """Calls ``torch.load(weights_only=True)`` and also allows the types of :func:`_allowed`, for this call.
+
+    Threads may call this function at the same time: one load follows the other.
 
     Args:
         file: As for ``torch.load``.
         map_location: As for ``torch.load``.
-        mmap: As for ``torch.load``: whether to read tensors only when they are used.
+        mmap: As for ``torch.load``: whether the values of tensors are read only when they are used.
 
     Returns:
-        What was saved.
+        The object that was saved.
 
     Raises:
-        UnpicklingError: The file holds something else; nothing of it was executed.
+        UnpicklingError: The file contains another type. Nothing of the file was executed.
     """
-    allowed = _allowed()
-    names = {name for _, name in allowed}
-    before = torch.serialization.get_safe_globals()
-    # What others allowed under these names, NumPy's own types for example, would take the stand-ins' places.
-    others = [other for other in before if _global_name(other) not in names]
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([*others, *allowed])
-    try:
+    with _allowing(_allowed()):
         return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap)
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+
+
+@contextmanager
+def _allowing(allowed: list[Any]) -> Iterator[None]:
+    """Allows PyTorch's unpickler some types inside the context, and undoes exactly this change after it.
+
+    PyTorch keeps one list of allowed types for the process, and ``torch.load`` has no argument for another list. A lock
+    keeps the loads of this module apart. Other threads may change PyTorch's list at the same time, so the list is not
+    put back as it was: only the entries that were added here are removed, and the entries that were taken out return.
+    """
+    with _lock:
+        before = torch.serialization.get_safe_globals()
+        names = {name for _, name in allowed}
+        # Entries of other libraries with these names, NumPy's own types for example, would replace the stand-ins.
+        replaced = [entry for entry in before if entry not in allowed and _global_name(entry) in names]
+        others = torch.serialization.safe_globals(replaced)
+        others.__exit__(None, None, None)  # takes the entries out; PyTorch has no other call for it
+        try:
+            with torch.serialization.safe_globals([entry for entry in allowed if entry not in before]):
+                yield
+        finally:
+            others.__enter__()
 
 
 def _allowed() -> list[Any]:
-    """What published and training checkpoints hold beside tensors, each as a pair of what is made and its pickled name.
+    """Lists what checkpoints contain in addition to tensors, as pairs of a function or class and a pickled name.
 
-    The ImageNet classifiers carry their command line, MMDetection and MMSegmentation palettes and scores in NumPy's
-    types, MMEngine the history of the losses. A file may call each of these with any arguments and give it any state,
-    so where that could do harm a stand-in takes the place of the original: NumPy trusts what a pickle says about
-    memory, and ``getattr`` leads to running code.
+    The ImageNet classifiers contain their command line. Checkpoints of MMDetection and MMSegmentation contain palettes
+    and scores in NumPy's types, and MMEngine's contain the history of the losses. A file may call each entry with any
+    arguments and give the result any state. So where that could do harm, a stand-in replaces the original: NumPy
+    trusts what a pickle claims about memory, and ``getattr`` gives access to functions that execute code.
     """
     allowed = [
         (argparse.Namespace, "argparse.Namespace"),
@@ -124,7 +148,7 @@ def _global_name(allowed: Any) -> str:
 
 
 class _Dtype:
-    """Takes the place of ``numpy.dtype``: plain numbers only, no objects, records or metadata."""
+    """The stand-in for ``numpy.dtype``. It allows plain numbers, and refuses objects, records and metadata."""
 
     dtype: np.dtype[Any]
 
@@ -143,7 +167,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray[Any, Any]):
-    """Takes the place of ``numpy.ndarray``: empty until it gets a state, which is checked."""
+    """The stand-in for ``numpy.ndarray``. The array is empty until it gets a state, and the state is checked."""
 
     def __new__(cls, *arguments: Any) -> _Array:
         if arguments:
@@ -160,7 +184,7 @@ class _Array(np.ndarray[Any, Any]):
         super().__setstate__(checked)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return np.asarray(self).__reduce_ex__(protocol)  # saved again as what it stands for
+        return np.asarray(self).__reduce_ex__(protocol)  # saved again as NumPy's own array
 
 
 def _reconstruct(kind: Any, *_: Any) -> _Array:
@@ -183,7 +207,7 @@ def _plain(kind: Any) -> np.dtype[Any]:
 
 
 class _HistoryBuffer:
-    """Takes the place of MMEngine's history buffer in a process without MMEngine."""
+    """The stand-in for MMEngine's history buffer in a process without MMEngine."""
 
 
 def _history_buffer() -> Any:
@@ -192,7 +216,7 @@ def _history_buffer() -> Any:
 
 
 def _get_statistic(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr``, which leads from any object to running code: history buffers name their methods."""
+    """The stand-in for ``getattr``. It returns the four methods that history buffers name, and nothing else."""
     if owner is not _history_buffer() or name not in ("min", "max", "current", "mean"):
         raise UnpicklingError("GLOBAL builtins.getattr")
     return getattr(owner, name, None)

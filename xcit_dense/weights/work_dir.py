@@ -1,4 +1,4 @@
-"""What a training has left in its work directory."""
+"""Finds the checkpoint in a work directory from which a training continues."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from xcit_dense.weights.safe_load import load_allowed
 
 
 def last_intact_checkpoint(work_dir: str | Path) -> Path | None:
-    """Finds the checkpoint from which a training goes on: of those that are whole, the one saved last.
+    """Finds the intact checkpoint that was saved last.
 
-    By what the files themselves say, not by their times, which copies change, nor by their names alone, which an
-    earlier run in the same directory may have left. Files that were cut short are passed over, and so are
-    ``best_*.pth``, which have no state of the optimizer.
+    The content of the files decides. Their modification times do not, because a copy changes them. Their names do not
+    either, because an earlier run may have left files in the same directory. Files that were cut short are skipped.
+    ``best_*.pth`` are skipped too, because they do not contain the state of the optimizer.
 
     Args:
-        work_dir: The directory. Where it has no checkpoint, it is that of MMEngine's file ``last_checkpoint`` in it.
+        work_dir: The directory. If it does not contain a checkpoint, the directory that MMEngine's file
+            ``last_checkpoint`` names is searched.
 
     Returns:
-        The file, or for a checkpoint in shards the directory; None where no checkpoint is whole.
+        The file, or the directory of a checkpoint in shards. None if there is no intact checkpoint.
     """
     work_dir = Path(work_dir)
     pointer = work_dir / "last_checkpoint"
@@ -36,24 +37,27 @@ def last_intact_checkpoint(work_dir: str | Path) -> Path | None:
             if _is_intact(path):
                 return path
     for path in (named, work_dir / named.name) if named else ():
-        if path.is_dir() and path.suffix == ".pth":  # in shards, which were renamed together
+        if path.is_dir() and path.suffix == ".pth":  # in shards, which are renamed together, so all are there
             return path
     return None
 
 
 def _read_meta(path: Path) -> dict[str, Any] | None:
-    """What a training's checkpoint says about itself, read without its tensors; None where it cannot be read."""
+    """Reads the metadata of a training's checkpoint without its tensors. Returns None if it cannot be read."""
     try:
         checkpoint = load_allowed(path, "cpu", mmap=True)
         meta = checkpoint["meta"]
-        # One that MMEngine published has a "meta" too, but no training's state.
+        # A checkpoint that MMEngine has prepared for publication has a "meta" too, but not the state of the training.
         return meta if isinstance(meta["iter"], int) and "message_hub" in checkpoint else None
-    except Exception:  # what torch raises on a file that is no checkpoint depends on its bytes
+    except Exception:  # the type of torch's error depends on the bytes of the file
         return None
 
 
 def _is_intact(path: Path) -> bool:
-    """Whether each part of a checkpoint has its checksum: after a power cut a file may have its length alone."""
+    """Returns whether each part of a checkpoint has the right checksum.
+
+    After a power cut, a file may have its length without its content.
+    """
     try:
         with zipfile.ZipFile(path) as parts:
             return parts.testzip() is None

@@ -6,13 +6,12 @@ distilled from a convolutional teacher. ``timm://xcit_small_12_p16_384.fb_dist_i
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.errors import UserError, did_you_mean, nearest
 from xcit_dense.variants import get_variant
 
 SCHEME = "xcit://"
@@ -24,14 +23,15 @@ class Weights:
     """One published file of weights.
 
     Attributes:
-        name: What to write after ``xcit://``.
-        url: Its address.
+        name: The name after ``xcit://``.
+        url: The address of the file.
         variant: A name of :data:`xcit_dense.VARIANTS`.
         task: ``'classification'`` (ImageNet-1k), ``'self-supervision'`` (DINO on ImageNet-1k), ``'detection'`` (Mask
             R-CNN on COCO) or ``'segmentation'`` (Semantic FPN or UperNet on ADE20K).
-        metrics: The authors' figures, in percent, by name.
-        config: This project's config for the whole model, relative to its root; None for a backbone alone.
-        schedule: Length of the training of that whole model: ``'3x'`` is 36 epochs, ``'80k'`` 80 000 iterations.
+        metrics: The published figures in percent, by name.
+        config: The config of the detector or segmentor, relative to the root of the project. None for a backbone.
+        schedule: The length of the training of the detector or segmentor: ``'3x'`` is 36 epochs, ``'80k'`` is 80 000
+            iterations.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Weights:
 
 @dataclass(frozen=True)
 class Family:
-    """Weights of several variants, trained alike; :func:`expand` makes one variant's name, address and config.
+    """Weights of several variants with the same training. :func:`expand` fills a pattern for one variant.
 
     Attributes:
-        name: Pattern of names.
-        file: Pattern of addresses, relative to where all are.
+        name: The pattern of the names.
+        file: The pattern of the addresses, relative to the common root.
         task: As in :class:`Weights`.
-        metrics: Names of the figures.
-        config: Pattern of configs, as in :class:`Weights`. Configs exist for every variant, weights for some.
+        metrics: The names of the figures.
+        config: The pattern of the configs, as in :class:`Weights`. Every variant has a config; some have weights.
         schedule: As in :class:`Weights`.
     """
 
@@ -96,9 +96,9 @@ FAMILIES = (
         schedule="160k",
     ),
 )
-"""What was published, in the order of the columns of the figures."""
+"""The families of published weights, in the order of the columns of the figures."""
 
-# What else weights are found by: data, model and figures.
+# Further words by which search_weights finds weights: the data set, the model and the figures.
 _WORDS = {
     "classification": "classification ImageNet top-1",
     "self-supervision": "self-supervision DINO ImageNet linear top-1",
@@ -106,7 +106,7 @@ _WORDS = {
     "segmentation": "segmentation ADE20K mIoU",
 }
 
-# Figures of the families above, in their order; "-": not published.
+# The figures of the families above, in the same order. "-" is a weight that was not published.
 #               224  224d 384d  DINO  box mask   FPN  UPer
 _FIGURES = """
 nano_12_p16    69.9 72.2 75.4     -    -    -     -    -
@@ -130,9 +130,16 @@ def expand(pattern: str, variant: str) -> str:
     """Puts a variant into a pattern of a :class:`Family`.
 
     Args:
-        pattern: With any of ``{variant}`` (``small_12_p8``), its parts ``{size}_{depth}_{patch}``, and ``{short}``, its
-            name in configs (``s12_p8``; ``s12`` for patches of 16 pixels).
-        variant: A name of :data:`xcit_dense.VARIANTS`.
+        pattern: A text with any of ``{variant}`` (``small_12_p8``), its parts ``{size}``, ``{depth}`` and ``{patch}``,
+            and ``{short}``, the name in configs (``s12_p8``, or ``s12`` for patches of 16 pixels).
+        variant: A name in :data:`xcit_dense.VARIANTS`.
+
+    Returns:
+        The text with the variant.
+
+    Example:
+        >>> expand("configs/detection/mask_rcnn_xcit_{short}.py", "small_12_p8")
+        'configs/detection/mask_rcnn_xcit_s12_p8.py'
     """
     size, depth, patch = variant.split("_")
     short = f"{size[0]}{depth}" + ("" if patch == "p16" else f"_{patch}")
@@ -160,19 +167,25 @@ ZOO: dict[str, Weights] = _zoo()
 
 
 def list_weights(pattern: str = "*", *, variant: str | None = None, task: str | None = None) -> list[str]:
-    """Names of published weights, each to be written after ``xcit://``.
+    """Lists the names of published weights. Write a name after ``xcit://``.
 
     Args:
-        pattern: Shell pattern that the whole name matches: ``'*_384_dist'``, ``'coco/*'``.
-        variant: Only those of this variant, a name of :data:`xcit_dense.VARIANTS`.
-        task: Only those for this task: ``'classification'``, ``'self-supervision'``, ``'detection'`` or
+        pattern: A shell pattern that must match the complete name: ``'*_384_dist'``, ``'coco/*'``.
+        variant: Lists only the weights of this variant, a name in :data:`xcit_dense.VARIANTS`.
+        task: Lists only the weights for this task: ``'classification'``, ``'self-supervision'``, ``'detection'`` or
             ``'segmentation'``.
 
     Returns:
-        The names, in the order of :data:`ZOO`; none if none fits.
+        The names, in the order of :data:`ZOO`. The list is empty if no weight fits.
 
     Raises:
-        UserError: No such variant or task; the message lists those there are.
+        UserError: The variant or the task is unknown. The message lists the valid names.
+
+    Example:
+        >>> list_weights("*_384_dist", variant="small_12_p16")
+        ['small_12_p16_384_dist']
+        >>> list_weights(variant="small_12_p16", task="segmentation")
+        ['ade20k/sem_fpn/small_12_p16', 'ade20k/upernet/small_12_p16']
     """
     tasks = list(dict.fromkeys(family.task for family in FAMILIES))
     if task is not None and task not in tasks:
@@ -192,13 +205,19 @@ def search_weights(words: Sequence[str]) -> list[Weights]:
 
     Args:
         words: Parts of a name (``'small'``, ``'p8'``, ``'dist'``, ``'small_12'``), a task, a data set (``'coco'``), a
-            head or a figure's name; shell patterns are possible. Case does not matter.
+            head or the name of a figure. A word may be a shell pattern. Upper and lower case are the same.
 
     Returns:
-        The weights that have every word, in the order of :data:`ZOO`.
+        The weights that match every word, in the order of :data:`ZOO`.
 
     Raises:
-        UserError: No weights have one of the words, or none have all of them.
+        UserError: No published weights match one of the words, or all of them together.
+
+    Example:
+        >>> [weights.name for weights in search_weights(["coco", "small", "p8"])]
+        ['coco/small_12_p8', 'coco/small_24_p8']
+        >>> search_weights(["upernet", "medium", "p8"])[0].metrics
+        {'mIoU': 48.4}
     """
     texts = {
         name: _normal(f"{name} {expand('{variant} {short}', weights.variant)} {_WORDS[weights.task]}")
@@ -210,15 +229,15 @@ def search_weights(words: Sequence[str]) -> list[Weights]:
         having = [name for name in ZOO if fnmatchcase(f"_{texts[name]}_", pattern)]
         if not having:
             known = dict.fromkeys(part for text in texts.values() for part in text.split("_"))
-            near = difflib.get_close_matches(word.lower(), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            near = nearest(word.lower(), known)
+            hint = f" Did you mean {near!r}?" if near else ""
             raise UserError(
-                f"No published weights have the word {word!r}.{hint} Try a size (small), a patch (p8), a task, data "
-                "(coco) or a head (upernet)."
+                f"No published weights match the word {word!r}.{hint} Try a size (small), a patch size (p8), a task, a "
+                "data set (coco) or a head (upernet)."
             )
         left = [name for name in left if name in having]
     if not left:
-        raise UserError(f"No published weights have all of {', '.join(words)}; leave one out.")
+        raise UserError(f"No published weights match all of {', '.join(words)}; leave one out.")
     return [ZOO[name] for name in left]
 
 

@@ -136,7 +136,7 @@ def test_names_that_are_no_categories_are_refused(coco):
         own(DETECTION, coco("train"), "circle,cat")
 
 
-def test_without_a_held_out_split_there_is_no_validation_and_a_test_says_what_is_missing(coco):
+def test_without_a_validation_split_the_run_does_not_validate_and_a_test_names_what_is_missing(coco):
     root = coco("train")
     config = own(DETECTION, root)
     assert config.val_dataloader is config.val_evaluator is config.val_cfg is None
@@ -157,7 +157,7 @@ def test_boxes_without_masks_train_a_detector_of_boxes(coco):
     assert config.val_evaluator.metric == config.test_evaluator.metric == "bbox"
     assert "with_mask=True" not in config.pretty_text
     assert [report.errors for report in check_data(config, LOADERS)] == [0, 0]
-    assert "boxes alone" in " ".join(describe_data(config))
+    assert "boxes only" in " ".join(describe_data(config))
 
 
 def test_a_held_out_split_with_other_categories_is_refused(coco):
@@ -290,7 +290,7 @@ def test_real_labels_have_the_names_beside_them(shared):
         (SEGMENTATION["upernet"], (".", "auto"), ["images/train + masks/train"]),
         (DETECTION, (".", "a,a"), ["--classes a,a"]),
         (DETECTION, (".", ","), ["--classes ,"]),
-        (DETECTION, (".", "auto", True), ["--ignore-zero", "label pictures"]),
+        (DETECTION, (".", "auto", True), ["--ignore-zero", "label maps"]),
         (DETECTION, (".", None, True), ["--ignore-zero", "--classes auto"]),
     ],
 )

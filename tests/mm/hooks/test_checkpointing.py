@@ -315,7 +315,7 @@ def test_weights_alone_are_no_training_to_go_on_with(tmp_path, run):
     torch.save({"state_dict": Noisy().state_dict()}, tmp_path / "weights.pth")
     assert run(lambda: train(tmp_path, load_from=tmp_path / "weights.pth")) == 1
     (line,) = [line for line in (tmp_path / "output.txt").read_text().splitlines() if "error: " in line]
-    assert f"{tmp_path / 'weights.pth'} holds no state of a training" in line
+    assert f"{tmp_path / 'weights.pth'} does not contain the state of a training" in line
     assert f"load_from={tmp_path / 'weights.pth'}" in line
 
 

@@ -1,4 +1,4 @@
-"""The progress bar: on a terminal, and nowhere else."""
+"""ProgressHook: bars in a terminal, and nothing otherwise."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from torch import nn
 
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
-pytest.importorskip("pty", reason="there are terminals on Unix alone")
+pytest.importorskip("pty", reason="only Unix has pseudo-terminals")
 import pty
 
 from mmengine.evaluator import BaseMetric
@@ -41,7 +41,7 @@ class NoMetric(BaseMetric):
         return {"seen": len(results)}
 
 
-class Pictures(list):
+class Images(list):
     metainfo = None
 
     def __init__(self):
@@ -54,7 +54,7 @@ def run(tmp_path):
 
     def start(train=True):
         loader = {
-            "dataset": Pictures(),
+            "dataset": Images(),
             "sampler": {"type": "InfiniteSampler" if train else "DefaultSampler", "shuffle": False},
             "collate_fn": {"type": "pseudo_collate"},
             "batch_size": 1,
@@ -86,14 +86,14 @@ def run(tmp_path):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Gives the process a terminal, for the streams of these names; reads what was written to it when called."""
+    """Replaces streams by a terminal; ``written()`` returns the text that the terminal received."""
     received, opened = [], []
 
     def read(descriptor):
         while True:
             try:
                 received.append(os.read(descriptor, 4096))
-            except OSError:  # nobody writes any more
+            except OSError:  # the other end is closed
                 return
 
     def give(*streams):
@@ -119,7 +119,7 @@ def terminal(monkeypatch):
 
 
 def screen(written):
-    """The lines that a terminal shows in the end."""
+    """Returns the lines that a terminal shows at the end."""
     lines, row, column = [""], 0, 0
     for code, text in re.findall(r"(\x1b\[[?0-9;]*[a-zA-Z])|([^\x1b])", written):
         if code.endswith("A"):
@@ -141,7 +141,7 @@ def log_lines(lines):
     return [re.search(r"Iter\((train|val|test)\) *\[\d/\d\]", line)[0] for line in lines if "Iter(" in line]
 
 
-def test_a_terminal_shows_the_log_whole_and_the_bar_below_it(run, terminal):
+def test_a_terminal_shows_the_complete_log_above_the_bar(run, terminal):
     terminal("stdout", "stderr")
     runner = run()
     written = terminal.written()
@@ -171,14 +171,14 @@ def test_a_test_has_its_own_bar(run, terminal):
     assert "5/5" in bar
 
 
-def test_a_log_that_goes_to_a_file_stays_there(run, terminal, capsys):
+def test_a_redirected_log_does_not_appear_in_the_terminal(run, terminal, capsys):
     terminal("stderr")
     run()
     assert log_lines(screen(terminal.written())) == []
     assert len(log_lines(capsys.readouterr().out.splitlines())) == 9
 
 
-def test_without_a_terminal_there_are_the_logs_lines_alone(run, capsys):
+def test_without_a_terminal_only_the_log_is_printed(run, capsys):
     run()
     out, err = capsys.readouterr()
     assert len(log_lines(out.splitlines())) == 9
@@ -186,7 +186,7 @@ def test_without_a_terminal_there_are_the_logs_lines_alone(run, capsys):
     assert "\x1b[?25l" not in out + err
 
 
-def test_the_log_writes_to_its_stream_again_after_the_run(run, terminal):
+def test_the_log_has_its_own_stream_again_after_the_run(run, terminal):
     terminal("stdout", "stderr")
     out = sys.stdout
     runner = run()
@@ -195,7 +195,7 @@ def test_the_log_writes_to_its_stream_again_after_the_run(run, terminal):
     terminal.written()
 
 
-def test_of_several_processes_the_others_show_nothing(run, terminal, monkeypatch):
+def test_other_ranks_show_nothing(run, terminal, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     terminal("stdout", "stderr")
     run()

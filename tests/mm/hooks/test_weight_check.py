@@ -1,4 +1,6 @@
-"""CheckWeightsHook: the weights of a single backbone reach each backbone of a model, through MMEngine's hooks."""
+"""CheckWeightsHook: a test needs weights for the complete model; a training reports what starts from scratch."""
+
+import logging
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torch import nn
 
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
@@ -14,74 +17,141 @@ from tests.helpers.models import raises_user_error, tiny_xcit
 
 
 class Model(BaseModel):
-    """Two backbones and a head."""
+    """A backbone with a neck and a head that learns to say zero."""
 
-    def __init__(self):
+    def __init__(self, backbone, classes=3):
         super().__init__()
-        self.teacher = nn.ModuleDict({"backbone": tiny_xcit(norm_cfg="BN")})
-        self.student = nn.ModuleDict({"backbone": tiny_xcit(norm_cfg="BN")})
-        self.head = nn.Linear(2, 2)
+        self.backbone = backbone
+        self.neck = nn.Sequential(nn.Conv2d(16, 4, 1), nn.BatchNorm2d(4))
+        self.head = nn.Linear(4, classes)
 
-    def forward(self, *_, **__):
-        return {"loss": self.head.weight.sum()}
+    def forward(self, inputs, mode="tensor"):
+        x = self.head(self.neck(self.backbone(torch.stack(list(inputs)))[0]).mean((2, 3)))
+        return {"loss": x.square().mean()} if mode == "loss" else [x]
+
+
+class NoMetric(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return {"seen": len(results)}
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Makes a run that starts from a checkpoint with this content."""
+def run(tmp_path, monkeypatch):
+    """Makes a run of a small model whose weights come from a file of these entries."""
 
-    def make(content):
-        torch.save(content, tmp_path / "a.pth")
-        return Runner(
-            model=Model(),
-            work_dir=str(tmp_path / "work"),
-            train_dataloader={
-                "dataset": [{"inputs": torch.ones(1)}],
-                "sampler": {"type": "DefaultSampler", "shuffle": False},
-                "collate_fn": {"type": "pseudo_collate"},
-                "batch_size": 1,
-                "num_workers": 0,
-            },
-            train_cfg={"by_epoch": False, "max_iters": 1},
-            optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.0}},
-            default_hooks={"checkpoint": None},
-            custom_hooks=[{"type": "CheckWeightsHook"}],
-            load_from=str(tmp_path / "a.pth"),
-            experiment_name=tmp_path.name,
-        )
+    def make(weights, model=None, **options):
+        torch.save({"state_dict": weights, "meta": {"epoch": 0, "iter": 0}, "message_hub": {}}, tmp_path / "a.pth")
+        loader = {
+            "dataset": [{"inputs": torch.ones(3, 32, 32)}] * 2,
+            "sampler": {"type": "DefaultSampler", "shuffle": False},
+            "collate_fn": {"type": "pseudo_collate"},
+            "batch_size": 2,
+            "num_workers": 0,
+        }
+        settings = {
+            "model": model or Model(tiny_xcit(norm_cfg="BN")),
+            "work_dir": str(tmp_path / "work"),
+            "train_dataloader": loader,
+            "train_cfg": {"by_epoch": False, "max_iters": 1},
+            "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.0}},
+            "test_dataloader": loader,
+            "test_cfg": {},
+            "test_evaluator": NoMetric(),
+            "default_hooks": {"checkpoint": None},
+            "custom_hooks": [{"type": "CheckWeightsHook"}],
+            "load_from": str(tmp_path / "a.pth"),
+            "experiment_name": tmp_path.name,
+        }
+        return Runner(**{**settings, **options})
 
     return make
 
 
-def classifier():
-    weights = {name: value + 1 for name, value in tiny_xcit(norm_cfg="BN").state_dict().items()}
-    trunk = {name: value for name, value in weights.items() if not name.startswith("fpn")}
-    return {**trunk, "head.bias": torch.ones(1000)}
+@pytest.fixture
+def whole():
+    """Weights of a small model, all of them."""
+    return dict(Model(tiny_xcit(norm_cfg="BN")).state_dict())
 
 
-@pytest.mark.parametrize("wrapper", ["model", "state_dict", None])
-def test_a_classifier_fills_each_backbone_of_a_model(run, wrapper):
-    weights = classifier()
-    runner = run({wrapper: weights, "epoch": 3} if wrapper else weights)
-    before = {name: value.clone() for name, value in runner.model.state_dict().items()}
-    runner.train()
-    for backbone in (runner.model.teacher.backbone, runner.model.student.backbone):
-        state = backbone.state_dict()
-        assert all(torch.equal(state[name], value) for name, value in weights.items() if name != "head.bias")
-        assert backbone.load_report.left_out == ["head.bias"]
-        assert set(backbone.load_report.missing) == {name for name in state if name.startswith("fpn")}
-    after = runner.model.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items() if ".fpn" in name or "head" in name)
+FAULTS = {
+    "missing": (
+        lambda whole: {k: v for k, v in whole.items() if "head" not in k},
+        ["2 missing (head.weight, head.bias)"],
+    ),
+    "of a trunk": (
+        lambda whole: {k: v for k, v in whole.items() if not k.startswith("backbone.fpn")},
+        ["missing (backbone.fpn1.0.weight"],
+    ),
+    "unknown": (lambda whole: {**whole, "decode_head.weight": torch.ones(2)}, ["1 unknown (decode_head.weight)"]),
+    "reshaped": (lambda whole: {**whole, "head.bias": torch.ones(5)}, ["1 of another shape (head.bias)"]),
+    "of another head": (
+        lambda whole: {k.replace("neck", "fpn"): v for k, v in whole.items() if not k.startswith("neck.1.run")},
+        ["6 missing (neck.0.weight, neck.0.bias, neck.1.weight, ...)", "4 unknown (fpn.0.weight"],
+    ),
+}
 
 
-def test_a_checkpoint_is_loaded_once(run):
-    runner = run({"state_dict": Model().state_dict()})
-    loads = []
-    runner.model.register_load_state_dict_post_hook(lambda *_: loads.append(1))
-    runner.train()
-    assert loads == [1]
+@pytest.mark.parametrize("start", ["", "module."])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_test_refuses_weights_that_do_not_fill_the_model(run, whole, tmp_path, fault, start):
+    change, words = FAULTS[fault]
+    runner = run({start + name: value for name, value in change(whole).items()})
+    with raises_user_error(tmp_path / "a.pth", "Give a checkpoint of this config's model", *words):
+        runner.test()
 
 
-def test_a_backbone_that_does_not_fit_is_refused_by_the_name_of_its_file(run, tmp_path):
+@pytest.mark.parametrize("start", ["", "module."])
+@pytest.mark.parametrize("dialect", ["own", "timm's names", "class attention", "no counters"])
+def test_a_test_takes_weights_that_fill_the_model_in_any_dialect(run, whole, dialect, start):
+    if dialect == "timm's names":
+        whole = {name.replace("pos_embeder", "pos_embed"): value for name, value in whole.items()}
+    elif dialect == "class attention":
+        whole["backbone.cls_token"] = torch.ones(1, 1, 16)
+    elif dialect == "no counters":
+        whole = {name: value for name, value in whole.items() if not name.endswith("num_batches_tracked")}
+    runner = run({start + name: value for name, value in whole.items()})
+    assert runner.test() == {"seen": 1}
+    assert torch.equal(runner.model.head.weight, whole["head.weight"])
+
+
+def test_a_test_refuses_a_backbone_of_another_shape_by_its_file(run, tmp_path):
     with raises_user_error(tmp_path / "a.pth", "depth=5", "depth=4"):
-        run({"model": tiny_xcit(norm_cfg="BN", depth=5).state_dict()}).train()
+        run(Model(tiny_xcit(norm_cfg="BN", depth=5)).state_dict()).test()
+
+
+@pytest.fixture
+def weights_lines(mm_log, caplog):
+    """What a training says of its weights."""
+
+    def read(runner):
+        with caplog.at_level(logging.INFO, logger=runner.logger.name):
+            runner.logger.addHandler(caplog.handler)
+            runner.train()
+        return [record.getMessage() for record in caplog.records if record.getMessage().startswith("Weights: ")]
+
+    return read
+
+
+def test_a_training_says_in_one_line_what_starts_from_scratch(run, whole, weights_lines, tmp_path):
+    weights = {name: value for name, value in whole.items() if not name.startswith(("neck.0", "backbone.fpn"))}
+    pyramid = sum(name.startswith("backbone.fpn") for name in whole)
+    weights |= {"head.bias": torch.ones(5), "old_head.bias": torch.ones(5)}
+    (line,) = weights_lines(run(weights))
+    assert f"{pyramid + 2} not in {tmp_path / 'a.pth'} and stay as initialised (neck.0.weight" in line
+    assert "1 of another shape in" in line
+    assert "make them, and stay as initialised (head.bias)" in line
+    assert "1 of its entries have no place (old_head.bias)" in line
+
+
+def test_a_training_from_whole_weights_says_nothing(run, whole, weights_lines):
+    assert weights_lines(run(whole)) == []
+
+
+def test_a_run_that_resumes_is_not_checked(run, whole):
+    del whole["head.bias"]
+    runner = run(whole, resume=True)
+    runner.test_loop  # noqa: B018  # built, as a test would
+    runner.load_checkpoint(runner._load_from)

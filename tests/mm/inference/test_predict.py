@@ -470,7 +470,7 @@ def test_a_thousand_pictures_of_varying_size_hold_memory_flat(setups, memory, tm
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_results_are_not_mixed_with_those_of_another_run(tmp_path, name):
     (tmp_path / name).mkdir()
-    with raises_user_error(tmp_path / name, "is there already", "another directory"):
+    with raises_user_error(tmp_path / name, "exists already", "another directory"):
         reserve(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

@@ -1,4 +1,4 @@
-"""MMEngine reads what trainings and publications saved, executes nothing, and knows published weights by name."""
+"""MMEngine reads the checkpoints of trainings and publications, executes nothing, and finds weights by name."""
 
 import os
 import zipfile
@@ -102,7 +102,7 @@ def test_mmengine_reads_arrays_and_scalars(tmp_path, kind, numpy):
     assert read["scalar"] == array[1]
 
 
-def test_the_whole_of_a_training_checkpoint_is_read_to_the_device_asked_for(saved_and_read):
+def test_the_complete_content_of_a_training_checkpoint_is_read_to_the_given_device(saved_and_read):
     content = {
         "state_dict": {"a": torch.ones(2)},
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.999)}]},
@@ -118,13 +118,13 @@ def test_the_whole_of_a_training_checkpoint_is_read_to_the_device_asked_for(save
     torch.testing.assert_close(saved_and_read(content)["state_dict"]["a"], torch.ones(2))
 
 
-def test_reading_leaves_no_permission_behind(saved_and_read):
+def test_reading_does_not_change_what_pytorch_allows(saved_and_read):
     before = set(torch.serialization.get_safe_globals())
     saved_and_read({"buffer": HistoryBuffer([0.5], [1])})
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_permissions_given_before_remain(saved_and_read):
+def test_types_that_were_allowed_before_stay_allowed(saved_and_read):
     pair = (HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer")
     with torch.serialization.safe_globals([pair]):
         saved_and_read({"buffer": HistoryBuffer([0.5], [1])})
@@ -186,7 +186,7 @@ def start_from(path):
 
 @pytest.mark.parametrize("load", [load_into_model, start_from, CheckpointLoader.load_checkpoint])
 @pytest.mark.parametrize("address", ["{}/a.pth", "https://example.com/a.pth", "xcit://nano_12_p16_224"])
-def test_nothing_is_executed_on_any_way_into_mmengine(tmp_path, serve, load, address):
+def test_no_way_to_load_in_mmengine_executes_code(tmp_path, serve, load, address):
     content = {"state_dict": {"weight": torch.ones(1, 1)}, "hook": Intruder(tmp_path / "executed")}
     address = serve(address.format(tmp_path), content)
     with raises_user_error("holds more than weights", "mkdir", "was not executed"):
@@ -197,7 +197,7 @@ def test_nothing_is_executed_on_any_way_into_mmengine(tmp_path, serve, load, add
 # Addresses and names ------------------------------------------------------------------------------------------------
 
 
-def test_an_address_gives_all_that_its_file_holds(serve):
+def test_an_address_returns_the_complete_content_of_its_file(serve):
     address = serve("https://example.com/a.pth", {"state_dict": {"a": torch.ones(2)}, "meta": {"epoch": 3}})
     assert CheckpointLoader.load_checkpoint(address)["meta"] == {"epoch": 3}
 
@@ -209,7 +209,7 @@ def test_mmengine_reads_safetensors(tmp_path):
     assert torch.equal(model.weight, other.weight)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with raises_user_error("No checkpoint at", tmp_path / "gone.pth"):
         CheckpointLoader.load_checkpoint(str(tmp_path / "gone.pth"))
 
@@ -226,7 +226,7 @@ def check_trunk(backbone, weights, pyramid):
 @pytest.mark.parametrize(
     "name", ["xcit://nano_12_p16_224", "xcit://dino/small_12_p16", "timm://xcit_nano_12_p16_224.fb_in1k"]
 )
-def test_mmengine_loads_backbones_published_alone_by_name(serve, published, name):
+def test_mmengine_loads_published_backbones_by_name(serve, published, name):
     weights = published("classifier")  # not the weights of this name: the content decides
     if name.startswith("xcit://dino"):
         content = {key: value for key, value in weights.items() if not key.startswith("head.")}
@@ -242,7 +242,7 @@ def test_mmengine_loads_backbones_published_alone_by_name(serve, published, name
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "module"])
-def test_mmengine_loads_whole_models_by_name_under_their_own_names(serve, published, wrapper):
+def test_mmengine_loads_published_detectors_by_name(serve, published, wrapper):
     weights = {f"backbone.{name}": value for name, value in published("dense").items()}
     weights |= {"head.weight": torch.ones(2, 2), "head.bias": torch.ones(2)}
     start = "module." if wrapper == "module" else ""
@@ -252,7 +252,7 @@ def test_mmengine_loads_whole_models_by_name_under_their_own_names(serve, publis
     assert matching_names(model, weights) == set(weights)
 
 
-def test_a_whole_models_backbone_is_taken_out_of_it(serve, published):
+def test_the_backbone_is_taken_out_of_a_published_detector(serve, published):
     weights = published("dense")
     content = {f"backbone.{name}": value for name, value in weights.items()} | {"head.weight": torch.ones(2)}
     serve("xcit://coco/tiny_12_p16", {"state_dict": content, "meta": {"CLASSES": ("cat",)}})
@@ -275,7 +275,7 @@ def test_mmengine_refuses_an_unknown_name_with_the_nearest():
         CheckpointLoader.load_checkpoint("xcit://nano_12_p16_22")
 
 
-def test_the_weights_of_a_backbone_alone_are_refused_by_a_larger_model_with_the_remedy(tmp_path, published):
+def test_a_larger_model_refuses_the_weights_of_a_single_backbone_with_the_remedy(tmp_path, published):
     torch.save({"model": published("classifier")}, tmp_path / "a.pth")
     model = torch.nn.ModuleDict({"backbone": xcit_dense.XCiT("nano_12_p16")})
     with raises_user_error("'backbone.'", "init_cfg", "load_weights(model.backbone"):
@@ -297,7 +297,7 @@ def test_models_without_an_xcit_load_as_before(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "reshaped", "elsewhere"])
-def test_mmengine_refuses_a_backbone_that_fits_in_part_and_leaves_it_as_it_was(tmp_path, published, change):
+def test_mmengine_refuses_weights_that_fit_in_part_and_does_not_change_the_backbone(tmp_path, published, change):
     weights = {f"backbone.{name}": value for name, value in published("dense").items()}
     name = "backbone.blocks.5.attn.temperature"
     if change == "missing":

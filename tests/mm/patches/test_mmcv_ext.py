@@ -1,4 +1,4 @@
-"""mmcv's public operators, whoever serves them, against plain loops; and how the stand-in comes in."""
+"""mmcv's public operators agree with plain loops, and the stand-in is used only without a compiled mmcv."""
 
 import importlib.util
 import itertools
@@ -73,7 +73,7 @@ def example_rois(spatial_scale):
     rois = torch.tensor(
         [
             [0, 1.3, 2.1, 7.7, 6.2],
-            [1, 0.0, 0.0, 11.0, 9.0],  # the whole picture
+            [1, 0.0, 0.0, 11.0, 9.0],  # the complete image
             [1, 3.1, 2.2, 3.4, 2.3],  # less than a cell
             [0, 5.2, 4.1, 5.2, 4.1],  # no area
             [1, 5.2, 1.1, 5.2, 7.9],  # no width
@@ -358,7 +358,7 @@ def test_installing_twice_gives_one_importer_in_the_last_place(fresh_python):
     assert done.lines == ["1 True"]
 
 
-def test_installing_is_silent_and_imports_nothing_heavy(fresh_python):
+def test_installing_prints_nothing_and_imports_no_large_library(fresh_python):
     done = fresh_python(
         "operators.install(); print(operators.serving())\n"
         "print({'mmcv', 'torch', 'torchvision', 'numpy', 'xcit_dense'} & set(sys.modules) or 'nothing')"
@@ -367,7 +367,7 @@ def test_installing_is_silent_and_imports_nothing_heavy(fresh_python):
     assert done.stderr == ""
 
 
-def test_serves_after_an_import_failed(fresh_python):
+def test_the_stand_in_works_after_a_failed_import_and_prints_nothing(fresh_python):
     done = fresh_python(
         "try:\n    import mmcv.ops\n"
         "except ImportError:\n    print('failed', operators.serving())\n"
@@ -379,7 +379,7 @@ def test_serves_after_an_import_failed(fresh_python):
     assert done.stderr == ""
 
 
-def test_a_compiled_mmcv_wins(fresh_python):
+def test_a_compiled_mmcv_is_preferred(fresh_python):
     done = fresh_python(
         "operators.install(); print(operators.serving())\n"
         "import mmcv.ops, mmcv._ext\nprint(operators.serving(), mmcv._ext.softnms)",
@@ -390,7 +390,7 @@ def test_a_compiled_mmcv_wins(fresh_python):
 
 
 @pytest.mark.parametrize("place", ["insert(0, Editable)", "append(Editable)"])
-def test_a_compiled_mmcv_wins_that_another_importer_finds(fresh_python, place):
+def test_a_compiled_mmcv_of_another_importer_is_preferred(fresh_python, place):
     done = fresh_python(
         "operators.install()\n"
         "class Editable:\n"

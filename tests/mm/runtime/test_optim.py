@@ -169,7 +169,7 @@ def test_an_absent_layer_decay_is_refused(paramwise_cfg):
 
 def test_a_model_without_an_xcit_is_refused():
     options = {"constructor": "XCiTLayerDecay", "paramwise_cfg": {"layer_decay": 0.8}}
-    with raises_user_error("no XCiT", "leave the constructor out"):
+    with raises_user_error("no XCiT", "remove the constructor"):
         build(**options)
 
 

@@ -1,4 +1,4 @@
-"""Configs: read, pointed at data, checked.
+"""Reads configs, sets their data, and checks them.
 
 Imports nothing of ``mm`` but ``patches``. A new check of a config goes into ``checks.py``.
 """

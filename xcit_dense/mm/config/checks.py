@@ -1,4 +1,4 @@
-"""What can be checked before a run writes anything."""
+"""Checks a config before the run writes files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from torch import cuda, device
 
+from xcit_dense.datasets.layouts import read_categories
 from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
 from xcit_dense.mm.config.libraries import import_library
-from xcit_dense.mm.config.load import _check_categories
 from xcit_dense.mm.config.own_data import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
 from xcit_dense.models.state_dict import translate
@@ -24,7 +24,7 @@ from xcit_dense.utils.ranks import is_local_rank_zero
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
 
-# What each launcher tells its processes, and how its users start them.
+# The environment variables that each launcher sets, and the command that starts processes with the launcher.
 _LAUNCHERS = {
     "pytorch": (("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"), "torchrun --nproc-per-node 8 TOOL"),
     "slurm": (("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST", "SLURM_LOCALID"), "srun --ntasks 8 python TOOL"),
@@ -36,32 +36,32 @@ _LAUNCHERS = {
 
 
 def check_launcher(config: Config) -> None:
-    """Checks that the processes were started in the way that ``config.launcher`` says.
+    """Checks that ``config.launcher`` has started this process.
 
     Args:
-        config: A whole config.
+        config: A complete config.
 
     Raises:
-        UserError: They were not, or a process has no GPU on a machine with GPUs.
+        UserError: Another launcher or none has started the process, or the process has no GPU on a machine with GPUs.
     """
     launcher = config.get("launcher", "none")
     if launcher == "none":
         if (config.get("strategy") or {}).get("type", "").endswith("FSDPStrategy"):
             raise UserError(
-                f"{config.strategy.type} shards a model over several processes; start them with "
+                f"{config.strategy.type} distributes a model over several processes; start them with "
                 f"{_LAUNCHERS['pytorch'][1]} --launcher pytorch."
             )
         if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
             raise UserError(
-                f"torchrun has started {os.environ['WORLD_SIZE']} processes, but with --launcher none each would run "
-                "alone; write --launcher pytorch."
+                f"torchrun has started {os.environ['WORLD_SIZE']} processes, but with --launcher none each process "
+                "would train by itself; write --launcher pytorch."
             )
         return
     variables, command = _LAUNCHERS[launcher]
     missing = [name for name in variables if name not in os.environ]
     if missing:
         raise UserError(
-            f"--launcher {launcher} is for processes that were started by it, but {', '.join(missing)} is not set; "
+            f"--launcher {launcher} needs processes that {launcher} has started, but {', '.join(missing)} is not set; "
             f"start them with {command} --launcher {launcher}, or write --launcher none for a single process."
         )
     rank, count = int(os.environ.get("LOCAL_RANK", "0")), cuda.device_count()
@@ -73,15 +73,17 @@ def check_launcher(config: Config) -> None:
 
 
 def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bool = True) -> None:
-    """Checks what can be checked before a run writes anything: backbone, widths that must agree, weights, data.
+    """Checks the launcher, the backbone, the widths of neck and heads, the weights and the data of a config.
 
     Args:
-        config: A whole config.
-        loaders: The data loaders that the run will use; with that of training, the weights to start from are checked.
-        weights: Whether they are to be; they may have to be downloaded.
+        config: A complete config.
+        loaders: The data loaders that the run will use.
+        weights: Whether to check the weights that a training starts from. The check may download the weights. Without
+            ``'train_dataloader'`` in ``loaders``, the weights are not checked.
 
     Raises:
-        UserError: Something is wrong; the message says what to write instead.
+        UserError: The config does not fit. The message names what to write instead.
+        MissingLibraryError: The config needs a library that is not installed.
     """
     check_launcher(config)
     _check_visualizer(config)
@@ -98,7 +100,7 @@ def _check_visualizer(config: Config) -> None:
         if library and find_spec(library) is None:
             raise MissingLibraryError(
                 f"The config logs to {backend.type}, but {library} is not installed; write pip install {library}, or "
-                "leave it out of vis_backends."
+                f"remove {backend.type} from vis_backends."
             )
 
 
@@ -113,7 +115,7 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
     if "model" not in config:
         raise UserError("The config has no model; take one of configs/_base_/models into its _base_.")
     backbone = config.model.get("backbone")
-    if backbone is None:  # inside another model, which knows where
+    if backbone is None:  # the model wraps another model in a way of its own
         return
     import_library(scope, "models")
     import_library(scope, "datasets")
@@ -127,11 +129,11 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
             "custom_imports = dict(imports=[...]) in the config."
         )
     if isinstance(backbone_class, type) and issubclass(backbone_class, XCiT):
-        with device("meta"):  # no memory, no time: for the errors alone
+        with device("meta"):  # tests the arguments without using memory or time
             built = backbone_class(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
         _check_widths(config.model, built.embed_dim)
         start = backbone.get("init_cfg")
-        # By one process: the others wait for its download when they build the model.
+        # Only one process downloads. The other processes wait for the download when they build the model.
         if pretrained and isinstance(start, dict) and start.get("type") == "Pretrained" and is_local_rank_zero():
             path = resolve(start["checkpoint"])
             weights = read_weights(path)
@@ -140,8 +142,8 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
 
 
 def _check_widths(model: Any, width: int) -> None:
-    """What reads the pyramid must be as wide as the backbone: MM's text configs cannot compute one from the other."""
-    # A neck hides the backbone's levels from the heads behind it, and from necks after it.
+    """Checks that neck and heads have as many input channels as the backbone has output channels."""
+    # Only the first neck reads the levels of the backbone. Without a neck, the heads read them.
     if model.get("neck"):
         parts = [("neck", _as_list(model.neck)[0])]
     else:
@@ -176,3 +178,17 @@ def _check_dataset(dataset: Any) -> None:
             raise UserError(f"No annotation file at {path}; put it there, or write --data-root DIR.")
         if dataset.type == "CocoDataset":
             _check_categories(path, dataset)
+
+
+def _check_categories(path: Path, dataset: Any) -> None:
+    from mmdet.datasets import CocoDataset
+
+    classes = (dataset.get("metainfo") or {}).get("classes") or CocoDataset.METAINFO["classes"]
+    present = [category["name"] for category in read_categories(path)]
+    # MMDetection numbers the classes in the order of the file and ignores the order in the config.
+    if [name for name in present if name in classes] != list(classes):
+        raise UserError(
+            f"{path} has the categories {', '.join(present)}, but the config has the classes {', '.join(classes)}; "
+            "write metainfo = dict(classes=...) in the config's data sets, with names of the file in the order of the "
+            "file. With --classes, give all files the categories of the training file, in the same order."
+        )

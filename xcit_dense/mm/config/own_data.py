@@ -1,4 +1,4 @@
-"""A user's own data in a config: found, named, checked."""
+"""Uses a user's own data in a config: finds the files, sets the classes, checks the data."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from xcit_dense.visualization.draw import make_palette
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
-# Names that configs give to parts of their data sets on the way; no run reads them.
+# Variables of config files about their own data sets. Runs do not read these variables.
 _OF_OTHER_DATA = ("data_root", "dataset", "metainfo", "classes", "num_classes")
 
 
 def use_own_data(config: Config, data_root: str, classes: str = "auto", ignore_zero: bool = False) -> None:
-    """Points a config at data with classes of its own, and gives its heads as many classes.
+    """Changes a config to use data with its own classes, and sets the number of classes of its heads.
 
-    Detection reads annotation files in COCO's format, segmentation pictures with label pictures beside them. Without a
-    held-out split there is no validation; without a test split the held-out one is tested.
+    Detection reads annotation files in COCO's format. Segmentation reads images and label maps. Without a validation
+    split, the run does not validate. Without a test split, the test uses the validation split.
 
     Args:
-        config: A whole config, which is changed.
+        config: A complete config, which is changed.
         data_root: The data directory.
-        classes: ``'auto'``, or names with commas between them: those of a COCO file that are to be used, or those of
-            the values of label pictures.
-        ignore_zero: Whether 0 in label pictures marks pixels without a label, and the classes begin with 1.
+        classes: ``'auto'``, or names with commas between them. With COCO files, the names choose categories. With label
+            maps, the names belong to the values in their order.
+        ignore_zero: Whether 0 in label maps marks pixels without a label, so that the classes start at 1.
 
     Raises:
-        UserError: The data is not laid out in a known way, or the classes do not fit it.
+        UserError: The layout of the data is unknown, or the classes do not fit the data.
     """
     root = Path(data_root).expanduser().absolute()
     if not root.is_dir():
@@ -59,13 +59,15 @@ def use_own_data(config: Config, data_root: str, classes: str = "auto", ignore_z
         raise UserError("--classes needs a config with a model and with data to train, validate and test on.")
     given = None if classes == "auto" else [name.strip() for name in classes.split(",") if name.strip()]
     if given is not None and (not given or len(set(given)) < len(given)):
-        raise UserError(f"--classes {classes} names no class, or one twice; write --classes auto, or names like a,b,c.")
+        raise UserError(
+            f"--classes {classes} names no class, or names a class twice; write --classes auto, or names like a,b,c."
+        )
     for name in _OF_OTHER_DATA:
         config.pop(name, None)
     scope = config.get("default_scope")
     if scope == "mmdet":
         if ignore_zero:
-            raise UserError("--ignore-zero is for label pictures; COCO files have no such value, so leave it out.")
+            raise UserError("--ignore-zero is for label maps, and COCO files have no label maps; remove --ignore-zero.")
         _use_coco(config, root, given)
     elif scope == "mmseg":
         _use_labels(config, root, given, ignore_zero)
@@ -74,32 +76,39 @@ def use_own_data(config: Config, data_root: str, classes: str = "auto", ignore_z
 
 
 def describe_data(config: Config) -> list[str]:
-    """What there is to know about a config's data and classes, in lines to print."""
+    """Describes the data and the classes of a config.
+
+    Args:
+        config: A complete config.
+
+    Returns:
+        Lines to print.
+    """
     leaf = next(datasets_in(config.train_dataloader))
     names = _classes(config, leaf)
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     lines = [f"Classes: {len(names)} ({listed})"]
     if config.get("default_scope") == "mmseg":
         zero = "marks pixels without a label" if _ignores_zero(config, leaf) else f"is {names[0]!r}"
-        lines.append(f"In label pictures 0 {zero}, and 255 is ignored.")
+        lines.append(f"In label maps 0 {zero}, and 255 is ignored.")
     if not config.get("val_dataloader"):
-        lines.append("No held-out pictures (val): trains without validation.")
+        lines.append("No validation images (val): the training runs without validation.")
     if "mask_head" not in config.model.get("roi_head", {"mask_head": None}):
-        lines.append("Trains boxes alone, without masks.")
+        lines.append("No masks in the annotations: the training learns boxes only.")
     return lines
 
 
 def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = None) -> list[Report]:
-    """Checks a config's data (:mod:`xcit_dense.datasets.checks`).
+    """Checks the data of a config (:mod:`xcit_dense.datasets.checks`).
 
     Args:
-        config: A whole config, which :func:`xcit_dense.mm.config.checks.check_config` has passed.
-        loaders: The data loaders whose data is checked, a set that several share once.
-        limit: Pictures of each set that are opened at most; None opens all.
+        config: A complete config that :func:`xcit_dense.mm.config.checks.check_config` accepts.
+        loaders: The data loaders whose data is checked. A data set that several loaders share is checked once.
+        limit: The largest number of images to open in each data set. None opens all images.
 
     Returns:
-        What was found, a report for each set; of types other than COCO files and label pictures, that it was not
-        checked.
+        A report for each data set. The report of a data set that is neither a COCO file nor label maps has a warning
+        that the data was not checked.
     """
     reports: dict[Any, Report] = {}
     for leaf in (leaf for loader in loaders for leaf in datasets_in(config.get(loader))):
@@ -130,7 +139,7 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
             reports[key] = check_labels(root, split, classes, ignore_zero=zero, limit=limit)
         else:
             reports[key] = Report(root, "not checked")
-            reports[key].warning("data sets that are neither COCO files nor label pictures", str(leaf.type))
+            reports[key].warning("data sets that are neither COCO files nor label maps", str(leaf.type))
     return list(reports.values())
 
 
@@ -141,9 +150,9 @@ def _use_coco(config: Config, root: Path, given: list[str] | None) -> None:
     if unknown:
         raise UserError(
             f"--classes names {', '.join(unknown)}, but the categories of {layout.splits['train'].annotations} are "
-            f"{', '.join(present)}; write names of these."
+            f"{', '.join(present)}; write some of these names."
         )
-    # MMDetection numbers the classes in the order of the file, whatever the order here is.
+    # MMDetection numbers the classes in the order of the file and ignores the order in the config.
     classes = [name for name in present if given is None or name in given]
     _set_splits(
         config, root, layout, lambda split: {"ann_file": split.annotations, "data_prefix": {"img": split.images}}
@@ -178,24 +187,24 @@ def _use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero
         values = read_values(labels)
         if max(values, default=0) > IGNORED:
             raise UserError(
-                f"Label pictures in {root / train.annotations} hold values up to {max(values)}, but MMSegmentation "
+                f"Label maps in {root / train.annotations} contain values up to {max(values)}, but MMSegmentation "
                 "reads 0 to 255; number the classes from 0."
             )
-        ignore_zero = ignore_zero or 0 not in values  # then nothing is lost by it
+        ignore_zero = ignore_zero or 0 not in values  # without zeros, ignoring them loses nothing
         classes = [f"class {value}" for value in range(int(ignore_zero), max(values, default=0) + 1)]
         if 2 * len(values) < len(classes):
             raise UserError(
-                f"The label pictures in {root / train.annotations} hold {len(values)} values of 0 to {max(values)} "
+                f"The label maps in {root / train.annotations} contain {len(values)} values of 0 to {max(values)} "
                 f"({', '.join(map(str, sorted(values)[:8]))}), so most classes would be empty; number them 0, 1, 2 and "
                 "so on, or name the classes of all values in classes.txt."
             )
     if len(classes) < 2:
         raise UserError(
-            f"The labels in {root / train.annotations} tell {len(classes)} class{'es' * (len(classes) != 1)} "
-            f"apart{', 0 and 255 aside' if ignore_zero else ', 255 aside'}, and segmentation needs two; number them "
-            "from 0, for instance 0 for background and 1 (not 255) for the object."
+            f"The label maps in {root / train.annotations} have {len(classes)} class{'es' * (len(classes) != 1)} "
+            f"({'0 and 255 are' if ignore_zero else '255 is'} ignored), but segmentation needs two; number the classes "
+            "from 0, for example 0 for background and 1 (not 255) for the object."
         )
-    # Colours that the user has given to the values.
+    # A label map may contain a palette, which the user has chosen.
     example = next(iter(files_in(root / train.annotations, [train.label_suffix])))
     palette = read_palette(root / train.annotations / example)[int(ignore_zero) :][: len(classes)]
     if len(set(palette)) < len(classes):
@@ -205,7 +214,7 @@ def _use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero
         root,
         layout,
         lambda split: {
-            "type": "BaseSegDataset",  # others insist on classes of their own
+            "type": "BaseSegDataset",  # other types accept only their own classes
             "data_prefix": {"img_path": split.images, "seg_map_path": split.annotations},
             "img_suffix": split.image_suffix,
             "seg_map_suffix": split.label_suffix,
@@ -219,7 +228,7 @@ def _use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero
 
 
 def _set_splits(config: Config, root: Path, layout: Layout, describe: Callable[[Split], dict[str, Any]]) -> None:
-    """Points each data loader at its split; validation ends where there is none."""
+    """Sets the split of each data loader, and removes the validation if the data has no validation split."""
     val = layout.splits.get("val", layout.absent_val)
     splits = (layout.splits["train"], val, layout.splits.get("test", val))
     for loader, split in zip(LOADERS, splits):
@@ -227,7 +236,7 @@ def _set_splits(config: Config, root: Path, layout: Layout, describe: Callable[[
             for key in ("indices", "ann_file", "data_prefix"):
                 leaf.pop(key, None)
             leaf.update(data_root=str(root), **describe(split))
-    # The test's stays: its pipeline is that of inferencers, and a test says that its data is missing.
+    # The test's settings stay: MM's inferencers read its pipeline, and a test reports that its data is missing.
     if "val" not in layout.splits:
         for key in ("val_dataloader", "val_evaluator", "val_cfg"):
             config[key] = None
@@ -238,14 +247,14 @@ def _set_classes(config: Config, classes: list[str], palette: list[tuple[int, in
         for leaf in datasets_in(config.get(loader)):
             leaf.metainfo = {"classes": tuple(classes), "palette": palette}
     for name, part in config.model.items():
-        if name != "rpn_head":  # it tells objects from background
+        if name != "rpn_head":  # a region proposal network has one class, whatever the data has
             for node in dicts_in(part):
                 if "num_classes" in node:
                     node["num_classes"] = len(classes)
 
 
 def _leave_out_masks(config: Config) -> None:
-    """Makes a config that finds boxes and masks find boxes alone."""
+    """Changes a config for boxes and masks into a config for boxes."""
     if config.model.type == "MaskRCNN":
         config.model.type = "FasterRCNN"
     for key in ("mask_head", "mask_roi_extractor"):
@@ -259,12 +268,12 @@ def _leave_out_masks(config: Config) -> None:
 
 
 def _classes(config: Config, leaf: Any) -> list[str]:
-    """Names of a data set's classes."""
+    """Returns the class names of a data set."""
     return list((leaf.get("metainfo") or {}).get("classes") or _default(config, leaf, "METAINFO")["classes"])
 
 
 def _default(config: Config, leaf: Any, name: str) -> Any:
-    """What a data set's config says, or its class: an argument's default, or an attribute."""
+    """Returns a value from a data set's config, or else the default of the data set's class."""
     if name in leaf:
         return leaf[name]
     scope = config.default_scope
@@ -272,7 +281,9 @@ def _default(config: Config, leaf: Any, name: str) -> Any:
         import_library(scope, "datasets")
         kind = import_module(f"{scope}.registry").DATASETS.get(leaf.type)
     if kind is None:
-        raise UserError(f"The data set type {leaf.type!r} is not registered; add its module to custom_imports.")
+        raise UserError(
+            f"The data set type {leaf.type!r} is not registered; add the module of the type to custom_imports."
+        )
     if hasattr(kind, name):
         return getattr(kind, name)
     for each in kind.__mro__:
@@ -283,5 +294,5 @@ def _default(config: Config, leaf: Any, name: str) -> Any:
 
 
 def _ignores_zero(config: Config, leaf: Any) -> bool:
-    """Whether a data set of label pictures takes 0 for no label."""
+    """Returns whether 0 in the label maps of a data set marks pixels without a label."""
     return bool(_default(config, leaf, "reduce_zero_label"))

@@ -1,4 +1,4 @@
-"""Parts of a config, wherever they stand in it."""
+"""Finds parts of a config at any depth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Any
 
 
 def dicts_in(node: Any) -> Iterator[Any]:
-    """Every dictionary in a config's part, the part itself included."""
+    """Iterates over all dictionaries in a part of a config, including the part itself.
+
+    Example:
+        >>> [part["type"] for part in dicts_in({"type": "FPN", "norm": [{"type": "BN"}]})]
+        ['FPN', 'BN']
+    """
     if isinstance(node, dict):
         yield node
         for value in node.values():
@@ -18,7 +23,13 @@ def dicts_in(node: Any) -> Iterator[Any]:
 
 
 def datasets_in(node: Any) -> Iterator[Any]:
-    """The data sets below a data loader's config, through wrappers and concatenations."""
+    """Iterates over the data sets in a data loader's config, also inside wrappers and concatenations.
+
+    Example:
+        >>> loader = {"dataset": {"type": "RepeatDataset", "dataset": {"type": "CocoDataset", "ann_file": "a.json"}}}
+        >>> [dataset["type"] for dataset in datasets_in(loader)]
+        ['CocoDataset']
+    """
     if isinstance(node, list | tuple):
         for item in node:
             yield from datasets_in(item)

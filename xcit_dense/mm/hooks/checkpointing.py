@@ -1,4 +1,4 @@
-"""Checkpoints that can be relied on: written whole or not at all, and once more when a run is told to stop."""
+"""Atomic checkpoints, and a checkpoint when a signal stops the run."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ from xcit_dense.errors import UserError
 from xcit_dense.mm.runtime.launch import leave
 
 INTERRUPTED = "interrupted.pth"
-"""The checkpoint of a run that was told to stop, until there is a later one."""
+"""The checkpoint of a run that a signal has stopped. The next regular checkpoint replaces this file."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @HOOKS.register_module(name=["AtomicCheckpointHook", "WholeCheckpointHook"], force=True)
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's ``CheckpointHook``, whose files are whole at any moment, and which saves when the run is told to stop.
+    """MMEngine's ``CheckpointHook`` with atomic writes and a checkpoint when a signal stops the run.
 
-    A checkpoint has its name once all of it is on the disk, and only then an older one is removed: a run that is
-    killed, or whose disk is full, leaves what was there before. On SIGTERM, as schedulers send it, and on Ctrl-C the
-    run finishes its step, saves ``interrupted.pth`` and exits with status 143 or 130, all processes of it. In a
-    validation it exits at once if the step before it was saved, else after the step that follows. A second Ctrl-C does
-    not wait.
+    A checkpoint gets its name when all of its bytes are on the disk. Only then the hook removes an older checkpoint. A
+    run that is killed, or that fills the disk, leaves the old files intact.
 
-    Takes the arguments of ``CheckpointHook``. What lies elsewhere, at ``s3://`` say, is written as MMEngine does.
+    On SIGTERM (schedulers send this signal) and on Ctrl-C, all processes of the run finish their step, save
+    ``interrupted.pth`` and exit with status 143 or 130. During a validation, the run exits at once if the step before
+    the validation is saved, and otherwise after the next step. A second Ctrl-C exits at once.
+
+    The arguments are the arguments of ``CheckpointHook``. Files in other storage, for example ``s3://``, are written as
+    MMEngine writes them.
     """
 
     file_backend: Any
@@ -50,25 +52,25 @@ class AtomicCheckpointHook(CheckpointHook):
     _signal = 0
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Refuses to go on from weights alone.
+        """Rejects a resume from a checkpoint that contains only weights.
 
         Args:
-            runner: The run. One that only starts from weights is not checked.
-            checkpoint: What MMEngine has read.
+            runner: The run. A run that starts from weights without a resume is not checked.
+            checkpoint: The checkpoint that MMEngine has read.
 
         Raises:
-            UserError: The checkpoint has no state of a training.
+            UserError: The checkpoint does not contain the state of a training.
         """
         needed = ["meta", "message_hub", *(["optimizer"] if self.save_optimizer else [])]
         missing = [name for name in needed if name not in checkpoint]
         if runner._resume and missing:
             raise UserError(
-                f"{runner._load_from} holds no state of a training to go on from (it has no {', '.join(missing)}); "
-                f"write --cfg-options load_from={runner._load_from} in place of --resume to begin from its weights."
+                f"{runner._load_from} does not contain the state of a training ({', '.join(missing)} missing); "
+                f"write --cfg-options load_from={runner._load_from} instead of --resume to start from its weights."
             )
 
     def before_train(self, runner: Any) -> None:
-        """Removes what a killed run has left half written, and listens for signals.
+        """Removes incomplete files that a killed run has left, and installs signal handlers.
 
         Args:
             runner: The run.
@@ -81,21 +83,14 @@ class AtomicCheckpointHook(CheckpointHook):
                 for part in Path(self.out_dir).glob("*.pth.part"):
                     _remove(part)
             runner.save_checkpoint = partial(save_atomic, runner.save_checkpoint)
-        if threading.current_thread() is threading.main_thread():  # signals come to no other
+        if threading.current_thread() is threading.main_thread():  # other threads cannot install signal handlers
             self._former = {number: signal.signal(number, self._note) for number in STOPPING}
         loaders = [runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop else [])]
         for loader in loaders:
             loader.worker_init_fn = partial(_outlive_signals, loader.worker_init_fn)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Saves as the interval says, and once more if the run is to stop.
-
-        Args:
-            runner: The run.
-            batch_idx: Not used here, as what follows.
-            data_batch: Not used.
-            outputs: Not used.
-        """
+        """Saves a checkpoint at each interval, and another checkpoint if a signal has arrived."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         self._signal = _largest(self._signal)
         if self._signal:
@@ -105,24 +100,13 @@ class AtomicCheckpointHook(CheckpointHook):
             self._stop(runner)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Stops, if the run is to and has nothing to save.
-
-        Args:
-            runner: The run.
-            batch_idx: Not used, as what follows.
-            data_batch: Not used.
-            outputs: Not used.
-        """
-        # One process alone: others may be at another picture, or at none.
+        """Stops the run if a signal has arrived and the last step is saved."""
+        # Only in a run of one process: the processes of a larger run may be at different images.
         if self._signal and self._saved_iter == runner.iter and not dist.is_distributed():
             self._stop(runner)
 
     def after_train(self, runner: Any) -> None:
-        """Publishes as MMEngine does, and listens no longer.
-
-        Args:
-            runner: The run.
-        """
+        """Publishes the checkpoints as MMEngine does, and restores the former signal handlers."""
         super().after_train(runner)
         self._restore()
 
@@ -130,7 +114,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if number == self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         if not self._signal and dist.is_main_process():
-            # Not by print, which may be under way.
+            # A signal can interrupt a print, and Python does not allow a second print at that moment.
             os.write(2, f"{signal.Signals(number).name}: finishes this step, saves and stops.\n".encode())
         self._signal = number
 
@@ -139,10 +123,10 @@ class AtomicCheckpointHook(CheckpointHook):
             signal.signal(number, former)
 
     def _stop(self, runner: Any) -> None:
-        dist.barrier()  # a launcher ends the others when the first is gone
+        dist.barrier()  # when the first process ends, the launcher kills the other processes
         runner.logger.warning(
-            f"Stopped by {signal.Signals(self._signal).name}. All is saved in {self.last_ckpt}; --resume goes on from "
-            "there."
+            f"Stopped by {signal.Signals(self._signal).name}. The training is saved in {self.last_ckpt}; continue with "
+            "--resume."
         )
         self._restore()
         leave(128 + self._signal)
@@ -152,7 +136,7 @@ class AtomicCheckpointHook(CheckpointHook):
         kept = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
         if self.max_keep_ckpts > 0 and step not in kept:
             kept.append(step)
-            # With those still to be removed, which a run that is killed here does when it resumes.
+            # Including the outdated checkpoints: if the run is killed before it removes them, a resumed run does.
             runner.message_hub.update_info("keep_ckpt_ids", kept)
         self._save_as(runner, self.filename_tmpl.format(step), meta)
         outdated = [INTERRUPTED]
@@ -176,7 +160,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_client_args,
             save_optimizer=whole_state or self.save_optimizer,
             save_param_scheduler=whole_state or self.save_param_scheduler,
-            # MMEngine's runners write more into it, and one of them counts epochs itself.
+            # A copy: MMEngine's runners add values to the dictionary, and FlexibleRunner counts epochs itself.
             meta=dict(meta),
             by_epoch=self.by_epoch and not whole_state,
             backend_args=self.backend_args,
@@ -192,7 +176,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _removing_last(self) -> Iterator[None]:
-        """Puts off what is removed until all is saved."""
+        """Delays the removal of old files until the new file is saved."""
         backend = self.file_backend
         later: list[str] = []
         self.file_backend = copy(backend)
@@ -206,17 +190,18 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 def save_atomic(save: Callable[..., None], out_dir: str, filename: str, *args: Any, **options: Any) -> None:
-    """Saves under the name ``filename.part``, and gives the checkpoint its own name once all of it is on the disk.
+    """Saves a checkpoint as ``filename.part`` and renames the file when all of its bytes are on the disk.
 
     Args:
-        save: The ``save_checkpoint`` of one of MMEngine's runners.
+        save: The method ``save_checkpoint`` of one of MMEngine's runners.
         out_dir: The directory.
-        filename: The checkpoint's name in it.
-        *args: Of ``save``.
-        **options: Of ``save``.
+        filename: The name of the checkpoint in the directory.
+        *args: Arguments of ``save``.
+        **options: Arguments of ``save``.
 
     Raises:
-        UserError: It could not be written, because the disk is full for example; nothing of it remains.
+        UserError: The checkpoint cannot be written, for example because the disk is full. The incomplete file is
+            removed.
     """
     path = Path(out_dir, filename)
     part = path.with_name(f"{path.name}.part")
@@ -248,7 +233,7 @@ def _write(path: Path, task: Callable[[], None] | None) -> None:
     number = _largest(failed.errno or errno.EIO if failed else 0)
     if number:
         raise UserError(
-            f"{path} could not be written: {os.strerror(number)}. The checkpoints before it are whole; make room "
+            f"{path} could not be written: {os.strerror(number)}. The earlier checkpoints are intact; make room "
             "there, then go on with --resume."
         ) from failed
 
@@ -269,7 +254,7 @@ def _rename(part: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a directory, are on the disk itself."""
+    """Waits until a file, or the names in a directory, are on the disk."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -285,7 +270,7 @@ def _remove(path: Path) -> None:
 
 
 def _largest(number: int) -> int:
-    """The largest of the processes' numbers, so that all stop if one is told to."""
+    """Returns the largest number of all processes, so that all processes stop if one of them gets a signal."""
     if not dist.is_distributed():
         return number
     numbers = torch.tensor(number)
@@ -294,13 +279,14 @@ def _largest(number: int) -> int:
 
 
 def _outlive_signals(init: Callable[[int], None] | None, worker: int) -> None:
-    """Starts a worker that stops when its training tells it to, or is gone; not when a scheduler signals every process.
+    """Starts a data loader's worker that ignores signals from schedulers and ends with its training.
 
-    A training whose workers are gone cannot finish its step. Workers that stay when it is gone hold its memory, and its
-    connections to the other processes of the run, which then wait for it.
+    A scheduler sends its signal to all processes. A training without workers could not finish its step. A worker that
+    outlives its training would hold the training's memory, and its connections to the other processes of the run, which
+    would wait.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigtimedwait"):  # it is not everywhere
+    if hasattr(signal, "sigtimedwait"):  # macOS does not have this function
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_wait_for_training, args=(os.getppid(),), daemon=True).start()
     if init:
@@ -308,7 +294,7 @@ def _outlive_signals(init: Callable[[int], None] | None, worker: int) -> None:
 
 
 def _wait_for_training(parent: int) -> None:
-    training = multiprocessing.parent_process()  # not the parent, where a server forks
+    training = multiprocessing.parent_process()  # with a fork server, the parent process is not the training
     while os.getppid() == parent:
         got = signal.sigtimedwait([signal.SIGTERM], 1)
         if got and training and got.si_pid == training.pid:

@@ -1,4 +1,4 @@
-"""Pictures of a test: truth beside prediction."""
+"""Draws the images of a test with ground truth and predictions."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from xcit_dense.visualization.draw import draw_instances, draw_label_map
 
 @HOOKS.register_module(name=["DrawImagesHook", "PicturesHook"], force=True)
 class DrawImagesHook(Hook):
-    """Draws each picture of a test, truth left and prediction right, under the picture's own path.
+    """Draws each image of a test, with the ground truth on the left and the prediction on the right.
 
-    That is its path below the directory that holds all pictures of the test. Where there is no ground truth, the
-    prediction is drawn alone.
+    The path of a drawing in ``directory`` is the path of the image in the common directory of all images. Without
+    ground truth, a drawing shows the prediction only.
 
-    The libraries' own hooks number pictures or drop their directories, and draw what cannot be read on small ones.
+    The hooks of the MM libraries number the images or drop their directories, and their texts are illegible on small
+    images.
 
     Args:
-        directory: Where to write JPEG files; made if need be.
-        score_thr: Least score of the objects that are drawn, in [0, 1].
+        directory: The directory for the JPEG files. The hook makes the directory.
+        score_thr: The lowest score of an object that is drawn, in [0, 1].
     """
 
     def __init__(self, directory: str, score_thr: float = 0.3) -> None:
@@ -42,11 +43,7 @@ class DrawImagesHook(Hook):
         self.palette: list[Colour] = []
 
     def before_test(self, runner: Any) -> None:
-        """Finds the directory that holds all pictures, and what the classes are called.
-
-        Args:
-            runner: The run.
-        """
+        """Finds the common directory of all images, and the names of the classes."""
         dataset = runner.test_dataloader.dataset
         paths = (dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
         self.root = Path(os.path.commonpath({absolute(path).parent for path in paths}))
@@ -55,25 +52,25 @@ class DrawImagesHook(Hook):
         self.classes, self.palette = list(classes), list(palette)
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Draws the pictures of a batch.
+        """Draws the images of a batch.
 
         Args:
-            runner: The run.
-            batch_idx: Not used, as what follows.
-            data_batch: Not used.
-            outputs: The samples that the model has filled.
+            runner: The runner.
+            batch_idx: Unused.
+            data_batch: Unused.
+            outputs: The samples with the predictions of the model.
         """
         for sample in outputs:
             path = absolute(sample.img_path)
             sides = list(self._draw(mmcv.imread(path, channel_order="rgb"), sample))
             write_image(self.directory / path.relative_to(self.root).with_suffix(".jpg"), np.hstack(sides))
 
-    def _draw(self, picture: Pixels, sample: Any) -> Iterator[Pixels]:
-        """The truth, if it is known, and the prediction; both of one size."""
+    def _draw(self, image: Pixels, sample: Any) -> Iterator[Pixels]:
+        """Draws the ground truth, if the sample has ground truth, and the prediction."""
         names = self.classes, self.palette
         if "gt_instances" in sample or "gt_sem_seg" in sample:
-            yield draw_truth(picture, sample, *names)
+            yield draw_truth(image, sample, *names)
         if "pred_sem_seg" in sample:
-            yield draw_label_map(picture, sample.pred_sem_seg.data[0].cpu().numpy(), *names)
+            yield draw_label_map(image, sample.pred_sem_seg.data[0].cpu().numpy(), *names)
         else:
-            yield draw_instances(picture, predicted_instances(sample.pred_instances).keep(self.score_thr), *names)
+            yield draw_instances(image, predicted_instances(sample.pred_instances).keep(self.score_thr), *names)

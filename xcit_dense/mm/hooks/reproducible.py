@@ -1,4 +1,4 @@
-"""Trainings that go on exactly: what is random in a step depends on the seed and the step, not on what came before."""
+"""Reproducible trainings: the random numbers of a step depend on the seed and the step only."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import Dataset
 
-_SAMPLES, _STEPS = range(2)  # kinds of randomness
+_SAMPLES, _STEPS = range(2)  # what random numbers are for: the augmentation of a sample, or a step of the model
 
 
 @HOOKS.register_module(force=True)
 class ReproducibleHook(Hook):
-    """Makes a resumed training the same as one that was never interrupted, with any number of workers.
+    """Makes a resumed training equal to a training without interruption, with any number of workers.
 
-    MMEngine's checkpoints hold neither the state of the random numbers nor the place in an epoch. Here each sample's
-    augmentation is drawn from the run's seed and the sample's place in the training, each step's dropout and
-    sampling from the seed and the number of the step, and the checkpoint says how many batches of its epoch are done;
-    these are passed over without being loaded. A resumed run takes the seed of its checkpoint.
+    MMEngine's checkpoints contain neither the state of the random numbers nor the position in an epoch. This hook seeds
+    the augmentation of each sample with the run's seed and the position of the sample in the training. It seeds dropout
+    and sampling of each step with the run's seed and the number of the step. The checkpoint contains the number of
+    batches of its epoch that are done, and a resumed run skips these batches without loading them. A resumed run takes
+    the seed of its checkpoint.
 
-    What augmentations keep in memory from earlier pictures is not restored. A data loader that is not given as a
-    configuration is left as it is.
+    The hook does not restore what augmentations keep in memory from earlier images. It does not change a data loader
+    that is an object instead of a config.
     """
 
     priority = "VERY_HIGH"  # before the hooks that use the data loader, and before the checkpoint of an epoch
@@ -38,87 +39,66 @@ class ReproducibleHook(Hook):
         self._seed = 0
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Reads how much of the epoch is done.
+        """Reads the number of batches of the epoch that are done.
 
         Args:
-            runner: The run.
-            checkpoint: What MMEngine has read.
+            runner: The runner.
+            checkpoint: The checkpoint that MMEngine has read.
         """
         if runner._resume:
             self._done = checkpoint.get("meta", {}).get("batches_done", 0)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Notes how much of the epoch is done.
+        """Adds the number of batches of the epoch that are done.
 
         Args:
-            runner: The run.
-            checkpoint: What MMEngine writes.
+            runner: The runner.
+            checkpoint: The checkpoint that MMEngine writes.
         """
         checkpoint["meta"]["batches_done"] = self._done
 
     def before_train(self, runner: Any) -> None:
-        """Makes the data loader one that starts at any batch, with the seed that the run has by now.
+        """Replaces the data loader by a data loader that can start at any batch.
 
         Args:
-            runner: The run.
+            runner: The runner.
         """
         loop, settings = runner.train_loop, runner._train_dataloader
         is_endless = isinstance(loop, IterBasedTrainLoop)
         if is_endless:
             self._done = loop.iter
-        # MMEngine may have added the rank to the seed; a sample's place is one that all processes share.
+        # MMEngine may have added the rank to the seed, but the positions of samples count over all processes.
         differ = (getattr(runner, "_randomness_cfg", None) or {}).get("diff_rank_seed", False)
         self._seed = runner.seed - dist.get_rank() * differ
         if not isinstance(settings, dict) or not hasattr(loop.dataloader.dataset, "__getitem__"):
             return
         samples = SeededSamples(loop.dataloader.dataset, self._seed)
-        # Anew, because the sampler knows a seed and may have begun.
+        # A new loader, because the sampler of the old loader has a seed and may have started.
         loader = runner.build_dataloader({**settings, "dataset": samples}, seed=self._seed)
-        # PyTorch's guard is for data loaders that have begun.
+        # Through vars, because PyTorch forbids the assignment, also to a loader that has not started.
         vars(loader)["batch_sampler"] = PlacedBatches(loader.batch_sampler, is_endless, self._done)
         loop.dataloader = loader
         if is_endless:
-            # Where MMEngine draws batches to drop them, it gets nothing.
+            # Some versions of MMEngine skip batches by loading them. They get None.
             drops = 0 if hasattr(loop.dataloader_iterator, "skip_iter") else loop.iter
             loop.dataloader_iterator = _Endless(loader, drops)
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Starts the epoch behind what is done of it.
-
-        Args:
-            runner: The run.
-        """
+        """Starts the epoch behind the batches that are done."""
         batches = runner.train_loop.dataloader.batch_sampler
         if isinstance(batches, PlacedBatches):
             batches.epoch, batches.start = runner.epoch, self._done
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Seeds the step.
-
-        Args:
-            runner: The run.
-            batch_idx: Not used.
-            data_batch: Not used.
-        """
+        """Seeds the random numbers of the step."""
         seed_everything(self._seed, _STEPS, dist.get_rank(), runner.iter)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Counts the batch.
-
-        Args:
-            runner: The run.
-            batch_idx: Not used, as what follows.
-            data_batch: Not used.
-            outputs: Not used.
-        """
+        """Counts the batch."""
         self._done += 1
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Begins to count anew.
-
-        Args:
-            runner: The run.
-        """
+        """Resets the count at the end of an epoch."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             self._done = 0
 
@@ -127,21 +107,21 @@ def seed_everything(*key: int) -> None:
     """Seeds the random numbers of Python, NumPy and PyTorch.
 
     Args:
-        *key: Numbers, not negative. Keys that differ give numbers that have nothing to do with each other.
+        *key: Integers >= 0. Different keys give independent random numbers.
     """
     words = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(words[1])
-    # torch.manual_seed also notes, a millisecond each time, where it was called for each device that is not used yet.
+    # Not torch.manual_seed, which takes a millisecond to record its caller for each device that is not in use yet.
     torch.default_generator.manual_seed(int(words[2]))
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(int(words[2]))
 
 
 class SeededSamples(Dataset[Any]):
-    """A data set whose samples are asked for by index and place; the place decides what is random in them.
+    """A data set that is indexed by index and position, and seeds the random numbers of a sample with the position.
 
-    Otherwise the data set itself: its attributes are read and set through this.
+    All attributes are the attributes of the original data set.
 
     Args:
         dataset: The data set.
@@ -160,7 +140,7 @@ class SeededSamples(Dataset[Any]):
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "dataset" not in vars(self):  # a protocol, or an instance being unpickled
+        if name.startswith("__") or "dataset" not in vars(self):  # or the object is being unpickled
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
@@ -168,24 +148,24 @@ class SeededSamples(Dataset[Any]):
         setattr(self.dataset, name, value)
 
     def __deepcopy__(self, memo: Any) -> SeededSamples:
-        return self  # MMEngine copies the settings of a data loader, of which this is one
+        return self  # MMEngine copies the config of a data loader, which contains this object
 
 
 class PlacedBatches:
-    """Batches of indices, each index with its place in the training, from any batch on.
+    """A batch sampler that adds the position in the training to each index, and can start at any batch.
 
-    A place is (epoch, number of the sample in it), counted over all processes, so it is the same for the same sample
-    however many processes share a batch.
+    A position is (epoch, number of the sample in the epoch), counted over all processes. The position of a sample does
+    not depend on the number of processes.
 
     Args:
-        batches: Batches of indices, of one epoch.
-        is_endless: Whether epochs follow each other without end; they are then one epoch, and counted through.
-        start: Batches to leave out, once.
+        batches: The batches of indices of one epoch.
+        is_endless: Whether to repeat the epochs without end. All of them count as one epoch then.
+        start: The number of batches to skip in the first epoch.
     """
 
     def __init__(self, batches: Any, is_endless: bool, start: int) -> None:
         self.batches, self.is_endless, self.start = batches, is_endless, start
-        self.sampler: Any = getattr(batches, "sampler", None)  # MMEngine tells it the epoch
+        self.sampler: Any = getattr(batches, "sampler", None)  # MMEngine calls its set_epoch
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -209,11 +189,11 @@ class PlacedBatches:
 
 
 class _Endless:
-    """Batches for ``IterBasedTrainLoop``, from a loader that never ends.
+    """The iterator of an ``IterBasedTrainLoop`` over a loader without end.
 
     Args:
-        loader: The loader.
-        drops: How often the loop will draw in order to skip what is done, which the loader leaves out by itself.
+        loader: The loader. It skips the batches that are done by itself.
+        drops: The number of batches that the loop is going to request and drop.
     """
 
     def __init__(self, loader: Iterable[Any], drops: int) -> None:

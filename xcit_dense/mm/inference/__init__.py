@@ -1,4 +1,4 @@
-"""Models of the MM libraries at work: predictions as a stream, class names, training data as the model sees it.
+"""Inference with models of the MM libraries: predictions, class names, and images of augmented training data.
 
 Imports ``mm.runtime`` and the folders below.
 """

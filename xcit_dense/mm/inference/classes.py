@@ -1,4 +1,4 @@
-"""Names and colours of classes, from whoever knows them."""
+"""Names and colours of classes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from xcit_dense.visualization.draw import make_palette
 def read_classes(
     dataset_meta: dict[str, Any], dataset: dict[str, Any], scope: str, count: int = 1
 ) -> tuple[Sequence[str], Sequence[Colour]]:
-    """Names and colours of the classes: the checkpoint's, else those of the config, else those of its data set's class.
+    """Reads names and colours of the classes from the checkpoint, the config, or the class of the config's data set.
+
+    The first of these three sources that names enough classes is used.
 
     Args:
-        dataset_meta: That of the checkpoint, maybe empty.
+        dataset_meta: The ``dataset_meta`` of the checkpoint, or an empty dictionary.
         dataset: The config of a data set.
         scope: ``'mmdet'`` or ``'mmseg'``.
-        count: How many the model tells apart. Who names fewer is not asked.
+        count: The number of classes of the model. Sources with fewer names are skipped.
 
     Returns:
-        Names, and a colour for each.
+        The names, and a colour for each name.
 
     Raises:
-        UserError: Nobody knows the names.
+        UserError: No source names enough classes.
+
+    Example:
+        >>> read_classes({"classes": ("cat", "dog"), "palette": [(255, 0, 0), (0, 0, 255)]}, {}, "mmdet", count=2)
+        (['cat', 'dog'], [(255, 0, 0), (0, 0, 255)])
     """
     known = import_module(f"{scope}.registry").DATASETS.get(dataset.get("type")) if "type" in dataset else None
     own = _lower(dataset.get("metainfo") or {})
@@ -48,5 +54,5 @@ def read_classes(
 
 
 def _lower(meta: dict[str, Any]) -> dict[str, Any]:
-    # Older versions of the libraries write the keys in capitals.
+    # Older versions of the MM libraries write the keys in capitals.
     return {key.lower(): value for key, value in meta.items()}

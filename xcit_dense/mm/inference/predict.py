@@ -1,6 +1,6 @@
-"""Detectors and segmentors at work on pictures and videos: a stream from files to results, a batch at a time.
+"""Predictions for images and videos, as a stream from files to results.
 
-Every step is a generator, so that no more than a batch is in memory, however many pictures there are.
+Each step is a generator, so that only one batch is in memory.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ from xcit_dense.utils.progress import track
 from xcit_dense.visualization.draw import draw_instances, draw_label_map
 
 OUTPUTS = ("pictures", "labels", "images.json", "results.json", "parts")
-"""What a run writes; ``parts`` is gone at its end."""
+"""The files and directories that a run writes. The run removes ``parts`` at its end."""
 
 Fail = Callable[[Medium, Exception], None]
-"""Notes that a picture, a video or a frame of it has failed, and why."""
+"""A function that records the failure of an image, a video or a frame, and the reason."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model and all that it takes to use it.
+    """A model with its preprocessing and its classes.
 
     Attributes:
-        model: The detector or segmentor, deployed.
-        load: Makes a dictionary with a path into one with a picture, as the config's test pipeline does.
-        prepare: Makes of that what the model takes.
-        classes: Their names.
-        palette: Their colours.
-        segments: Whether it is a segmentor.
+        model: The deployed detector or segmentor.
+        load: Adds the image to a dictionary with a path: the first step of the config's test pipeline.
+        prepare: Makes the model's input of this dictionary: the other steps of the pipeline.
+        classes: The names of the classes.
+        palette: The colours of the classes.
+        segments: Whether the model is a segmentor.
     """
 
     model: nn.Module
@@ -78,12 +78,12 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run has come to.
+    """The result of a run.
 
     Attributes:
-        pictures: How many there were, frames of videos included.
-        objects: How many were found; None in segmentation.
-        failures: What could not be done, or not wholly, and why.
+        pictures: The number of images, including frames of videos.
+        objects: The number of detected objects; None for a segmentor.
+        failures: Inputs that failed completely or in part, each with the reason.
     """
 
     pictures: int
@@ -93,13 +93,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, or one of a video's.
+    """An image, or a frame of a video.
 
     Attributes:
-        medium: Where it comes from.
-        number: That of a video's frame, from 0.
-        picture: (H, W, 3), BGR.
-        data: What the model takes: ``inputs`` and ``data_samples``.
+        medium: The file that contains the image.
+        number: The number of a video's frame, from 0; None for an image file.
+        picture: The image, (H, W, 3), BGR.
+        data: The model's input: ``inputs`` and ``data_samples``.
     """
 
     medium: Medium
@@ -109,7 +109,7 @@ class Frame:
 
 
 def join(launcher: str) -> None:
-    """Joins the processes that a launcher has started, on GPUs or without.
+    """Joins the processes that a launcher has started, with or without GPUs.
 
     Args:
         launcher: ``'none'`` or ``'pytorch'``.
@@ -118,24 +118,24 @@ def join(launcher: str) -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # Nothing but waiting is done together, for as long as the slowest takes.
+    # The processes only wait for each other. The timeout must be longer than the slowest process takes.
     torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
 
 
 def reserve(out: Path) -> None:
-    """Makes the directory of a run, by the first of its processes; if it cannot, all of them end.
+    """Makes the output directory on rank 0. If this fails, all processes raise the error.
 
     Args:
-        out: Where to write.
+        out: The output directory.
 
     Raises:
-        UserError: It holds results already, or cannot be made.
+        UserError: The directory contains results, or cannot be made.
     """
     fault: list[str | None] = [None]
     if dist.is_main_process():
         taken = [str(out / name) for name in OUTPUTS if (out / name).exists()]
         if taken:
-            fault = [f"{', '.join(taken)} is there already; name another directory, or remove it."]
+            fault = [f"{', '.join(taken)} exists already; name another directory, or remove the old results."]
         else:
             try:
                 (out / "parts").mkdir(parents=True)
@@ -149,22 +149,22 @@ def reserve(out: Path) -> None:
 def run(
     predictor: Predictor, media: Sequence[Medium], out: Path, *, batch: int = 1, score_thr: float | None = 0.3
 ) -> Summary | None:
-    """Predicts all media and writes what was found; each of several processes takes its share.
+    """Predicts all media and writes the results. Each of several processes predicts a part of the media.
 
-    What fails with one picture ends nothing. What ends the run leaves ``parts``, and the results so far.
+    A failure of one image does not end the run. If an error ends the run, ``parts`` and the results so far remain.
 
     Args:
         predictor: The model.
-        media: All pictures and videos.
-        out: From :func:`reserve`.
+        media: All images and videos.
+        out: The output directory, made by :func:`reserve`.
         batch: As for :func:`predict`.
         score_thr: As for :func:`write`.
 
     Returns:
-        The summary, in the first process.
+        The summary on rank 0; None on other ranks.
 
     Raises:
-        UserError: Something cannot be written.
+        UserError: A result cannot be written.
     """
     rank, world = dist.get_dist_info()
     mine = media[rank * len(media) // world : (rank + 1) * len(media) // world]
@@ -184,7 +184,7 @@ def run(
         return _sum_up(predictor, out, parts) if rank == 0 else None
     except BaseException as error:
         if rank == 0:
-            with suppress(Exception):  # of a full disk, say
+            with suppress(Exception):  # for example if the disk is full
                 _join(predictor, out, [part for part in parts if part.exists()])
         if isinstance(error, OSError):
             raise UserError(f"{out} cannot be written: {error.strerror or error}; name another directory.") from error
@@ -195,16 +195,16 @@ def make_predictor(config: Config, weights: str, verbose: bool = False) -> Predi
     """Builds a config's model with its weights and deploys it (:func:`xcit_dense.deploy`).
 
     Args:
-        config: A whole config, checked.
-        weights: A checkpoint's path or address.
+        config: A complete config that :func:`xcit_dense.mm.config.checks.check_config` accepts.
+        weights: The path or address of a checkpoint.
         verbose: Print what MMEngine logs while it builds the model.
 
     Returns:
-        The model and its surroundings, on the GPU if MMEngine has found one.
+        The predictor. Its model is on the GPU if MMEngine has found a GPU.
 
     Raises:
-        UserError: The weights cannot be had or do not fill the model, the config has no test pipeline, or nobody names
-            the classes.
+        UserError: The weights cannot be read or are incomplete, the config has no test pipeline, or neither the config
+            nor the checkpoint names the classes.
     """
     logger = MMLogger.get_current_instance()
     if not verbose:
@@ -232,15 +232,15 @@ def _load_model(config: Config, weights: str) -> tuple[nn.Module, dict[str, Any]
 
 
 def read(predictor: Predictor, media: Iterable[Medium], fail: Fail) -> Iterator[Frame]:
-    """Reads pictures, and videos frame by frame, and prepares them for the model.
+    """Reads images and frames of videos, and prepares them for the model.
 
     Args:
-        predictor: Of which the pipeline is used.
-        media: What to read.
-        fail: Called for each that cannot be read, and for a video that ends too early.
+        predictor: The predictor whose pipeline prepares the images.
+        media: The images and videos.
+        fail: Called for each file that cannot be read, and for a video that ends too early.
 
     Yields:
-        Pictures, one at a time.
+        The images, one at a time.
     """
     for medium in media:
         try:
@@ -256,17 +256,17 @@ def read(predictor: Predictor, media: Iterable[Medium], fail: Fail) -> Iterator[
 
 
 def predict(predictor: Predictor, frames: Iterable[Frame], batch: int, fail: Fail) -> Iterator[tuple[Frame, Any]]:
-    """Runs the model over pictures.
+    """Runs the model on images.
 
     Args:
         predictor: The model.
         frames: From :func:`read`.
-        batch: How many go through the model at once, at most. Only neighbours of one size do, so that none is padded
-            for another's sake, and the answers are those of a batch of one.
-        fail: Called for each with which the model fails by itself, as where memory is short.
+        batch: The largest number of images in a batch. A batch contains successive images of one size, so that no image
+            is padded and the predictions equal the predictions for single images.
+        fail: Called for each image that fails in a batch of one, for example because the memory is too small.
 
     Yields:
-        Each picture with the sample that the model has filled.
+        Each image with the sample that contains its predictions.
     """
     waiting: list[Frame] = []
     for frame in frames:
@@ -286,21 +286,21 @@ def write(
     score_thr: float | None,
     fail: Fail,
 ) -> Iterator[Frame]:
-    """Writes what the model has found: records of detections, label maps, and pictures.
+    """Writes the predictions: records of detections, label maps, and drawings.
 
     Args:
-        predictor: Of which the classes are used.
-        predictions: From :func:`predict`.
-        out: The directory.
-        part: For the records.
-        score_thr: Least score of what is drawn; None draws no pictures.
-        fail: Called for each whose answer is none, or cannot be drawn or named.
+        predictor: The predictor with the names of the classes.
+        predictions: The output of :func:`predict`.
+        out: The output directory.
+        part: The file for the records.
+        score_thr: The lowest score of an object that is drawn; None draws nothing.
+        fail: Called for each image whose prediction is invalid, or cannot be drawn or named.
 
     Yields:
-        Each picture, when all of it is written.
+        Each image after all of its results are written.
 
     Raises:
-        UserError: Something cannot be written.
+        UserError: A result cannot be written.
     """
     categories = [] if predictor.segments else make_categories(predictor.classes)
     with ExitStack() as stack:
@@ -330,23 +330,23 @@ def write(
 
 
 def _count_classes(model: nn.Module) -> int:
-    """How many classes a model tells apart: as many as the head that knows most, and not fewer than one."""
+    """Returns the largest number of classes of the model's heads, or 1 if no head has such a number."""
     heads = (module for name, module in model.named_modules() if "head" in name)
     counts = (getattr(head, "num_classes", None) for head in heads)
     return max((count for count in counts if isinstance(count, int)), default=1)
 
 
 def _reason(error: Exception) -> str:
-    """Why something failed, in one line."""
+    """Describes an error in one line."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return "the GPU's memory is too small for it"
     text = " ".join((getattr(error, "strerror", None) or str(error)).split())
-    # The text of others, as KeyError's, is no sentence.
+    # The texts of other errors, for example of KeyError, are not sentences.
     return text if text and isinstance(error, OSError | UserError) else f"{type(error).__name__}: {text}"
 
 
 def _is_of_disk(error: Exception) -> bool:
-    """Whether an error will meet the next picture too, unlike one of this picture's name."""
+    """Returns whether an error comes from the disk, and not from the name of one image."""
     cause = error.__cause__ if isinstance(error, UserError) else error
     return isinstance(cause, OSError) and cause.errno not in (None, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
@@ -371,10 +371,10 @@ def _sum_up(predictor: Predictor, out: Path, parts: Sequence[Path]) -> Summary:
 def _load(predictor: Predictor, path: Path) -> dict[str, Any]:
     try:
         loaded = predictor.load({"img_path": str(path)})
-    except UserError as error:  # which names the picture, and data sets
+    except UserError as error:  # its message advises on data sets
         raise OSError(find_fault(path)) from error
     if loaded is None:
-        raise OSError("not a picture that can be read")
+        raise OSError("not an image that can be read")
     return loaded
 
 
@@ -401,7 +401,7 @@ def _run(model: Any, frames: list[Frame], fail: Fail) -> Iterator[tuple[Frame, A
         samples = None
         if len(frames) == 1:
             fail(frames[0].medium, error)
-    # Outside the handler, which holds what the model had in memory.
+    # Outside the except block, whose error holds the tensors of the model.
     if samples is not None:
         yield from zip(frames, samples)
     elif len(frames) > 1:
@@ -410,7 +410,7 @@ def _run(model: Any, frames: list[Frame], fail: Fail) -> Iterator[tuple[Frame, A
 
 
 def _describe(frame: Frame) -> dict[str, Any]:
-    """COCO's entry of a picture, of which the id is still open."""
+    """Makes COCO's entry of an image, without the id."""
     height, width = frame.picture.shape[:2]
     image: dict[str, Any] = {"file_name": frame.medium.name, "height": height, "width": width}
     if frame.number is not None:
@@ -420,13 +420,13 @@ def _describe(frame: Frame) -> dict[str, Any]:
 
 
 def _write_labels(directory: Path, frame: Frame, labels: npt.NDArray[np.integer], classes: int) -> None:
-    # A video's with its ending: its frames may lie beside it as pictures, in a directory of its name.
+    # With the suffix of a video, because a directory of its stem may contain its frames as images.
     name = frame.medium.stem if frame.number is None else f"{frame.medium.name}/{frame.number:06d}"
     write_image(directory / f"{name}.png", labels.astype(np.uint8 if classes <= 256 else np.uint16))
 
 
 def _test_dataset(config: Config) -> Any:
-    """The config of the test data set, inside whatever wraps it."""
+    """Returns the config of the test data set, also inside wrappers."""
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
     while "pipeline" not in dataset and ("dataset" in dataset or "datasets" in dataset):
         dataset = dataset.get("dataset") or dataset["datasets"][0]
@@ -436,7 +436,7 @@ def _test_dataset(config: Config) -> Any:
 def _split_pipeline(
     pipeline: Sequence[Any],
 ) -> tuple[Callable[[dict[str, Any]], dict[str, Any] | None], Callable[[dict[str, Any]], Any]]:
-    """The test pipeline's first step and the rest, without what loads annotations."""
+    """Builds the first step of the test pipeline, and its other steps without the steps that load annotations."""
     names = [step["type"] if isinstance(step["type"], str) else step["type"].__name__ for step in pipeline]
     if not names or not names[0].endswith("LoadImageFromFile"):
         raise UserError(

@@ -99,8 +99,8 @@ class _Finder:
             get_compiling_cuda_version=_no_compiler,
             __getattr__=_unserved,
         )
-        # This code mostly runs before a Runner has made its logger. Without a handler, Python's logging writes
-        # warnings to stderr; MMEngine's default logger would write to stdout.
+        # At level INFO, which Python's logging does not print by default: most models need no other operator, and a
+        # call of a missing operator raises an error with the same text.
         logging.getLogger("xcit_dense").info(
             "xcit_dense: this mmcv has no compiled operators. NMS and RoIAlign run on torchvision; "
             "any other mmcv operator raises an error when called."

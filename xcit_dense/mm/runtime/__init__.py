@@ -1,4 +1,4 @@
-"""How a run executes: launchers, processes, optimizers, shards, weights.
+"""Executes runs: launchers, processes, optimizers, shards, weights, console.
 
 Imports ``mm.config`` and the folders below.
 """

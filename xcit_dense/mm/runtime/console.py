@@ -67,7 +67,7 @@ def quiet(logger: logging.Logger) -> None:
     """
     for handler in list(logger.handlers):
         if type(handler) is logging.StreamHandler:
-            logger.handlers[logger.handlers.index(handler)] = ConsoleHandler()
+            logger.handlers[logger.handlers.index(handler)] = ConsoleHandler(handler.level)
     warnings.showwarning = _warn_through(logger)
 
 
@@ -106,12 +106,12 @@ class ConsoleHandler(logging.StreamHandler[TextIO]):
     """Prints the records that belong on a quiet console, without time stamps.
 
     Args:
-        level: Least level of the records; by default INFO on rank 0 and ERROR on other ranks.
+        level: The lowest level of the records that are printed. Ranks other than 0 print errors only.
     """
 
-    def __init__(self, level: int | None = None) -> None:
+    def __init__(self, level: int = logging.INFO) -> None:
         super().__init__(sys.stdout)
-        self.setLevel((logging.INFO if is_rank_zero() else logging.ERROR) if level is None else level)
+        self.setLevel(level if is_rank_zero() else max(level, logging.ERROR))
         self.addFilter(FilterDuplicateWarning())
 
     @property
@@ -138,7 +138,7 @@ class ConsoleHandler(logging.StreamHandler[TextIO]):
         return is_wanted and super().filter(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Formats a record: the message alone, behind the level for warnings and errors."""
+        """Formats a record as its message, with the level in front of warnings and errors."""
         text = getattr(record, "short", None) or record.getMessage()
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 

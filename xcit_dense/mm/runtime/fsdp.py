@@ -1,4 +1,4 @@
-"""Models in shards, each process with its own: MMEngine's FSDP strategy, for XCiT and for current PyTorch."""
+"""Fully sharded training (FSDP): MMEngine's strategy, adapted to XCiT and to current PyTorch."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from xcit_dense.ops.checkpointing import recompute_contexts
 
 @FUNCTIONS.register_module(name="is_xca_block", force=True)
 def is_xca_block(module: nn.Module) -> bool:
-    """Whether to recompute a module in the backward pass: XCiT's blocks, and nothing else."""
+    """Returns whether a module is a block of an XCiT. The backward pass recomputes only these modules."""
     return isinstance(module, XCABlock)
 
 
 @FUNCTIONS.register_module(name="shard_xca_blocks", force=True)
 def shard_xca_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
-    """Whether a module makes a shard of its own: XCiT's blocks, and the rest of the model together.
+    """Returns whether FSDP makes a separate shard of a module: yes for each block of an XCiT.
 
     Args:
         module: The module.
-        recurse: Whether PyTorch asks only if to look inside.
-        nonwrapped_numel: The parameters in it that are in no shard yet.
+        recurse: Whether PyTorch asks if it shall look at the children of the module. The answer is always yes.
+        nonwrapped_numel: The number of parameters that are not in a shard yet. Unused.
     """
     return recurse or is_xca_block(module)
 
 
 def recompute(block: nn.Module) -> nn.Module:
-    """Makes a block recompute itself in the backward pass, its batch norms counting each batch once.
+    """Wraps a block so that the backward pass recomputes the block. Its batch norms count each batch once.
 
     Args:
         block: An XCA block.
@@ -51,14 +51,16 @@ def recompute(block: nn.Module) -> nn.Module:
 
 @STRATEGIES.register_module(force=True)
 class XCiTFSDPStrategy(FSDPStrategy):
-    """MMEngine's ``FSDPStrategy``, which shards an XCiT by its blocks and writes whole checkpoints.
+    """MMEngine's ``FSDPStrategy`` with a shard for each block of an XCiT and with unsharded checkpoints.
 
-    Beside better defaults, four differences: processes need no GPU; gradients are clipped by the norm of all shards;
-    optimizers resume under current PyTorch; checkpoints load in every dialect that a whole model takes.
+    Besides its defaults, the strategy differs in four points: the processes do not need GPUs, gradients are clipped by
+    the norm over all shards, optimizers resume under current PyTorch, and checkpoints load with all names of weights
+    that an unsharded model accepts.
 
     Args:
         model_wrapper: As for ``FSDPStrategy``; by default ``auto_wrap_policy='shard_xca_blocks'``.
-        state_dict_cfg: As for ``FSDPStrategy``; by default ``'full'``, checkpoints as those of other trainings.
+        state_dict_cfg: As for ``FSDPStrategy``; by default ``'full'``, so that other trainings can load the
+            checkpoints.
         activation_checkpointing: As for ``FSDPStrategy``, or ``True`` for ``dict(check_fn='is_xca_block')``.
         **kwargs: As for ``FSDPStrategy``.
     """
@@ -88,7 +90,7 @@ class XCiTFSDPStrategy(FSDPStrategy):
             **kwargs,
         )
         if get_device() == "cpu":
-            # PyTorch frees what it has moved there, though it was there before.
+            # PyTorch would free the storage of tensors that it offloads, also if the tensors were on the CPU before.
             self.state_dict_config.offload_to_cpu = self.optim_state_dict_config.offload_to_cpu = False
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
@@ -97,7 +99,7 @@ class XCiTFSDPStrategy(FSDPStrategy):
         return super()._wrap_model(model)
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: Any = None) -> BaseOptimWrapper:
-        """Builds the optimizer wrapper, which scales losses and clips gradients for all shards together.
+        """Builds the optimizer wrapper. The wrapper scales losses and clips gradients over all shards.
 
         Args:
             optim_wrapper: As for ``FSDPStrategy``.
@@ -111,32 +113,32 @@ class XCiTFSDPStrategy(FSDPStrategy):
         return built
 
     def make_unsharded(self) -> nn.Module:
-        """Makes the model anew without shards, on CPU, its numbers arbitrary."""
+        """Makes the model without shards, on the CPU, with arbitrary values."""
         return copy.deepcopy(self._skeleton).to_empty(device="cpu")
 
     def load_model_state_dict(self, state_dict: dict[str, Any], **options: Any) -> None:
-        """Loads weights into the whole model, as MMEngine does without shards, and cuts it into shards again.
+        """Loads weights into the unsharded model, as MMEngine does, and copies the weights to the shards.
 
-        PyTorch would show each module its part of the checkpoint under names that only shards have.
+        PyTorch would load the weights of each module under names that only shards have.
 
         Args:
-            state_dict: That of a checkpoint, in any dialect.
+            state_dict: The weights of a checkpoint, with any names that an unsharded model accepts.
             **options: As for ``FSDPStrategy``.
         """
-        whole = self.make_whole()
+        unsharded = self.make_unsharded()
         with torch.no_grad(), FullyShardedDataParallel.summon_full_params(self.model):
             own = _by_plain_name(self.model)
-            for name, value in _by_plain_name(whole).items():
+            for name, value in _by_plain_name(unsharded).items():
                 value.copy_(own[name])
-            _load_checkpoint_to_model(whole, state_dict, **options)
-            for name, value in _by_plain_name(whole).items():
+            _load_checkpoint_to_model(unsharded, state_dict, **options)
+            for name, value in _by_plain_name(unsharded).items():
                 own[name].copy_(value)
 
     def load_optim_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads the optimizer's state, each process its shard.
+        """Loads the part of the optimizer's state that belongs to the shard of this process.
 
         Args:
-            state_dict: That of a checkpoint.
+            state_dict: The state of the optimizer in a checkpoint.
         """
         optimizer = self.optim_wrapper.optimizer
         shard = FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, state_dict)
@@ -144,7 +146,7 @@ class XCiTFSDPStrategy(FSDPStrategy):
 
 
 def _by_plain_name(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by the names that they have without shards."""
+    """Returns parameters and buffers by their names in the unsharded model."""
     tensors = chain(model.named_parameters(), model.named_buffers())
     wrappers = "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."
     return {name.replace(wrappers[0], "").replace(wrappers[1], ""): tensor for name, tensor in tensors}

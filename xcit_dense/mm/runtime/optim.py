@@ -1,4 +1,4 @@
-"""Mixed precision where the machine has it, and learning rates that fall with depth."""
+"""Mixed precision on GPUs, and learning rates that decrease with the depth of a layer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from xcit_dense.models.xcit import XCiT
 def auto_amp_optim_wrapper(
     loss_scale: Any = "dynamic", dtype: Any = None, use_fsdp: bool = False, **kwargs: Any
 ) -> OptimWrapper:
-    """MMEngine's ``AmpOptimWrapper`` on a GPU; full precision on a machine without one.
+    """Returns MMEngine's ``AmpOptimWrapper`` on a GPU, and an ``OptimWrapper`` with full precision without a GPU.
 
-    So that one config trains with mixed precision, as published, and still runs on a laptop.
+    The same config trains with mixed precision on a GPU, as published, and runs on a laptop.
 
     Args:
         loss_scale: As for ``AmpOptimWrapper``.
@@ -36,21 +36,23 @@ def auto_amp_optim_wrapper(
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name="XCiTLayerDecay", force=True)
 class LayerDecayConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor, with a learning rate that shrinks from an XCiT's last block to its stem.
+    """MMEngine's constructor with a learning rate that decreases from the last block of an XCiT to its stem.
 
-    ``optim_wrapper = dict(constructor='XCiTLayerDecay', paramwise_cfg=dict(layer_decay=0.8, ...), ...)`` multiplies
-    the rate of each parameter by 0.8 ** n, where n is 0 for the pyramid and all that is not XCiT, 1 for the last
-    block, one more for each block before it, and depth + 1 for stem and positional encoding. Other entries of
-    ``paramwise_cfg`` keep their meaning. Wherever the backbone sits in the model, it is found by its class.
+    ``optim_wrapper = dict(constructor='XCiTLayerDecay', paramwise_cfg=dict(layer_decay=0.8, ...), ...)``
+    multiplies the learning rate of each parameter by 0.8 ** n. For the last block, n is 1. For each earlier block,
+    n grows by 1. For the stem and the positional encoding, n is depth + 1. For the pyramid and modules outside the
+    XCiT, n is 0. Other entries of ``paramwise_cfg`` keep their meaning. The constructor finds each XCiT in the
+    model by its class.
 
-    Source: Bao et al. 2022 (BEiT), for isotropic transformers in general; XCiT's published recipe does without.
+    Source: Bao et al. 2022 (BEiT), for isotropic transformers in general. The published recipe of XCiT does not use a
+    layer decay.
 
     Raises:
-        UserError: ``layer_decay`` is absent or not in (0, 1], or the model has no XCiT.
+        UserError: ``layer_decay`` is missing or not in (0, 1], or the model has no XCiT.
     """
 
     def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
-        # Here, because MMEngine adds no groups where paramwise_cfg is empty.
+        # Checked here, because MMEngine does not call add_params if paramwise_cfg is empty.
         decay = (paramwise_cfg or {}).get("layer_decay")
         if not isinstance(decay, int | float) or not 0 < decay <= 1:
             raise UserError(
@@ -59,13 +61,13 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", **kwargs: Any) -> None:
-        """Adds a group for each parameter of ``module``, as MMEngine does, and scales their rates."""
+        """Adds a group for each parameter of ``module``, as MMEngine does, and scales the learning rates."""
         super().add_params(params, module, prefix=prefix, **kwargs)
-        if prefix:  # MMEngine descends through this method; the rates are scaled once, for the whole model
+        if prefix:  # MMEngine calls this method for each submodule; the rates are scaled once, for the model
             return
         backbones = [part for part in module.modules() if isinstance(part, XCiT)]
         if not backbones:
-            raise UserError("The constructor 'XCiTLayerDecay' found no XCiT in the model; leave the constructor out.")
+            raise UserError("The constructor 'XCiTLayerDecay' found no XCiT in the model; remove the constructor.")
         scales = {
             id(parameter): self.paramwise_cfg["layer_decay"] ** _layers_above(name, len(backbone.blocks))
             for backbone in backbones
@@ -79,7 +81,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
 
 def _layers_above(name: str, depth: int) -> int:
-    """How many layers lie between a parameter of an XCiT and the pyramid, its own included."""
+    """Counts the layers between a parameter of an XCiT and the pyramid, including the parameter's own layer."""
     part, _, rest = name.partition(".")
     if part == "blocks":
         return depth - int(rest.partition(".")[0])

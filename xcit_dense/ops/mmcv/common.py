@@ -1,4 +1,4 @@
-"""What the operators share."""
+"""The parts that all operators use."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from torch import Tensor
 REMEDY = (
     "Install an mmcv with compiled operators that fits this torch: `mim install mmcv`, or build it "
     "from source (https://mmcv.readthedocs.io/en/latest/get_started/installation.html). "
-    "A compiled mmcv takes the stand-in's place by itself."
+    "A compiled mmcv is used as soon as it is installed."
 )
-"""What to do where an operator is not served."""
+"""The remedy in the error of an operator that is not served."""
 
 
 def working_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype in which an operator computes.
+    """Returns the dtype in which an operator computes.
 
-    torchvision's CPU kernels lack bfloat16, and NMS in half precision. Sums need at least float32.
+    torchvision's CPU kernels do not support bfloat16, and its NMS does not support float16. Sums need at least float32.
 
     Args:
-        tensor: The operator's input.
+        tensor: The input of the operator.
 
     Returns:
-        float64 for float64, float32 for any other dtype.
+        float64 for float64, and float32 for any other dtype.
     """
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

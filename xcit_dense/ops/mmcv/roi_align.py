@@ -1,4 +1,4 @@
-"""RoIAlign as mmcv's compiled operator."""
+"""RoIAlign with the signature of mmcv's compiled operator."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Pool features under boxes into `output`, as ``mmcv._ext.roi_align_forward`` does.
+    """Pools the features inside boxes into `output`, as ``mmcv._ext.roi_align_forward`` does.
 
     Args:
-        input: (B, C, H, W) features; any floating type, pooled in float32 at least.
-        rois: (K, 5) image index, x1, y1, x2, y2, in pixels of the picture.
-        output: (K, C, aligned_height, aligned_width); overwritten.
-        argmax_y: not used (of maximum pooling only).
-        argmax_x: not used.
-        aligned_height: rows of bins of an RoI.
-        aligned_width: columns of bins of an RoI.
-        spatial_scale: feature cells per pixel.
-        sampling_ratio: samples along each side of a bin; 0 for as many as it has cells.
-        pool_mode: 1, the average of the samples.
-        aligned: whether cell centres lie at half-integer coordinates.
+        input: (B, C, H, W) features of any floating-point dtype. The operator computes in at least float32.
+        rois: (K, 5) index of the image, x1, y1, x2, y2 in pixels of the image.
+        output: (K, C, aligned_height, aligned_width), which is overwritten.
+        argmax_y: Not used; only maximum pooling needs it.
+        argmax_x: Not used; only maximum pooling needs it.
+        aligned_height: Rows of bins of an RoI.
+        aligned_width: Columns of bins of an RoI.
+        spatial_scale: Feature cells per pixel.
+        sampling_ratio: Samples along each side of a bin, or 0 for the number of cells along the side.
+        pool_mode: 1 for the average of the samples.
+        aligned: Whether the centres of cells have half-integer coordinates.
 
     Raises:
-        NotImplementedError: if `pool_mode` is 0, the maximum.
+        NotImplementedError: ``pool_mode`` is 0, which means maximum pooling.
     """
     if pool_mode != 1:
         raise NotImplementedError(
@@ -46,8 +46,8 @@ def roi_align_forward(
             f"pool_mode='avg'. {REMEDY}"
         )
     dtype = working_dtype(input)
-    # The registered operator, as in the backward: torchvision's Python wrapper leaves its kernel
-    # for a slow, memory-hungry form under deterministic algorithms, yet the kernel is one.
+    # Under deterministic algorithms, torchvision's Python function replaces its kernel by a slow form that needs much
+    # memory. The kernel is deterministic, so the registered operator is called directly.
     output.copy_(
         torch.ops.torchvision.roi_align(
             input.to(dtype),
@@ -74,20 +74,20 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Write the features' gradient into `grad_input`, as ``mmcv._ext.roi_align_backward`` does.
+    """Writes the gradient of the features into `grad_input`, as ``mmcv._ext.roi_align_backward`` does.
 
     Args:
         grad_output: (K, C, aligned_height, aligned_width) gradient of the pooled features.
-        rois: see :func:`roi_align_forward`, as for all that follow but `grad_input`.
-        argmax_y: not used.
-        argmax_x: not used.
-        grad_input: (B, C, H, W); overwritten.
-        aligned_height: rows of bins of an RoI.
-        aligned_width: columns of bins of an RoI.
-        spatial_scale: feature cells per pixel.
-        sampling_ratio: samples along each side of a bin, or 0.
-        pool_mode: 1, the average; the forward refused any other.
-        aligned: whether cell centres lie at half-integer coordinates.
+        rois: As for :func:`roi_align_forward`.
+        argmax_y: Not used.
+        argmax_x: Not used.
+        grad_input: (B, C, H, W), which is overwritten.
+        aligned_height: As for :func:`roi_align_forward`.
+        aligned_width: As for :func:`roi_align_forward`.
+        spatial_scale: As for :func:`roi_align_forward`.
+        sampling_ratio: As for :func:`roi_align_forward`.
+        pool_mode: 1 for the average. :func:`roi_align_forward` refuses other values.
+        aligned: As for :func:`roi_align_forward`.
     """
     dtype = working_dtype(grad_output)
     grad_input.copy_(
