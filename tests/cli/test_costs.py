@@ -39,7 +39,7 @@ def test_the_table_has_the_cost_of_whole_models(name):
 
 def test_every_published_weight_has_a_cost():
     assert all(isinstance(cost_of(weights), Cost) for weights in ZOO.values())
-    assert cost_of(ZOO["coco/small_12_p16"]).parameters == 44.4  # 44.3 in table 4 of the paper
+    assert cost_of(ZOO["coco/small_12_p16"]).parameters == 44.4
 
 
 def test_a_model_of_another_kind_is_refused():

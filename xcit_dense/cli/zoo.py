@@ -13,7 +13,7 @@ from xcit_dense.weights.zoo import SCHEME, search_weights
 
 _NOTE = (
     "Parameters and multiply-adds: backbones without classifier at 224 x 224 or 384 x 384 pixels (DINO: 224),\n"
-    "Mask R-CNN at 800 x 1344, Semantic FPN and UperNet at 512 x 512. Multiply-adds are those of the literal form of XCA."
+    "Mask R-CNN at 800 x 1344, Semantic FPN and UperNet at 512 x 512. Multiply-adds: those of XCA's literal form."
 )
 SUMMARY = "variants and published weights, with the authors' figures"
 
