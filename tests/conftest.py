@@ -25,7 +25,7 @@ settings.load_profile("stable")
 
 @pytest.fixture(scope="session")
 def shared():
-    """The directory of reference files and example data, which is not part of the project."""
+    """The directory of reference files and example data, which the project does not contain."""
     path = Path(os.environ.get("XCIT_DENSE_SHARED", ROOT.parent / "shared"))
     if not (path / "reference").is_dir():
         pytest.skip(f"no reference files at {path}; set XCIT_DENSE_SHARED to their directory")
