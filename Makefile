@@ -91,6 +91,10 @@ lock:
 	        --no-header --no-annotate -c requirements/constraints.txt --override requirements/overrides.txt setup.py requirements/headless.in \
 	        -o requirements/$$stack.lock || exit 1; \
 	done
+	for group in docs integrations; do \
+	    uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-header --no-annotate \
+	        -c requirements/mm.lock requirements/$$group.in -o requirements/$$group.lock || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) work_dirs data/shapes

@@ -1,4 +1,4 @@
-"""What the tests of every room share."""
+"""Fixtures that tests of several folders share."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Few examples, the same each time; `pytest --hypothesis-profile=search` draws others, and many.
+# Few examples, the same in each run. `pytest --hypothesis-profile=search` draws many, other ones in each run.
 settings.register_profile("stable", deadline=None, max_examples=20, derandomize=True, database=None)
 settings.register_profile("search", deadline=None, max_examples=500)
 settings.load_profile("stable")
@@ -41,7 +41,7 @@ def reference():
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory):
-    """A small data set of shapes: 8 training and 4 held-out pictures of 96 pixels."""
+    """A small data set of shapes: 8 training and 4 held-out images of 96 pixels."""
     pytest.importorskip("pycocotools", reason="the shapes data set needs pycocotools")
     pytest.importorskip("shapely", reason="the shapes data set needs shapely")
     from xcit_dense.datasets.shapes import write_shapes
@@ -51,7 +51,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory):
-    """Runs Python as a user does, in a process of its own and in a directory other than the project's."""
+    """Runs Python as a user does: in a new process, in a directory outside the project."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
     def run(*arguments, status=0, cwd=elsewhere, **environment):
@@ -85,11 +85,11 @@ def refusal(python):
 
 
 class Child:
-    """A process that runs a task and ends, in a session of its own, with this process's imports done.
+    """A forked process that runs a task and ends. It has a session of its own, and the imports of this process.
 
     Args:
-        task: What it does.
-        output: A file, which what it says is added to.
+        task: The function to run.
+        output: A file; the output of the process is appended.
     """
 
     def __init__(self, task, output):
@@ -124,7 +124,7 @@ class Child:
         return 0
 
     def wait(self, seconds=120):
-        """The exit status, negative for a signal."""
+        """Waits for the end; returns the exit status, negative for a signal."""
         for _ in range(seconds * 100):
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -137,20 +137,20 @@ class Child:
 
 @pytest.fixture(scope="session")
 def fork():
-    """Starts a child process with a task, see :class:`Child`."""
+    """The class :class:`Child`: starts a process with a task."""
     return Child
 
 
 @pytest.fixture
 def memory():
-    """Measures the memory of this process, in MB."""
+    """A function that measures the memory of this process, in MB."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
-        pytest.skip("only Linux tells a process its memory in this way")
+        pytest.skip("only Linux has /proc/self/statm")
     trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
 
     def measure():
-        trim(0)  # what earlier tests have freed, which a leak would take first
+        trim(0)  # returns memory that earlier tests have freed, which would hide a leak
         return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
 
     return measure
@@ -158,7 +158,7 @@ def memory():
 
 @pytest.fixture
 def without(tmp_path):
-    """Makes the environment of a process in which some libraries seem not to be installed."""
+    """Makes the environment variables of a process in which some libraries cannot be found."""
 
     def hide(*libraries):
         (tmp_path / "sitecustomize.py").write_text(

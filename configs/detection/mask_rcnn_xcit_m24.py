@@ -1,4 +1,4 @@
-# The published config says patch_size 8; its name, figures and weights are those of 16.
+# The published config has patch_size 8. Its name, figures and weights are for 16.
 _base_ = "../_base_/mask_rcnn_3x_coco.py"
 model = dict(
     backbone=dict(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
+from xcit_dense.cli.costs import cost_of
 from xcit_dense.utils.tables import show_table
 from xcit_dense.variants import VARIANTS
 from xcit_dense.weights.zoo import SCHEME, search_weights
 
+_NOTE = (
+    "Parameters and multiply-adds: backbones without classifier at 224 x 224 or 384 x 384 pixels (DINO: 224),\n"
+    "Mask R-CNN at 800 x 1344, Semantic FPN and UperNet at 512 x 512. Multiply-adds: those of XCA's literal form."
+)
 SUMMARY = "variants and published weights, with the authors' figures"
 
 
@@ -48,9 +54,12 @@ def show_zoo(words: Sequence[str] = ()) -> None:
     rows = []
     for one in found:
         figures = ", ".join(f"{name} {value}" for name, value in one.metrics.items())
-        rows.append([one.name, one.task, figures, one.config or ""])
+        cost = cost_of(one)
+        costs = [f"{cost.parameters:.1f}", f"{cost.multiply_adds:.1f}"]
+        rows.append([one.name, one.task, figures, *costs, Path(one.config).stem if one.config else ""])
     show_table(
         f"Weights, with their authors' figures: XCiT.from_pretrained(NAME), or {SCHEME}NAME in configs and tools",
-        ["name", "task", "figures, %", "config"],
+        ["name", "task", "figures, %", "params, M", "multiply-adds, G", "config"],
         rows,
     )
+    print(_NOTE)

@@ -1,5 +1,5 @@
-# ADE20K, 150 classes. Training sees crops of 512 pixels from pictures whose short side is 256 to 1024; testing sees
-# whole pictures with a short side of 512, or with --tta at six sizes and mirrored too.
+# ADE20K, 150 classes. Training sees crops of 512 pixels from images whose short side is 256 to 1024; testing sees
+# complete images with a short side of 512, and with --tta also six sizes, each mirrored too.
 data_root = "data/ade/ADEChallengeData2016/"
 
 train_pipeline = [

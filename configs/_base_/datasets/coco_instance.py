@@ -1,5 +1,5 @@
-# COCO 2017 instances. Training pictures are resized to one of many scales and, half of the time, cropped before, as in
-# DETR; test pictures are resized to 800 pixels, but no longer than 1333.
+# COCO 2017 instances. Training images are resized to one of many scales and, half of the time, cropped before, as in
+# DETR. Test images are resized to 800 pixels, but no longer than 1333.
 data_root = "data/coco/"
 
 short_sides = list(range(480, 801, 32))

@@ -1,4 +1,4 @@
-# The embedded data set (tools/make_shapes.py) in COCO's layout; its pictures of 256 pixels are seen at 128.
+# The embedded data set (tools/make_shapes.py) in COCO's layout; models see its images of 256 pixels at 128.
 _base_ = "./coco_instance.py"
 data_root = "data/shapes/"
 metainfo = dict(

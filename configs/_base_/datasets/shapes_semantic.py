@@ -1,4 +1,4 @@
-# The embedded data set (tools/make_shapes.py) in ADE20K's layout; its pictures of 256 pixels are seen at 112.
+# The embedded data set (tools/make_shapes.py) in ADE20K's layout; models see its images of 256 pixels at 112.
 _base_ = "./ade20k.py"
 data_root = "data/shapes/"
 metainfo = dict(

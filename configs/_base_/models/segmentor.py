@@ -1,4 +1,4 @@
-# What both segmentors share: preprocessing, backbone, and a test on whole pictures.
+# What both segmentors share: preprocessing, backbone, and a test on complete images.
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(
@@ -12,6 +12,6 @@ model = dict(
     ),
     backbone=dict(type="XCiT", norm_cfg=dict(type="SyncBN")),
     train_cfg=dict(),
-    # model.test_cfg.mode=slide tests in overlapping windows instead; crop_size and stride are for that alone.
+    # model.test_cfg.mode=slide tests in overlapping windows instead; only that mode uses crop_size and stride.
     test_cfg=dict(mode="whole", crop_size=(512, 512), stride=(341, 341)),
 )

@@ -1,4 +1,4 @@
-# The published detection recipe: AdamW for 36 epochs of 16 pictures (8 processes of 2), in mixed precision.
+# The published detection recipe: AdamW for 36 epochs of 16 images (8 processes of 2), in mixed precision.
 optim_wrapper = dict(
     type="AutoAmpOptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),

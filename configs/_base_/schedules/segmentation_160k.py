@@ -1,4 +1,4 @@
-# The published segmentation recipe: AdamW for 160,000 iterations of 16 pictures (8 processes of 2).
+# The published segmentation recipe: AdamW for 160,000 iterations of 16 images (8 processes of 2).
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),

@@ -1,0 +1,56 @@
+"""The table of parameters and multiply-adds equals the computation."""
+
+import pytest
+
+from tests.helpers.models import raises_user_error
+from xcit_dense import VARIANTS, XCiT
+from xcit_dense.cli.costs import Cost, cost_of, count_backbone, count_model
+from xcit_dense.weights.zoo import ZOO
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_table_has_the_cost_of_each_backbone(variant):
+    assert cost_of(ZOO[f"{variant}_224"]) == count_backbone(variant, 224)
+
+
+def test_a_backbone_costs_more_at_384_pixels():
+    assert cost_of(ZOO["small_12_p16_384_dist"]) == count_backbone("small_12_p16", 384)
+
+
+def test_parameters_are_those_of_the_model_without_its_pyramid():
+    names = XCiT("nano_12_p8").named_parameters()
+    count = sum(parameter.numel() for name, parameter in names if not name.startswith("fpn"))
+    assert count_backbone("nano_12_p8", 64).parameters == round(count / 1e6, 1)
+
+
+@pytest.mark.parametrize("name", ["coco/tiny_12_p16", "ade20k/sem_fpn/tiny_12_p16", "ade20k/upernet/tiny_12_p8"])
+def test_the_table_has_the_cost_of_whole_models(name):
+    pytest.importorskip("mmdet", reason="MMDetection is not installed")
+    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+    from xcit_dense.cli.options import start_mm
+    from xcit_dense.cli.positionals import config_of
+
+    start_mm()
+    from xcit_dense.mm.config.load import load_config
+
+    config, _ = config_of(name)
+    assert cost_of(ZOO[name]) == count_model(load_config(config))
+
+
+def test_every_published_weight_has_a_cost():
+    assert all(isinstance(cost_of(weights), Cost) for weights in ZOO.values())
+    assert cost_of(ZOO["coco/small_12_p16"]).parameters == 44.4
+
+
+def test_a_model_of_another_kind_is_refused():
+    pytest.importorskip("mmdet", reason="MMDetection is not installed")
+    from xcit_dense.cli.options import start_mm
+    from xcit_dense.cli.shipped_configs import find_config
+
+    start_mm()
+    from xcit_dense.mm.config.load import load_config
+
+    config = load_config(find_config("mask_rcnn_xcit_n12"))
+    config.model.type = "TwoStageDetector"
+    with raises_user_error("TwoStageDetector", "MaskRCNN"):
+        count_model(config)

@@ -1,0 +1,176 @@
+"""Parameters and multiply-adds of the published models, in prediction.
+
+``python -m xcit_dense.cli.costs`` computes the table again. Multiply-adds are those of the literal form of XCA, as the
+literature counts them. The covariance form, which xcit_dense uses for large images, needs fewer.
+
+- A backbone is counted without the pyramid, class attention and classifier, at 224 x 224 or 384 x 384 pixels.
+- Mask R-CNN is counted at 800 x 1344 pixels, with 1000 boxes for the box head and 100 for the mask head.
+- Semantic FPN and UperNet are counted at 512 x 512 pixels, without the auxiliary head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xcit_dense.errors import UserError
+from xcit_dense.variants import VARIANTS
+from xcit_dense.weights.zoo import Weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SIZES = {"detection": (800, 1344), "segmentation": (512, 512)}
+"""Height and width of the image for each task of a whole model."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs in prediction.
+
+    Attributes:
+        parameters: Millions of parameters.
+        multiply_adds: Billions (10^9) of multiply-adds for one image.
+    """
+
+    parameters: float
+    multiply_adds: float
+
+
+# For each variant: millions of parameters, then billions of multiply-adds.
+#            backbone     224     384   Mask R-CNN     Semantic FPN      UperNet
+_TABLE = """
+nano_12_p16       2.5     0.5     1.6    22.8   189.2     4.4    11.7    29.8   213.8
+nano_12_p8        2.5     2.1     6.1    22.6   221.7     4.3    19.6    29.7   221.7
+tiny_12_p16       5.6     1.2     3.5    26.2   206.9     8.9    21.7    33.7   218.5
+tiny_12_p8        5.6     4.7    13.7    25.9   279.7     8.6    39.4    33.4   236.3
+tiny_24_p16      11.0     2.3     6.7    31.6   230.3    14.3    27.4    39.1   224.3
+tiny_24_p8       11.0     9.0    26.5    31.3   373.3    14.0    62.2    38.8   259.1
+small_12_p16     22.3     4.7    13.7    44.4   296.9    32.2    71.4    53.3   241.8
+small_12_p8      22.3    18.2    53.3    43.2   580.7    31.0   140.6    52.1   311.0
+small_24_p16     43.7     8.9    26.3    65.8   388.3    53.6    93.7    74.7   264.1
+small_24_p8      43.7    35.2   103.5    64.6   946.3    52.4   229.8    73.5   400.1
+medium_24_p16    77.6    15.9    46.6   101.2   551.3    94.0   160.9   111.0   304.6
+medium_24_p8     77.5    62.5   183.7    99.0  1542.0    91.9   402.5   108.8   546.2
+large_24_p16    174.1    35.3   103.8   201.9  1006.7   208.8   348.2   213.6   417.4
+large_24_p8     174.0   139.1   408.8   197.0  3210.8   203.9   885.6   208.7   954.7
+"""
+
+
+def cost_of(weights: Weights) -> Cost:
+    """Looks up the cost of a published model.
+
+    Args:
+        weights: An entry of :data:`xcit_dense.weights.zoo.ZOO`.
+
+    Example:
+        >>> from xcit_dense.weights.zoo import ZOO
+        >>> cost_of(ZOO["small_12_p16_224"])
+        Cost(parameters=22.3, multiply_adds=4.7)
+    """
+    row = next(line.split() for line in _TABLE.splitlines() if line.split()[:1] == [weights.variant])
+    backbone, at_224, at_384, *models = map(float, row[1:])
+    if weights.config is None:
+        return Cost(backbone, at_384 if "_384" in weights.name else at_224)
+    head = next(number for number, part in enumerate(("coco/", "/sem_fpn/", "/upernet/")) if part in weights.name)
+    return Cost(*models[2 * head : 2 * head + 2])
+
+
+def count_backbone(variant: str, size: int) -> Cost:
+    """Counts a backbone without its pyramid, on the meta device.
+
+    Args:
+        variant: A name of :data:`xcit_dense.VARIANTS`.
+        size: Height and width of the image.
+    """
+    import torch
+    from torch import nn
+
+    from xcit_dense.models.xcit import XCiT
+
+    with torch.device("meta"):
+        model = XCiT(variant)
+        for name in ("fpn1", "fpn2", "fpn3", "fpn4"):
+            setattr(model, name, nn.Identity())
+        image = torch.empty(1, 3, size, size)
+    return _count([model], lambda: model(image))
+
+
+def count_model(config: Any) -> Cost:
+    """Counts a detector or a segmentor, on the meta device.
+
+    Args:
+        config: A complete config of Mask R-CNN or of an encoder-decoder.
+
+    Raises:
+        UserError: The model is of another kind.
+    """
+    from importlib import import_module
+
+    import torch
+    from mmengine.registry import init_default_scope
+
+    scope = config.default_scope
+    init_default_scope(scope)
+    with torch.device("meta"):
+        model = import_module(f"{scope}.registry").MODELS.build(config.model)
+        image = torch.empty(1, 3, *SIZES["detection" if scope == "mmdet" else "segmentation"])
+        boxes, masks = torch.empty(1000, 256, 7, 7), torch.empty(100, 256, 14, 14)
+    parts = [model.backbone]
+    if model.with_neck:
+        parts.append(model.neck)
+    if type(model).__name__ == "MaskRCNN":
+        heads = [model.rpn_head, model.roi_head.bbox_head, model.roi_head.mask_head]
+
+        def run() -> None:
+            heads[0](model.extract_feat(image))
+            heads[1](boxes)
+            heads[2](masks)
+
+        return _count([*parts, *heads], run)
+    if type(model).__name__ == "EncoderDecoder":
+        return _count([*parts, model.decode_head], lambda: model.decode_head(model.extract_feat(image)))
+    raise UserError(f"{type(model).__name__} cannot be counted; give a config of MaskRCNN or EncoderDecoder.")
+
+
+def _count(parts: Sequence[nn.Module], run: Callable[[], object]) -> Cost:
+    """Counts the parameters of parts of a model, and the multiply-adds of a call."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from xcit_dense.models.xca import XCA
+
+    for part in parts:
+        part.eval()
+        for module in part.modules():
+            if isinstance(module, XCA):
+                module.form = "literal"
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    parameters = sum(parameter.numel() for part in parts for parameter in part.parameters())
+    return Cost(round(parameters / 1e6, 1), round(counter.get_total_flops() / 2e9, 1))
+
+
+def _rows() -> list[str]:
+    """Computes the table."""
+    from xcit_dense.cli.options import start_mm
+    from xcit_dense.cli.shipped_configs import find_config
+    from xcit_dense.mm.config.load import load_config
+    from xcit_dense.weights.zoo import FAMILIES, expand
+
+    start_mm()
+    patterns = [str(family.config).rpartition("/")[2] for family in FAMILIES if family.config]
+    rows = []
+    for variant in VARIANTS:
+        small, large = count_backbone(variant, 224), count_backbone(variant, 384)
+        cells = [small.parameters, small.multiply_adds, large.multiply_adds]
+        for pattern in patterns:
+            cost = count_model(load_config(find_config(expand(pattern, variant))))
+            cells += [cost.parameters, cost.multiply_adds]
+        rows.append(f"{variant:13}" + "".join(f" {cell:7.1f}" for cell in cells))
+    return rows
+
+
+if __name__ == "__main__":
+    print("\n".join(_rows()))
