@@ -154,6 +154,20 @@ def test_a_query_and_a_key_of_zero_have_the_same_values_and_gradients_in_both_fo
         torch.testing.assert_close(covariance[name], expected, rtol=1e-10, atol=1e-10 * expected.abs().max().item())
 
 
+@both_forms
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_query_and_a_key_of_zero_are_finite_in_half_precision(form, dtype, autocast):
+    xca, x = randomise(XCA(48, 4, qkv_bias=True)), tokens(200, 48).float()
+    with torch.no_grad():
+        for channel in (1, 50, 95):
+            xca.qkv.weight[channel] = xca.qkv.bias[channel] = 0
+        exact = xca(x, "literal")
+    found = learn(xca, x, form, dtype) if autocast else learn(xca.to(dtype), x.to(dtype), form)
+    assert all(value.isfinite().all() for value in found.values())
+    assert (found["y"] - exact).norm() < 0.02 * exact.norm()
+
+
 def test_squares_that_cancel_to_less_than_zero_still_give_cosines():
     xca, width = randomise(XCA(DIM, HEADS)), DIM // HEADS
     W = xca.qkv.weight.detach()

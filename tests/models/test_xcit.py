@@ -410,6 +410,45 @@ def test_frozen_stages_stay_as_they_are_and_the_rest_trains(frozen_stages, block
             assert (gradients[name] is None) == fixed, name
 
 
+def modes(model):
+    """Training mode of each module, and whether each parameter requires a gradient."""
+    return (
+        {name: module.training for name, module in model.named_modules()},
+        {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("before", "after"), [(2, -1), (4, 1), (-1, 2), (0, -1)])
+def test_frozen_stages_can_be_assigned(before, after, training):
+    model = tiny_xcit(frozen_stages=before).train(training)
+    model.frozen_stages = after
+    assert model.frozen_stages == after
+    assert modes(model) == modes(tiny_xcit(frozen_stages=after).train(training))
+
+
+def test_unfreezing_trains_only_what_freezing_stopped():
+    model = tiny_xcit(norm_cfg={"type": "BN", "requires_grad": False})
+    model.blocks[0].gamma1.requires_grad_(False)
+    before = modes(model)
+    model.frozen_stages = 3
+    copy.deepcopy(model).frozen_stages = -1  # a copy does not unfreeze the original
+    assert not any(parameter.requires_grad for parameter in model.blocks[2].parameters())
+    model.frozen_stages = -1
+    assert modes(model) == before
+
+
+def test_frozen_stages_out_of_range_cannot_be_assigned():
+    model = tiny_xcit(frozen_stages=1)
+    with raises_user_error("frozen_stages=5", "up to 4"):
+        model.frozen_stages = 5
+    assert model.frozen_stages == 1
+
+
+def test_norm_eval_acts_before_the_first_call_of_train():
+    assert modes(tiny_xcit(norm_eval=True)) == modes(tiny_xcit(norm_eval=True).train())
+
+
 def test_norm_eval_fixes_statistics_and_trains_the_rest():
     model = tiny_xcit(norm_eval=True).train()
     before = copy.deepcopy(model.state_dict())
