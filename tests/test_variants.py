@@ -17,7 +17,7 @@ def on_meta(*args, **kwargs):
         return XCiT(*args, **kwargs)
 
 
-def test_the_table_holds_the_published_variants_and_their_hyper_parameters(reference):
+def test_the_table_contains_the_published_variants_and_their_hyper_parameters(reference):
     published = reference("variants")
     assert len(published) == 14
     assert VARIANTS.keys() == published.keys()

@@ -1,4 +1,4 @@
-"""What a call costs."""
+"""The cost of a call."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_saved_bytes_are_counted_once_a_storage_without_the_weights():
 
         def forward(self, x):
             y = x * self.weight  # saves x and the weight
-            return (y * y.flip(0)).exp() + y[:1] ** 2  # saves y twice and in part, its flip, and what exp gives
+            return (y * y.flip(0)).exp() + y[:1] ** 2  # saves y twice and in part, its flip, and the result of exp
 
     x = torch.randn(5, 3)
     assert count_saved_bytes(Model(), x) == 4 * x.nbytes

@@ -1,4 +1,4 @@
-"""The race: who differs is refused, who agrees is counted and timed."""
+"""The race: a contender that differs is refused, other contenders are counted and timed."""
 
 import logging
 from functools import partialmethod
@@ -36,17 +36,17 @@ def test_counts_are_the_same_in_every_run():
         assert figures.multiply_adds == one[name].multiply_adds
 
 
-def test_progress_is_told(caplog):
+def test_progress_is_logged(caplog):
     caplog.set_level(logging.INFO)
     race.measure(race_options(contenders=("ours", "timm"), rounds=2), (64, 96))
-    told = [record.message for record in caplog.records if record.name == race.__name__]
-    assert [line.split()[0] for line in told] == ["ours", "timm", "round", "round"]
+    logged = [record.message for record in caplog.records if record.name == race.__name__]
+    assert [line.split()[0] for line in logged] == ["ours", "timm", "round", "round"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 def test_compiled_contenders_agree(train, monkeypatch):
-    # The backend that takes minutes has no part in what is tested.
+    # The default backend takes minutes. The test does not depend on the backend.
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
     result = race.measure(race_options(batch=1, train=train, contenders=("compiled", "timm-compiled")), (64, 96))
     for figures in result.contenders.values():

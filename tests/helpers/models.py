@@ -1,4 +1,4 @@
-"""What the tests of models share: small models, images, and how tensors and errors are compared."""
+"""Helpers for tests of models: small models, images, and comparisons of tensors and errors."""
 
 import re
 
@@ -16,7 +16,7 @@ def random_images(*shape):
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Fills a module with random values of sensible size, so that none of its parts is trivially zero or one."""
+    """Fills a module with random values of sensible size, so that no part is zero or one everywhere."""
     random = np.random.default_rng(seed)
     with torch.no_grad():
         for name, value in module.state_dict().items():
@@ -51,7 +51,7 @@ def raises_user_error(*words):
 
 
 def assert_close(got, expected, tolerance=0.0001):
-    """Compares two tensors: largest difference over the standard deviation of the second."""
+    """Compares two tensors: largest difference divided by the standard deviation of the second."""
     expected = torch.as_tensor(expected)
     assert got.shape == expected.shape
     error = (got - expected).abs().max() / expected.std(correction=0).clamp_min(1e-12)
@@ -59,6 +59,6 @@ def assert_close(got, expected, tolerance=0.0001):
 
 
 def matching_names(module, weights):
-    """Names under which a module holds exactly the given weights."""
+    """Returns the names of the given weights that a module contains with equal values."""
     own = module.state_dict()
     return {name for name, value in weights.items() if name in own and torch.equal(own[name], value)}

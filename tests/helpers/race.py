@@ -1,4 +1,4 @@
-"""What the tests of the benchmark share."""
+"""Helpers for tests of the benchmark."""
 
 from xcit_dense.benchmark.options import Options
 

@@ -1,4 +1,4 @@
-"""Deployment: nothing changes but speed, and nothing is done to a model that is not ready for it."""
+"""Deployment: outputs stay the same, and a model in training mode is refused."""
 
 import copy
 
@@ -18,7 +18,7 @@ def test_a_deployed_model_has_the_same_outputs(patch_size, norm_cfg, size):
     model, x = tiny_xcit(patch_size=patch_size, norm_cfg=norm_cfg).eval(), random_images(2, 3, *size)
     deployed = deploy(copy.deepcopy(model))
     with torch.no_grad():
-        for _ in range(2):  # the second time with a positional encoding that was kept
+        for _ in range(2):  # the second call uses the kept positional encoding
             for got, expected in zip(deployed(x), model(x)):
                 assert_close(got, expected, 1e-5)
 
@@ -27,7 +27,7 @@ def test_a_deployed_model_has_the_same_outputs_under_autocast():
     model, x = tiny_xcit().eval(), random_images(1, 3, 64, 72)
     deployed = deploy(copy.deepcopy(model))
     with torch.no_grad():
-        deployed(x)  # keeps an encoding in single precision, which autocast does not take
+        deployed(x)  # keeps an encoding in fp32, which must not be used under autocast
         with torch.autocast("cpu", torch.bfloat16):
             levels = deployed(x)
         for got, expected in zip(levels, model(x)):
@@ -37,7 +37,7 @@ def test_a_deployed_model_has_the_same_outputs_under_autocast():
 def test_batch_norms_after_convolutions_are_gone():
     model = deploy(tiny_xcit(patch_size=16).eval())
     norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
-    assert norms == [f"blocks.{index}.local_mp.bn" for index in range(4)]  # which come before a convolution
+    assert norms == [f"blocks.{index}.local_mp.bn" for index in range(4)]  # these come before a convolution
     assert not any(value.requires_grad for value in model.parameters())
 
 
@@ -47,7 +47,7 @@ def test_positional_encodings_of_few_sizes_are_kept():
         for width in range(8, 88, 8):
             model(random_images(1, 3, 8, width))
     assert len(model.pos_embeder._kept) == 4
-    levels = model(random_images(1, 3, 8, 80))  # outside of inference mode, what was kept in it still serves
+    levels = model(random_images(1, 3, 8, 80))  # a tensor kept in inference mode can be used outside of it
     assert all(level.isfinite().all() for level in levels)
 
 

@@ -138,7 +138,7 @@ def bare_encoding():
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 4), (40, 3)])
-def test_positions_are_encoded_as_the_formula_says(height, width):
+def test_positions_are_encoded_by_the_formula(height, width):
     encoding = randomise(PositionalEncodingFourier(24))
     weight, bias = (value.double().detach().numpy() for value in encoding.token_projection.parameters())
     expected = np.einsum("ck,khw->chw", weight[:, :, 0, 0], waves_in_loops(height, width)) + bias[:, None, None]
@@ -185,7 +185,7 @@ def test_lpi_keeps_rows_and_columns_apart():
 # MLP ----------------------------------------------------------------------------------------------------------------
 
 
-def test_an_mlp_is_that_of_timm_at_each_position():
+def test_an_mlp_equals_the_mlp_of_timm_at_each_position():
     mlp, x = randomise(MLP(6, 15)), random_images(2, 6, 3, 4)
     theirs = timm.layers.Mlp(6, 15)
     theirs.load_state_dict(mlp.state_dict())
@@ -221,14 +221,14 @@ def test_a_block_without_gains_changes_nothing(x):
     torch.testing.assert_close(b(x), x)
 
 
-def test_a_block_leaves_its_input_as_it_was(x):
+def test_a_block_does_not_change_its_input(x):
     before = x.clone()
     with torch.no_grad():
         block().eval()(x)
     torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
-def test_drop_path_skips_branches_of_whole_samples_in_training_alone():
+def test_drop_path_skips_branches_of_samples_only_in_training():
     certain, x = block(drop_path=1.0), random_images(4, 12, 4, 5)
     torch.testing.assert_close(certain.eval()(x), block().eval()(x))
     torch.testing.assert_close(certain.train()(x), x)
@@ -239,7 +239,7 @@ def test_drop_path_skips_branches_of_whole_samples_in_training_alone():
 
 
 @pytest.mark.parametrize("name", ["drop", "attn_drop"])
-def test_dropout_of_a_block_acts_in_training_alone(x, name):
+def test_dropout_of_a_block_acts_only_in_training(x, name):
     b, plain = block(**{name: 0.5}), block()
     torch.testing.assert_close(b.eval()(x), plain.eval()(x))
     torch.manual_seed(0)

@@ -48,13 +48,13 @@ def test_the_level_at_the_stride_of_the_tokens_is_the_tokens(patch_size):
 
 def test_only_the_finest_level_of_patch_16_has_a_norm():
     norms = {
-        patch_size: [name for name, level in make_levels(DIM, patch_size, BN).items() if holds_norm(level)]
+        patch_size: [name for name, level in make_levels(DIM, patch_size, BN).items() if contains_norm(level)]
         for patch_size in (8, 16)
     }
     assert norms == {8: [], 16: ["fpn1"]}
 
 
-def holds_norm(level: nn.Module) -> bool:
+def contains_norm(level: nn.Module) -> bool:
     return any(isinstance(module, nn.BatchNorm2d) for module in level.modules())
 
 

@@ -92,7 +92,7 @@ def test_channels_that_are_zero_on_all_tokens_give_numbers(n, form):
 @both_forms
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize("n", [3, 12])
-def test_gradients_of_xca_are_those_of_its_values(n, qkv_bias, form):
+def test_gradients_of_xca_are_the_slopes_of_its_values(n, qkv_bias, form):
     xca, x = randomise(XCA(4, 2, qkv_bias=qkv_bias).double()), tokens(n, 4).requires_grad_()
     names, values = zip(*xca.named_parameters())
 
@@ -104,7 +104,7 @@ def test_gradients_of_xca_are_those_of_its_values(n, qkv_bias, form):
 
 
 @both_forms
-def test_gradients_that_are_to_be_derived_again_are_the_same(form):
+def test_differentiable_gradients_are_the_same(form):
     xca, norm, gain = attention(qkv_bias=True), torch.nn.LayerNorm(DIM).double(), torch.linspace(0.5, 2, DIM).double()
     x, gain = tokens(MANY).requires_grad_(), gain.requires_grad_()
     value = xca(x * x.sin(), form, norm, gain).square().sum()
@@ -149,15 +149,29 @@ def test_a_query_and_a_key_of_zero_have_the_same_values_and_gradients_in_both_fo
         for channel in (1, DIM + 2, 2 * DIM - 1):
             xca.qkv.weight[channel] = xca.qkv.bias[channel] = 0
     literal, covariance = (learn(xca, x, form) for form in FORMS)
-    assert literal["qkv.weight"].abs().max() > 1e9  # what the floor of 1e-12 on lengths comes to
+    assert literal["qkv.weight"].abs().max() > 1e9  # the minimum length of 1e-12 causes such gradients
     for name, expected in literal.items():
         torch.testing.assert_close(covariance[name], expected, rtol=1e-10, atol=1e-10 * expected.abs().max().item())
 
 
-def test_squares_that_cancel_to_less_than_zero_still_give_cosines():
+@both_forms
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_query_and_a_key_of_zero_are_finite_in_half_precision(form, dtype, autocast):
+    xca, x = randomise(XCA(48, 4, qkv_bias=True)), tokens(200, 48).float()
+    with torch.no_grad():
+        for channel in (1, 50, 95):
+            xca.qkv.weight[channel] = xca.qkv.bias[channel] = 0
+        exact = xca(x, "literal")
+    found = learn(xca, x, form, dtype) if autocast else learn(xca.to(dtype), x.to(dtype), form)
+    assert all(value.isfinite().all() for value in found.values())
+    assert (found["y"] - exact).norm() < 0.02 * exact.norm()
+
+
+def test_squares_that_rounding_made_negative_still_give_cosines():
     xca, width = randomise(XCA(DIM, HEADS)), DIM // HEADS
     W = xca.qkv.weight.detach()
-    W[: 2 * DIM] -= W[: 2 * DIM].mean(dim=1, keepdim=True)  # Q and K are blind to what all channels share
+    W[: 2 * DIM] -= W[: 2 * DIM].mean(dim=1, keepdim=True)  # Q and K do not depend on the mean of all channels
     W[2 * DIM :] = 0
     W[2 * DIM :: width, 0] = 1  # V is the first channel of X in the first of a head, else zero: the output shows A
     xca.temperature.detach().fill_(1)
@@ -306,7 +320,7 @@ def test_only_the_tokens_are_kept_for_the_backward_pass(dtype):
 
 
 @pytest.mark.slow
-def test_xca_compiles_in_one_graph_and_anew_at_most_once_a_form():
+def test_xca_compiles_in_one_graph_and_again_at_most_once_a_form():
     xca = randomise(XCA(DIM, HEADS, qkv_bias=True))
     backend = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(xca, backend=backend, fullgraph=True)
@@ -328,14 +342,14 @@ def test_xca_does_not_depend_on_the_order_of_the_tokens(form):
 
 
 @both_forms
-def test_images_of_a_batch_do_not_see_each_other(form):
+def test_images_of_a_batch_do_not_affect_each_other(form):
     xca, x = attention(), tokens(MANY)
     torch.testing.assert_close(xca(x[1:], form), xca(x, form)[1:])
 
 
 @pytest.mark.parametrize("name", ["attn_drop", "proj_drop"])
 @pytest.mark.parametrize("n", [FEW, MANY])
-def test_dropout_acts_in_training_alone(name, n):
+def test_dropout_acts_only_in_training(name, n):
     xca, plain, x = attention(**{name: 0.5}), attention(), tokens(n)
     torch.manual_seed(0)
     assert not torch.allclose(xca.train()(x), plain.train()(x))

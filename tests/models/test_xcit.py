@@ -1,4 +1,4 @@
-"""XCiT as a whole: golden features, its options, its errors and how it trains."""
+"""The backbone XCiT: golden features, options, errors and training."""
 
 import copy
 import pickle
@@ -35,7 +35,7 @@ def backward(model, images):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_levels_are_those_of_the_original_implementation(name):
+def test_levels_equal_the_levels_of_the_original_implementation(name):
     file, model, batch = read_golden(name)
     with torch.no_grad():
         levels = model(batch)
@@ -44,7 +44,7 @@ def test_levels_are_those_of_the_original_implementation(name):
         assert_close(level, file[f"level{number}"])
 
 
-def test_gradients_are_those_of_the_original_implementation():
+def test_gradients_equal_the_gradients_of_the_original_implementation():
     file, model, batch = read_golden("nano_12_p16_96x64_grad")
     expected = {key.removeprefix("gradnorm/"): file[key] for key in file.files if key.startswith("gradnorm/")}
     got = {name: gradient.norm().item() for name, gradient in backward(model, batch).items()}
@@ -90,7 +90,7 @@ def test_images_of_the_wrong_channels_are_refused(channels):
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 40), (32, 40), (1, 2, 3, 32, 40)])
-def test_images_that_are_no_batch_are_refused(shape):
+def test_images_that_are_not_a_batch_are_refused(shape):
     with raises_user_error("(B, 3, H, W)", f"got {shape}", "image[None]"):
         tiny_xcit()(random_images(*shape))
 
@@ -120,7 +120,7 @@ def test_default_levels_come_from_four_blocks_up_to_the_last_at_any_depth(depth)
 
 
 @pytest.mark.parametrize("name", ["nano_12_p16", "nano_12_p8"])
-def test_an_image_alone_gives_what_it_gives_in_a_batch(name):
+def test_a_single_image_has_the_levels_that_it_has_in_a_batch(name):
     model, batch = randomise(XCiT(name)).eval(), random_images(3, 3, 48, 70)
     with torch.no_grad():
         together, alone = model(batch), model(batch[1:2])
@@ -129,7 +129,7 @@ def test_an_image_alone_gives_what_it_gives_in_a_batch(name):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_gradients_of_an_image_alone_are_those_of_the_image_twice(training):
+def test_gradients_of_a_single_image_equal_the_gradients_of_the_image_twice(training):
     # PyTorch's batch norm on CPU gives wrong gradients for a single image whose gradient has certain strides.
     model, image = tiny_xcit(patch_size=16).double().train(training), random_images(1, 3, 48, 70).double()
     twice = backward(model, image.repeat(2, 1, 1, 1))
@@ -242,7 +242,7 @@ def test_from_pretrained_reads_the_file_once(tmp_path, monkeypatch):
         {"embed_dim": 32, "depth": 5, "num_heads": 8, "patch_size": 8, "qkv_bias": False},
     ],
 )
-def test_from_pretrained_builds_other_shapes_from_the_weights_alone(tmp_path, options):
+def test_from_pretrained_builds_other_shapes_from_the_weights(tmp_path, options):
     model = randomise(XCiT(**options)).eval()
     torch.save({"state_dict": {f"backbone.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "weights.pth")
     twin = XCiT.from_pretrained(str(tmp_path / "weights.pth")).eval()
@@ -284,7 +284,7 @@ def test_from_pretrained_finds_published_weights_by_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [{}, {"layer1.weight": torch.ones(2)}], ids=["empty", "ResNet"])
-def test_from_pretrained_refuses_what_is_no_xcit(tmp_path, content):
+def test_from_pretrained_refuses_weights_of_other_models(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
     with raises_user_error(tmp_path / "weights.pth", "no XCiT weights", "give a checkpoint of XCiT"):
         XCiT.from_pretrained(tmp_path / "weights.pth")
@@ -390,7 +390,7 @@ def test_linear_layers_start_small_without_outliers_and_without_bias():
 
 
 @pytest.mark.parametrize(("frozen_stages", "blocks"), [(-1, 0), (0, 0), (2, 2), (4, 4)])
-def test_frozen_stages_stay_as_they_are_and_the_rest_trains(frozen_stages, blocks):
+def test_frozen_stages_do_not_change_and_the_rest_trains(frozen_stages, blocks):
     model = tiny_xcit(frozen_stages=frozen_stages).train()
     frozen = list(model.blocks[:blocks])
     if frozen_stages >= 0:
@@ -408,6 +408,45 @@ def test_frozen_stages_stay_as_they_are_and_the_rest_trains(frozen_stages, block
         assert torch.equal(value, before[name]) == fixed, name
         if name in gradients:
             assert (gradients[name] is None) == fixed, name
+
+
+def modes(model):
+    """Training mode of each module, and whether each parameter requires a gradient."""
+    return (
+        {name: module.training for name, module in model.named_modules()},
+        {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("before", "after"), [(2, -1), (4, 1), (-1, 2), (0, -1)])
+def test_frozen_stages_can_be_assigned(before, after, training):
+    model = tiny_xcit(frozen_stages=before).train(training)
+    model.frozen_stages = after
+    assert model.frozen_stages == after
+    assert modes(model) == modes(tiny_xcit(frozen_stages=after).train(training))
+
+
+def test_unfreezing_trains_only_what_freezing_stopped():
+    model = tiny_xcit(norm_cfg={"type": "BN", "requires_grad": False})
+    model.blocks[0].gamma1.requires_grad_(False)
+    before = modes(model)
+    model.frozen_stages = 3
+    copy.deepcopy(model).frozen_stages = -1  # a copy does not unfreeze the original
+    assert not any(parameter.requires_grad for parameter in model.blocks[2].parameters())
+    model.frozen_stages = -1
+    assert modes(model) == before
+
+
+def test_frozen_stages_out_of_range_cannot_be_assigned():
+    model = tiny_xcit(frozen_stages=1)
+    with raises_user_error("frozen_stages=5", "up to 4"):
+        model.frozen_stages = 5
+    assert model.frozen_stages == 1
+
+
+def test_norm_eval_acts_before_the_first_call_of_train():
+    assert modes(tiny_xcit(norm_eval=True)) == modes(tiny_xcit(norm_eval=True).train())
 
 
 def test_norm_eval_fixes_statistics_and_trains_the_rest():
@@ -468,7 +507,7 @@ def test_checkpointing_leaves_batch_norms_recording():
 
 @pytest.mark.parametrize("eta", [1.0, 1e-2, 1e-5])
 def test_what_blocks_add_survives_bfloat16_as_in_timm(eta):
-    # Next to a stream in half precision, small gains would lose all.
+    # If x had half precision, the sum of x and a small branch would equal x.
     ours = randomise(XCiT(patch_size=8, embed_dim=32, depth=4, num_heads=4, out_indices=(0, 1, 2, 3))).eval()
     theirs = timm.models.xcit.Xcit(patch_size=8, embed_dim=32, depth=4, num_heads=4, eta=1.0, num_classes=0).eval()
     for name, value in ours.named_parameters():

@@ -1,4 +1,4 @@
-"""Batch norm: read from configs, and synchronised where it can be."""
+"""Batch norm: chosen by a config, and synchronised where this is possible."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def test_a_norm_layer_is_chosen_by_name_or_dictionary():
     assert all(p.requires_grad for p in make_norm_layer({"type": "SyncBN", "requires_grad": True})(4).parameters())
 
 
-def test_reading_a_norm_config_leaves_it_as_it_was():
+def test_reading_a_norm_config_does_not_change_it():
     config = {"type": "BN", "requires_grad": False}
     make_norm_layer(config)
     assert config == {"type": "BN", "requires_grad": False}
@@ -66,7 +66,7 @@ def test_sync_bn_on_cpu_is_batch_norm_in_a_distributed_run(process_group):
     check_sync_bn_is_bn(random_images)
 
 
-def test_sync_bn_elsewhere_is_left_to_torch(process_group):
+def test_sync_bn_on_other_devices_is_the_one_of_torch(process_group):
     x = random_images(3, 4, 5, 6).to("meta")
     norm = SyncBatchNorm(4).to("meta")
     assert norm.eval()(x).shape == x.shape
@@ -107,7 +107,7 @@ os._exit(0)  # gloo's threads may outlive the group, and abort an orderly exit
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
 )
-def test_two_processes_train_with_sync_bn_which_synchronises_where_it_can(tmp_path, device):
+def test_two_processes_train_with_sync_bn_which_synchronises_on_gpu(tmp_path, device):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TRAIN_ON_TWO]
     processes = [

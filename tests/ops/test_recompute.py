@@ -1,4 +1,4 @@
-"""Layers in a row: what they compute, what they keep for the backward pass, and what they leave alone."""
+"""Layers in a row: their outputs and gradients, and the memory that they keep for the backward pass."""
 
 import copy
 
@@ -37,17 +37,17 @@ ROWS = {
         nn.ConvTranspose2d(2 * C, C, 2, 2),
     ),
     "without statistics": lambda: (nn.BatchNorm2d(C, track_running_stats=False), conv()),
-    "steps alone": lambda: (nn.BatchNorm2d(C), nn.GELU()),
+    "only steps": lambda: (nn.BatchNorm2d(C), nn.GELU()),
     "nothing": lambda: (nn.Identity(),),
     "steps after the product": lambda: (conv(), nn.BatchNorm2d(2 * C), nn.GELU()),
     "dropout": lambda: (nn.GELU(), nn.Dropout(0.5), nn.Linear(C, C)),
-    "a layer nobody knows": lambda: (nn.GELU(), nn.Softplus(), nn.Linear(C, C)),
+    "an unknown layer": lambda: (nn.GELU(), nn.Softplus(), nn.Linear(C, C)),
 }
 every_row = pytest.mark.parametrize("row", ROWS)
 
 
 class AsMaps(nn.Module):
-    """A linear layer at each position, by PyTorch's own means."""
+    """A linear layer at each position, computed by PyTorch."""
 
     def __init__(self, linear):
         super().__init__()
@@ -58,19 +58,19 @@ class AsMaps(nn.Module):
 
 
 def run(layers, x, gain=None):
-    """What `xcit_dense.ops.recompute.run` computes, with linear layers at each position."""
+    """Calls `xcit_dense.ops.recompute.run` with linear layers at each position."""
     return run_layers([PerPosition(layer) if isinstance(layer, nn.Linear) else layer for layer in layers], x, gain)
 
 
 def plain(layers, x, gain=None):
-    """What the layers compute by PyTorch's own means."""
+    """Computes the layers by PyTorch, without recomputation."""
     y = nn.Sequential(*(AsMaps(layer) if isinstance(layer, nn.Linear) else layer for layer in layers))(x)
     return y if gain is None else y * gain[:, None, None]
 
 
 @pytest.fixture(autouse=True, params=["linear layers", "convolutions"])
 def linear_layers(request, monkeypatch):
-    """Runs each test with linear layers as such, and as the convolutions that they are on several cores."""
+    """Runs each test with linear layers as matrix products, and as convolutions, as on several cores."""
     as_convolutions = request.param == "convolutions"
     monkeypatch.setattr(
         "xcit_dense.ops.conv._is_faster_as_convolution",
@@ -104,7 +104,7 @@ def learn(way, layers, x, gain=None, autocast=None):
 @every_row
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("training", [True, False])
-def test_layers_in_a_row_compute_and_learn_what_a_sequential_does(x, row, dtype, training):
+def test_layers_in_a_row_have_the_outputs_and_gradients_of_a_sequential(x, row, dtype, training):
     layers = make_row(row, dtype).train(training)
     expected, found = (learn(way, layers, x.to(dtype)) for way in (plain, run))
     tolerance = 1e-4 if dtype == torch.float32 else 1e-10
@@ -134,7 +134,7 @@ def test_autocast_rounds_as_in_a_sequential(x, row, dtype):
 
 
 def test_a_small_gain_keeps_its_digits_in_fp16(x):
-    # 1e-6 times a weight has none left, in fp16.
+    # 1e-6 times a weight underflows in fp16.
     layers, gain = randomise(nn.ModuleList([nn.Linear(C, C)])), torch.full((C,), 1e-6)
     with torch.autocast("cpu", torch.float16):
         y = run(layers, x, gain)
@@ -142,8 +142,8 @@ def test_a_small_gain_keeps_its_digits_in_fp16(x):
 
 
 @pytest.mark.parametrize("row", ["mlp", "lpi", "level"])
-def test_second_derivatives_are_those_of_the_first(row):
-    # Two maps, because PyTorch's own second derivative of batch norm is wrong for one.
+def test_second_derivatives_are_the_derivatives_of_the_first(row):
+    # Two maps, because PyTorch's second derivative of batch norm is wrong for one map.
     layers, x = make_row(row, torch.float64), random_images(2, C, 3, 2).double().requires_grad_()
     weights = [value for name, value in layers.named_parameters() if name.endswith("weight")][1:2]
     assert torch.autograd.gradcheck(lambda x, *_: run(layers, x), (x, *weights))
@@ -151,13 +151,13 @@ def test_second_derivatives_are_those_of_the_first(row):
 
 
 def kept(way, layers, x):
-    """Bytes kept for the backward pass, parameters and buffers apart."""
+    """Counts the bytes kept for the backward pass, without parameters and buffers."""
     own = {value.untyped_storage().data_ptr() for value in (*layers.parameters(), *layers.buffers())}
     sizes = {}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = tensor, storage.nbytes()  # the tensor, so that its memory is not used again
+        sizes[storage.data_ptr()] = tensor, storage.nbytes()  # the tensor is kept, so that its memory is not used again
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -169,7 +169,7 @@ def kept(way, layers, x):
     ("row", "channels"),
     [("mlp", C + 3 * C), ("lpi", C + 2 * C), ("level", C + 4 * 2 * C), ("dropout", None)],
 )
-def test_only_the_inputs_before_cheap_steps_are_kept(x, row, channels):
+def test_only_inputs_of_steps_are_kept(x, row, channels):
     layers = make_row(row)
     growth = {}
     for way in (run, plain):
@@ -181,7 +181,7 @@ def test_only_the_inputs_before_cheap_steps_are_kept(x, row, channels):
     assert growth[run] <= growth[plain]
 
 
-def test_nothing_is_learnt_where_nothing_is_to_learn(x):
+def test_frozen_layers_do_not_get_gradients(x):
     layers = make_row("lpi").requires_grad_(False)
     assert not run(layers, x).requires_grad
     y = run(layers, x.requires_grad_())
@@ -231,7 +231,7 @@ def test_a_trace_records_plain_layers(x, row):
 
 
 @pytest.mark.parametrize("row", ["mlp", "lpi", "level"])
-def test_gradients_that_are_to_be_derived_again_are_the_same(x, row):
+def test_differentiable_gradients_are_the_same(x, row):
     layers, x = make_row(row, torch.float64), x.double().requires_grad_()
     value = run(layers, x * x.sin()).square().sum()
     wanted = [x, *layers.parameters()]
@@ -240,7 +240,7 @@ def test_gradients_that_are_to_be_derived_again_are_the_same(x, row):
 
 
 @pytest.mark.parametrize("options", [{"affine": False}, {"affine": False, "track_running_stats": False}], ids=str)
-def test_norms_without_affine_map_learn_too(x, options):
+def test_norms_without_affine_map_have_the_gradients_of_a_sequential(x, options):
     layers = nn.ModuleList([nn.BatchNorm2d(C, **options), conv()])
     expected, found = (learn(way, layers, x) for way in (plain, run))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Who competes: our XCiT in its forms, and timm's with the same pyramid behind it, all with the same weights."""
+"""The contenders, with equal weights: this XCiT in several forms, and timm's XCiT with the same pyramid."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ State = dict[str, Tensor]
 
 
 class TimmXCiT(nn.Module):
-    """timm's XCiT with plain layers for the pyramid behind it, without class attention and final norm.
+    """timm's XCiT with a pyramid of plain layers, without class attention and final norm.
 
-    Weights have our names, except for ``pos_embed``.
+    The weights have the names of this package, except for ``pos_embed``.
     """
 
     def __init__(self, variant: str) -> None:
@@ -38,7 +38,7 @@ class TimmXCiT(nn.Module):
             self.add_module(name, nn.Sequential(*level) if isinstance(level, nn.Sequential) else level)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps at strides 4, 8, 16 and 32."""
+        """Computes maps at strides 4, 8, 16 and 32 of images (B, 3, H, W)."""
         x, (height, width) = self.patch_embed(images)
         x = x + self.pos_embed(len(x), height, width).reshape(len(x), -1, x.shape[1]).permute(0, 2, 1)
         maps = []
@@ -50,7 +50,7 @@ class TimmXCiT(nn.Module):
 
 
 def build_ours(variant: str, weights: State, form: Form | None = None, **options: Any) -> nn.Module:
-    """Our XCiT, with XCA in one form if asked."""
+    """Makes the XCiT of this package. ``form`` forces a form of XCA."""
     model = XCiT(variant, norm_cfg="BN", **options)
     model.load_state_dict(weights)
     for module in model.modules():
@@ -60,7 +60,7 @@ def build_ours(variant: str, weights: State, form: Form | None = None, **options
 
 
 def build_timm(variant: str, weights: State, fused: bool = False) -> nn.Module:
-    """The peer, if asked with timm's experimental fused attention."""
+    """Makes timm's XCiT. ``fused`` turns on timm's experimental fused attention."""
     model = TimmXCiT(variant)
     for block in model.blocks:
         block.attn.fused_attn = fused
@@ -70,12 +70,12 @@ def build_timm(variant: str, weights: State, fused: bool = False) -> nn.Module:
 
 @dataclass(frozen=True)
 class Contender:
-    """How a contender is built from variant and weights, and when it runs."""
+    """How a contender is built from a variant and weights, and when it runs."""
 
     build: Callable[[str, State], nn.Module]
     compiled: bool = False
     deployed: bool = False  # at inference
-    train: bool | None = None  # True or False: for training or inference alone
+    train: bool | None = None  # True: only for training; False: only for inference; None: for both
 
 
 CONTENDERS = {
@@ -92,7 +92,7 @@ CONTENDERS = {
 
 
 def choose(names: str | None, train: bool) -> tuple[str, ...]:
-    """Checks names with commas between; by default all that are for training or inference, as it may be."""
+    """Checks comma-separated names. The default is every contender for training, or every contender for inference."""
     fitting = tuple(name for name, one in CONTENDERS.items() if one.train in (None, train))
     chosen = fitting if names is None else tuple(dict.fromkeys(names.split(",")))
     for name in chosen:
@@ -102,7 +102,7 @@ def choose(names: str | None, train: bool) -> tuple[str, ...]:
 
 
 def make_weights(variant: str) -> State:
-    """Fresh weights, always the same, with noise where they would be all zeros or ones and hide mistakes."""
+    """Makes weights, the same at each call. Zeros and ones get noise, because they would hide mistakes."""
     torch.manual_seed(0)
     weights = XCiT(variant, norm_cfg="BN").state_dict()
     for value in weights.values():
@@ -112,11 +112,11 @@ def make_weights(variant: str) -> State:
 
 
 def make(name: str, options: Options) -> nn.Module:
-    """Makes a contender that is ready to run."""
+    """Makes a contender, ready to run."""
     contender = CONTENDERS[name]
     model = contender.build(options.variant, make_weights(options.variant)).train(options.train)
     if contender.deployed and not options.train:
         deploy(model)
     if contender.compiled:
-        model.compile(dynamic=False)  # what is timed at one size must not depend on the sizes before
+        model.compile(dynamic=False)  # the time at one size must not depend on the sizes before
     return model.to(options.device)

@@ -1,4 +1,4 @@
-"""The floor: the time of a step that is nothing but its matrix products."""
+"""The floor: the time of the matrix products of a step, without anything else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xcit_dense.benchmark.options import DTYPES, Options, Size
 from xcit_dense.variants import get_variant
 
 
-class Product(NamedTuple):
+class MatrixProduct(NamedTuple):
     """``batch`` products of (rows x inner) and (inner x columns)."""
 
     batch: int
@@ -28,11 +28,10 @@ class Product(NamedTuple):
     columns: int
 
 
-def list_products(options: Options, size: Size) -> Counter[Product]:
-    """Products of one step, with how often each occurs.
+def list_products(options: Options, size: Size) -> Counter[MatrixProduct]:
+    """Counts the matrix products of one step: stem, XCA in the covariance form, MLPs, transposed convolutions.
 
-    Those of the stem, XCA in the covariance form, the MLPs and the pyramid's transposed convolutions. Left out is what
-    does not grow with the image, and the depth-wise convolutions.
+    Products that do not grow with the image and depth-wise convolutions are left out.
     """
     shape, (height, width) = get_variant(options.variant), size
     batch, dim, depth, train = options.batch, shape.embed_dim, shape.depth, options.train
@@ -46,31 +45,31 @@ def list_products(options: Options, size: Size) -> Counter[Product]:
     doubled = [tokens, 4 * tokens, tokens] if shape.patch_size == 16 else [tokens]
     layers += [(positions, dim, 4 * dim) for positions in doubled]
 
-    counts: Counter[Product] = Counter()
+    counts: Counter[MatrixProduct] = Counter()
     for index, (positions, before, after) in enumerate(layers):
-        counts[Product(1, batch * positions, before, after)] += 1
+        counts[MatrixProduct(1, batch * positions, before, after)] += 1
         if train:
-            counts[Product(1, before, batch * positions, after)] += 1
-            counts[Product(1, batch * positions, after, before)] += index > 0  # the image needs no gradient
-    for strip in torch.arange(dim).chunk(3):  # X'X, less what symmetry tells
-        counts[Product(batch, len(strip), tokens, dim - int(strip[0]))] += depth
-    # X M', and in training the gradients of X by way of M and of X'X, and that of M
-    counts[Product(batch, tokens, dim, dim)] += (3 if train else 1) * depth
-    counts[Product(batch, dim, tokens, dim)] += train * depth
+            counts[MatrixProduct(1, before, batch * positions, after)] += 1
+            counts[MatrixProduct(1, batch * positions, after, before)] += index > 0  # the image needs no gradient
+    for strip in torch.arange(dim).chunk(3):  # X'X without the entries that follow by symmetry
+        counts[MatrixProduct(batch, len(strip), tokens, dim - int(strip[0]))] += depth
+    # X M'. In training also the gradient of X through X M', the gradient of X through X'X, and the gradient of M.
+    counts[MatrixProduct(batch, tokens, dim, dim)] += (3 if train else 1) * depth
+    counts[MatrixProduct(batch, dim, tokens, dim)] += train * depth
     return +counts
 
 
-def ways(product: Product, source: Tensor, target: Tensor) -> list[Callable[[], Tensor]]:
-    """Ways to compute a product, from values of ``source`` and, where PyTorch allows it, into ``target``."""
+def ways(product: MatrixProduct, source: Tensor, target: Tensor) -> list[Callable[[], Tensor]]:
+    """Returns ways to compute a product of values of ``source``, in ``target`` if PyTorch allows it."""
     batch, rows, inner, columns = product
-    # Tokens, of which there are most, are rows in memory.
+    # Tokens are the largest dimension. In memory they are rows.
     left = _cut(source, batch, inner, rows).mT if inner > rows else _cut(source, batch, rows, inner)
     right, out = _cut(source, batch, inner, columns), _cut(target, batch, rows, columns)
     if batch > 1:
         return [partial(torch.bmm, left, right, out=out)]
     found: list[Callable[[], Tensor]] = [partial(torch.mm, left[0], right[0], out=out[0])]
     if source.device.type == "cpu" and inner <= rows:
-        # In channels-last memory oneDNN's convolution is now and then faster than MKL's product.
+        # In channels-last memory oneDNN's convolution is sometimes faster than MKL's product.
         x, weight = left[:, None].permute(0, 3, 1, 2), _cut(source, columns, inner, 1, 1)
         found.append(partial(F.conv2d, x, weight))
     return found
@@ -81,7 +80,7 @@ def _cut(values: Tensor, *shape: int) -> Tensor:
 
 
 class Floor:
-    """Times the products of a step one by one, all in the same memory."""
+    """Times the matrix products of a step one by one, all in the same memory."""
 
     def __init__(self, options: Options, size: Size) -> None:
         self.device = options.device
@@ -94,12 +93,12 @@ class Floor:
     @torch.inference_mode()
     def run(self) -> None:
         """Times each product once in each way."""
-        calls = 1 if self.device == "cpu" else 20  # a single one is short next to the launch of its kernel
+        calls = 1 if self.device == "cpu" else 20  # one call is shorter than the launch of its kernel
         for way, samples in (pair for _, pairs in self.ways for pair in pairs):
             way()
             samples.append(clock(lambda: [way() for _ in range(calls)], self.device) / calls)  # noqa: B023
 
     @property
     def seconds(self) -> float:
-        """Of all products, each in the way that is faster."""
+        """Seconds of all products, each computed in its fastest way."""
         return sum(count * min(median(samples) for _, samples in pairs) for count, pairs in self.ways)

@@ -1,4 +1,4 @@
-"""What a call costs: seconds, bytes and multiply-adds."""
+"""The cost of a call in seconds, bytes and multiply-adds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xcit_dense.variants import get_variant
 
 
 def clock(run: Callable[[], object], device: str) -> float:
-    """Seconds of a call."""
+    """Returns the seconds of a call."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -31,7 +31,7 @@ def clock(run: Callable[[], object], device: str) -> float:
 
 
 def count_peak_bytes(run: Callable[[], object]) -> int:
-    """What CUDA's allocator held at most in a call, beyond what it held before."""
+    """Returns the largest number of bytes that CUDA's allocator held in a call, minus the bytes before the call."""
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     run()
@@ -39,12 +39,12 @@ def count_peak_bytes(run: Callable[[], object]) -> int:
 
 
 def count_saved_bytes(model: nn.Module, image: Tensor) -> int:
-    """Bytes that a forward pass saves for the backward pass, counted once a storage.
+    """Counts the bytes that a forward pass saves for the backward pass. Each storage counts once.
 
-    The image and autocast's copies of weights are among them, the model's own parameters and buffers are not.
+    The count contains the image and autocast's copies of weights. It does not contain parameters and buffers.
     """
     own = {value.untyped_storage().data_ptr() for value in chain(model.parameters(), model.buffers())}
-    saved: dict[int, torch.UntypedStorage] = {}  # kept, for their addresses not to be given anew
+    saved: dict[int, torch.UntypedStorage] = {}  # kept, so that an address is not used again
 
     def pack(value: Tensor) -> None:
         storage = value.untyped_storage()
@@ -56,15 +56,22 @@ def count_saved_bytes(model: nn.Module, image: Tensor) -> int:
 
 
 def count_multiply_adds(model: Callable[[Tensor], object], x: Tensor) -> int:
-    """Multiply-adds of the matrix products and convolutions of a forward pass."""
-    # PyTorch's table lacks the fused attention of the CPU; this backend is made of products.
+    """Counts the multiply-adds of the matrix products and convolutions of a forward pass.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.benchmark.meters import count_multiply_adds
+        >>> count_multiply_adds(torch.nn.Linear(8, 4), torch.ones(2, 8))
+        64
+    """
+    # PyTorch does not count the fused attention of the CPU. This backend consists of matrix products.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(x)
     return counter.get_total_flops() // 2
 
 
 def count_attention(options: Options, size: Size) -> dict[str, int]:
-    """Multiply-adds of the attention of all blocks, in either form."""
+    """Counts the multiply-adds of the attention of all blocks, by form."""
     shape = get_variant(options.variant)
     tokens = math.prod(-(-side // shape.patch_size) for side in size)
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""What a benchmark measures, and where."""
+"""Options of a benchmark."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured, and where."""
+    """The model, the images and the device of a benchmark."""
 
     variant: str
     sizes: tuple[Size, ...]
     batch: int
-    dtype: str  # of DTYPES; bf16 by autocast
-    train: bool  # forward and backward pass, in place of inference
+    dtype: str  # a name in DTYPES; bf16 uses autocast
+    train: bool  # forward and backward pass instead of inference
     device: str  # cpu or cuda
     threads: int
     rounds: int
@@ -32,5 +32,5 @@ class Options:
 
     @property
     def autocast(self) -> torch.autocast:
-        """Mixed precision, if it is asked for."""
+        """The context of autocast, turned on for every dtype except fp32."""
         return torch.autocast(self.device, DTYPES[self.dtype], enabled=self.dtype != "fp32")

@@ -1,4 +1,4 @@
-"""The race: contenders are compared with the literal form, counted, and then timed in turn."""
+"""The race: contenders are compared with the literal form, then counted, then timed alternately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xcit_dense.benchmark.options import Options, Size
 from xcit_dense.errors import UserError
 
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
-"""How far a contender may be from the literal form in fp32: root mean square, in standard deviations."""
+"""Largest distance of a contender from the literal form in fp32: root mean square, in standard deviations."""
 
 Outcome = dict[str, list[Tensor]]
 
@@ -27,24 +27,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Figures:
-    """What is known of one contender at one size."""
+    """Figures of one contender at one size."""
 
     errors: dict[str, float]
-    multiply_adds: int | None  # none where compiled
-    saved_bytes: int | None  # none where compiled, and at inference
-    peak_bytes: int | None  # of a step; none on CPU
-    samples: list[float] = field(default_factory=list)  # seconds, one a round
-    seconds: float = math.nan  # their median
+    multiply_adds: int | None  # None for a compiled contender
+    saved_bytes: int | None  # None for a compiled contender and at inference
+    peak_bytes: int | None  # of a step; None on CPU
+    samples: list[float] = field(default_factory=list)  # seconds, one for each round
+    seconds: float = math.nan  # median of the samples
 
 
 @dataclass
 class Result:
-    """What is known at one size."""
+    """Figures of all contenders at one size."""
 
     size: str
     pixels: int  # of one image
     attention: dict[str, int]  # multiply-adds, by form
-    floor: float  # seconds
+    floor: float  # seconds of the matrix products
     contenders: dict[str, Figures]
 
 
@@ -52,7 +52,7 @@ def measure(options: Options, size: Size) -> Result:
     """Measures all contenders at one size.
 
     Raises:
-        UserError: What a contender gives differs by more than the tolerance.
+        UserError: The output of a contender differs by more than the tolerance.
     """
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
@@ -67,7 +67,7 @@ def measure(options: Options, size: Size) -> Result:
     for number in range(options.rounds):
         for name, model in models.items():
             run = partial(_step, model, image, options)
-            run()  # not timed: it finds memory as the contender before it left it
+            run()  # not timed: the contender before has left the memory in another state
             figures[name].samples.append(clock(run, options.device))
         floor.run()
         logger.info("round %d of %d", number + 1, options.rounds)
@@ -78,15 +78,15 @@ def measure(options: Options, size: Size) -> Result:
 
 
 def _examine(name: str, model: nn.Module, image: Tensor, expected: Outcome, options: Options) -> Figures:
-    """Compares a contender with what is expected, and counts."""
+    """Compares a contender with the expected outcome, and counts its bytes and multiply-adds."""
     tolerance, errors = TOLERANCES[options.dtype], {}
     for key, got in _run(model, image, options).items():
         distances = [(a - b).norm() / (b - b.mean()).norm() for a, b in zip(got, expected[key])]
         errors[key] = error = float(torch.stack(distances).max())
-        if not error <= tolerance:  # nor if it is no number
+        if not error <= tolerance:  # also true for NaN
             raise UserError(
-                f"The {key} of {name} are {error:.1e} standard deviations from those of the literal form in fp32, in "
-                f"{options.dtype} {tolerance:.0e} is allowed; mend {name}, or leave it out of --contenders."
+                f"The {key} of {name} are {error:.1e} standard deviations from the {key} of the literal form in fp32. "
+                f"In {options.dtype} {tolerance:.0e} is allowed; fix {name}, or leave it out of --contenders."
             )
     plain = not CONTENDERS[name].compiled
     with options.autocast:
@@ -101,9 +101,10 @@ def _examine(name: str, model: nn.Module, image: Tensor, expected: Outcome, opti
 
 
 def _run(model: nn.Module, image: Tensor, options: Options) -> Outcome:
-    """Levels of a step in fp32, and in training the gradients of all blocks in one piece.
+    """Returns the levels of a step in fp32, and in training the gradients of all blocks as one tensor.
 
-    Gradients of the stem are left out: of a single image, PyTorch's batch norm can give wrong ones on CPU.
+    The gradients of the stem are left out, because PyTorch's batch norm can compute wrong gradients for a single image
+    on CPU.
     """
     levels, gradients = _step(model, image, options)
     found = {"levels": [level.detach().float() for level in levels]}
@@ -114,10 +115,10 @@ def _run(model: nn.Module, image: Tensor, options: Options) -> Outcome:
 
 
 def _step(model: nn.Module, image: Tensor, options: Options) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What is timed: inference, or levels and the gradients of all parameters, of half the levels' sum of squares."""
+    """Computes levels, and in training the gradients of all parameters. The loss is half the sum of all squares."""
     with torch.inference_mode(not options.train), options.autocast:
         levels = model(image)
     if not options.train:
         return levels, ()
-    # The gradient of that sum are the levels themselves: nothing but the model takes time.
+    # The gradients of this loss are the levels, so that only the model takes time.
     return levels, torch.autograd.grad(levels, list(model.parameters()), [level.detach() for level in levels])

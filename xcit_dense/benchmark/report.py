@@ -1,4 +1,4 @@
-"""What came out, as JSON, text and plots."""
+"""Results as JSON, tables and plots."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ except ImportError as error:
 
 
 def write_json(path: Path, options: Options, results: Sequence[Result]) -> None:
-    """Writes all there is to know, whole or not at all, into a directory that it makes.
+    """Writes machine, versions, options and results to a file. The write is atomic; missing directories are made.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The file cannot be written.
     """
     cpu = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpu.read_text()) if cpu.is_file() else None
@@ -54,7 +54,7 @@ def write_json(path: Path, options: Options, results: Sequence[Result]) -> None:
 
 
 def table(result: Result, options: Options) -> str:
-    """A size's figures in Markdown, with what holds for all contenders below."""
+    """Returns the figures of one size as a table in Markdown, with the figures of all contenders below."""
     rows = [["contender", "time, ms", "quartiles, ms", "timm / it", "floor / it", "saved, MB", "it / timm", "peak, MB"]]
     rows[0].append("multiply-adds, G")
     peer = result.contenders.get("timm")
@@ -74,14 +74,14 @@ def table(result: Result, options: Options) -> str:
 
 {lines}
 
-Floor, the bare matrix products of the same shapes: {1e3 * result.floor:.2f} ms.
+Floor, matrix products of the same shapes: {1e3 * result.floor:.2f} ms.
 Attention alone, multiply-adds of the covariance form over those of the literal form: {saving:.3f}.
 All agree with the literal form in fp32 to {worst:.1e} standard deviations; {TOLERANCES[options.dtype]:.0e} is allowed.
 """
 
 
 def growth(first: Result, last: Result) -> str:
-    """How time and saved bytes a pixel change from one size to another."""
+    """Returns how time and saved bytes for each pixel change from one size to another."""
     lines, pixels = [f"A pixel of {last.size} over one of {first.size}:"], last.pixels / first.pixels
     for name, after in last.contenders.items():
         before = first.contenders[name]
@@ -95,7 +95,7 @@ def _over(number: float | None, unit: float | None) -> str:
 
 
 def draw(results: Sequence[Result], options: Options, directory: Path) -> None:
-    """Draws time.png against pixels, and memory.png if it was counted: peaks on CUDA, on CPU what backward needs."""
+    """Draws time.png, and memory.png if memory was counted: the peak on CUDA, the saved bytes on CPU."""
     rows = {name: [result.contenders[name] for result in results] for name in options.contenders}
     times = {name: [1e3 * one.seconds for one in row] for name, row in rows.items()}
     times["matrix products"] = [1e3 * result.floor for result in results]
@@ -108,7 +108,7 @@ def draw(results: Sequence[Result], options: Options, directory: Path) -> None:
 
 
 def _plot(path: Path, what: str, lines: dict[str, list[float]], results: Sequence[Result], title: str) -> None:
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")  # without pyplot it needs no display
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")  # without pyplot, a display is not needed
     axes = figure.add_subplot(title=title, xlabel="pixels, height x width", ylabel=what, xscale="log", yscale="log")
     pixels = [result.pixels for result in results]
     for index, (name, values) in enumerate(lines.items()):

@@ -223,11 +223,12 @@ class XCA(nn.Module):
 
 
 def _shortest_length(dtype: torch.dtype) -> float:
-    """The shortest length that Q and K are divided by: 1e-12, the default of F.normalize, if the dtype can express it.
+    """The shortest length that Q and K are divided by: 1e-12, the default of F.normalize, except in fp16.
 
-    In fp16 1e-12 is zero, so that a channel of zeros would become NaN.
+    In fp16 1e-12 is zero, so that a channel of zeros would become NaN. A shorter length than the eps of fp16 would not
+    be more precise, and would make the gradient of such a channel overflow.
     """
-    return max(1e-12, torch.finfo(dtype).tiny)
+    return torch.finfo(dtype).eps if dtype == torch.float16 else 1e-12
 
 
 @dataclass
