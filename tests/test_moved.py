@@ -10,7 +10,7 @@ from xcit_dense import moved
 
 # The public names of each module that has moved. These names are gone, because nothing takes their place:
 # mm.checkpoint.load_state_dict replaced a function of MMEngine, cli.make_parser, make_device_parser and
-# make_config_parser made parts of command lines, progress.make_bar made a bar, and lean.Redo was a type of arguments.
+# make_config_parser made parts of command lines, and lean.Redo was a type of arguments.
 OLD = """
 backbone: XCiT recompute_contexts
 blocks: tokens_to_map map_to_tokens ConvPatchEmbed PositionalEncodingFourier LPI MLP XCABlock
@@ -52,7 +52,7 @@ mm.samples: predicted_instances draw_truth
 mm.strategies: is_xca_block shard_xca_blocks recompute XCiTFSDPStrategy
 mm.tree: dicts_in datasets_in
 norms: NormConfig NormLayer SyncBatchNorm synchronises make_norm_layer
-progress: T is_first track tracked
+progress: T is_first track tracked make_bar
 pyramid: STRIDES MaxPool Level make_levels
 results: Record make_categories make_results write_record read_records write_results
 safe_load: read_file download_directory load_allowed

@@ -129,7 +129,7 @@ def detection(tmp_path):
                 Image.fromarray(noise).save(tmp_path / f"{split}2017" / image["file_name"])
         config = shrunk(MASK_RCNN, tmp_path)
         config.train_dataloader.dataset.filter_cfg = None  # images without a box too
-        use_checked_loading(config)  # as make_runner does
+        use_checked_loading(config.train_dataloader)  # as make_runner does
         with DefaultScope.overwrite_default_scope("mmdet"):
             sets = [DATASETS.build(config[f"{name}_dataloader"].dataset) for name in ("train", "val")]
         return *sets, config.val_evaluator
