@@ -9,10 +9,10 @@ from xcit_dense.moved import old_names
 
 __getattr__ = old_names("errors")
 
-INSTALL_MM = 'pip install ".[mm]" (or ".[openmmlab]") in a clone of xcit_dense'
+INSTALL_MM = 'pip install "xcit-dense[mm]" (or "xcit-dense[openmmlab]")'
 """The remedy where MM libraries are missing."""
 
-_CUTOFF = 0.6  # similarity in [0, 1] from which difflib counts a name as near
+_CUTOFF = 0.7  # similarity in [0, 1] from which difflib counts a name as near
 _LISTED = 20  # a longer list of valid names is cut to the nearest ones
 _SHOWN = 5
 

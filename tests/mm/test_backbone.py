@@ -130,7 +130,7 @@ def test_without_mm_libraries_the_package_works_and_mm_names_the_command_to_inst
         **without("mmengine", "mmcv", *LIBRARIES),
     )
     assert process.stdout.startswith(MissingLibraryError.__name__)
-    assert 'pip install ".[mm]"' in process.stdout
+    assert 'pip install "xcit-dense[mm]"' in process.stdout
 
 
 # Initialisation

@@ -300,4 +300,4 @@ def test_help_names_every_option(python, tools, tool):
 
 def test_without_mm_libraries_the_tool_says_what_to_install(refusal, without, tools):
     sentence = refusal(tools.train, tools.shapes, **without("mmengine", "mmcv", "mmdet", "mmseg"))
-    assert 'pip install ".[mm]"' in sentence
+    assert 'pip install "xcit-dense[mm]"' in sentence

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     if is_main_process():
         if args.out:
             write_json(args.out, metrics)
-        sum_up(metrics, args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
+        sum_up(args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
     leave()
 
 
@@ -112,12 +112,8 @@ def write_json(path: Path, metrics: dict[str, float]) -> None:
         part.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
-def sum_up(metrics: dict[str, float], out: Path | None, images: Path | None, curve: Path) -> None:
-    """Prints the metrics and where the files are."""
-    width = max(map(len, metrics), default=0)
-    print()
-    for name, value in metrics.items():
-        print(f"{name:{width}}  {value:.3f}")
+def sum_up(out: Path | None, images: Path | None, curve: Path) -> None:
+    """Prints where the files are. The run itself has printed the metrics."""
     for what, where in (("Metrics", out), ("Pictures", images), ("Learning curve", curve)):
         if where and where.exists():
             print(f"{what + ':':15} {where}")
