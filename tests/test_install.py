@@ -170,6 +170,20 @@ def test_a_copied_config_is_read_where_it_was_copied_to(walked):
     assert "EncoderDecoder" in walked[1][-1]
 
 
+def test_mmengine_finds_a_config_of_the_wheel_by_the_name_of_the_package(complete, tmp_path):
+    code = (
+        "import xcit_dense.mm\n"
+        "from mmengine.hub import get_config\n"
+        "config = get_config('xcit_dense::detection/mask_rcnn_xcit_s12.py', pretrained=True)\n"
+        "print(config.model.backbone.variant, config.model_path)"
+    )
+    process = run(complete, "-c", code, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    variant, address = process.stdout.split()[-2:]
+    assert variant == "small_12_p16"
+    assert address.endswith("maskrcnn_xcit_small_12_p16.pth")
+
+
 def test_opencv_works_where_libgl_cannot_be_loaded(complete, tmp_path):
     """As on a server without a display: the builds of OpenCV with windows need libGL."""
     (tmp_path / "libGL.so.1").write_text("not a library")

@@ -15,10 +15,11 @@ def apply() -> None:
     """Applies every lasting patch. Repeated calls have no further effect."""
     from xcit_dense.mm.patches import find_loader, mmcv_ext
 
-    # These two come before the first import of an MM library, and the third patch imports MMEngine.
+    # These two come before the first import of an MM library. The patches below import MMEngine.
     find_loader.install()
     mmcv_ext.install()
 
-    from xcit_dense.mm.patches import checkpoint_loaders
+    from xcit_dense.mm.patches import checkpoint_loaders, config_packages
 
     checkpoint_loaders.install()
+    config_packages.install()
