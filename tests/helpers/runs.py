@@ -38,3 +38,8 @@ def short_run(iterations, **more):
         **more,
     }
     return ["--cfg-options", *(f"{name}={value}" for name, value in values.items())]
+
+
+def read_text_log(work_dir):
+    """Returns the text of the log files of a work directory and of the directories in it."""
+    return "\n".join(path.read_text() for path in sorted(work_dir.rglob("*.log")))

@@ -17,7 +17,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
-from tests.helpers.runs import read_checkpoint
+from tests.helpers.runs import read_checkpoint, read_text_log
 from xcit_dense.weights.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]
@@ -95,8 +95,9 @@ def test_the_walk_through_ends_with_metrics_by_own_class_names(walk, section):
     walked, names = walk(section), TASKS[section][1]
     assert f"Classes: {len(names)} ({', '.join(names)})" in walked.output
     assert "8 images" in walked.output
+    log = read_text_log(walked.work_dir)
     for name in names:
-        assert re.search(rf"^\| +{name} +\| +[\d.]+", walked.output, re.M), "not in the table of metrics"
+        assert re.search(rf"^\| +{name} +\| +[\d.]+", log, re.M), "not in the table of metrics"
     assert not re.search(r"\bstar\b", walked.output), "a class of the config's own"
 
 
@@ -135,7 +136,9 @@ def test_every_step_draws_its_pictures(walk, section, directory, count):
 @each_task
 def test_the_rate_is_scaled_with_the_batch(walk, section):
     walked = walk(section)
-    assert "Scaling the original LR by 2.0" in walked.output  # four pictures, where the config means two
+    assert "Scaling the original LR by 2.0" in read_text_log(
+        walked.work_dir
+    )  # four pictures, where the config means two
     assert "batch_size=4" in walked.config.read_text()
 
 

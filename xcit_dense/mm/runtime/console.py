@@ -1,6 +1,6 @@
 """A quiet console for a run: results and warnings are printed, and everything goes to the log file.
 
-:func:`quiet` changes the handlers of one run's logger and Python's ``warnings.showwarning``. Only
+:func:`quiet` changes the handlers of one run's logger, and sends Python's warnings to the logger. Only
 :func:`xcit_dense.mm.runtime.launch.make_runner` and the functions of :mod:`xcit_dense.mm.inference` call it; an import
 of ``xcit_dense.mm`` changes nothing.
 """
@@ -12,13 +12,13 @@ import io
 import logging
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TextIO, TypeVar
 
 from mmengine.logging.logger import FilterDuplicateWarning
 
+from xcit_dense.mm.patches import warnings_to_log
 from xcit_dense.utils.ranks import is_rank_zero
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,7 +41,6 @@ FALSE_ALARMS = (
 """Texts of warnings that a user can ignore. The log file contains them; the console does not show them."""
 
 _FALSE_ALARM = re.compile("|".join(FALSE_ALARMS))
-_FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 _SHOWN = ("Weights: ", "XCiT starts from ")
 """Beginnings of messages that xcit_dense logs as information and that a user wants to read at once."""
 
@@ -68,7 +67,7 @@ def quiet(logger: logging.Logger) -> None:
     for handler in list(logger.handlers):
         if type(handler) is logging.StreamHandler:
             logger.handlers[logger.handlers.index(handler)] = ConsoleHandler(handler.level)
-    warnings.showwarning = _warn_through(logger)
+    warnings_to_log.install(logger)
 
 
 @contextlib.contextmanager
@@ -159,21 +158,3 @@ class _LoggedLines(io.TextIOBase):
     def end(self) -> None:
         if self._rest:
             self.write("\n")
-
-
-def _warn_through(logger: logging.Logger) -> Callable[..., None]:
-    """Makes a replacement for ``warnings.showwarning``."""
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
-        is_for_developers = issubclass(category, _FOR_DEVELOPERS)
-        logger.warning(text, extra={"short": str(message), "is_for_developers": is_for_developers})
-
-    return show
