@@ -149,7 +149,7 @@ def stopped(begin, tmp_path_factory):
 def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped):
     work_dir, status, output = stopped
     assert status == 128 + signal.SIGTERM, output[-3000:]
-    assert f"No whole checkpoint in {work_dir} to go on from; training begins." in output
+    assert f"No intact checkpoint in {work_dir} to continue from; training begins." in output
     (line,) = [line for line in output.splitlines() if "Stopped by SIGTERM" in line]
     saved = last_intact_checkpoint(work_dir)
     assert f"{saved}; continue with --resume." in line

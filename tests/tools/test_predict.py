@@ -221,4 +221,4 @@ def test_a_name_of_the_zoo_and_a_picture_that_cannot_be_read(predict, weights, t
     assert files(tmp_path / "out") == ["labels/a.png", "pictures/a.jpg"]
     said = capsys.readouterr()
     assert "1 pictures\n" in said.out
-    assert "error: 1 could not be done, or not wholly:\n  b.png: the file is not an image\n" in said.err
+    assert "error: 1 could not be done, or only in part:\n  b.png: the file is not an image\n" in said.err

@@ -188,7 +188,7 @@ def undisturbed(tmp_path, run):
     def train_once(**options):
         work_dir = tmp_path / "undisturbed"
         work_dir.mkdir()
-        assert run(lambda: train(work_dir, **options)) == 0
+        assert run(lambda: train(work_dir, **options)) == 0, (tmp_path / "output.txt").read_text()
         found = losses(work_dir)
         assert list(found) == list(range(1, STEPS + 1))
         return found
