@@ -77,7 +77,7 @@ def _options() -> str:
 
 
 class Roles(griffe.Extension):
-    """Makes links of the cross-references in docstrings, such as ``:class:`xcit_dense.XCiT```."""
+    """Makes links of the cross-references in docstrings, such as ``:class:`xcit_dense.XCiT```, and code of examples."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrites the docstring of an object. An object without a page becomes code without a link."""
@@ -87,3 +87,5 @@ class Roles(griffe.Extension):
                 r'<autoref identifier="\1" optional><code>\1</code></autoref>',
                 obj.docstring.value,
             )
+            # griffe reads examples as code only in a section that is called "Examples".
+            obj.docstring.value = re.sub(r"^(\s*)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)

@@ -160,8 +160,7 @@ default `~/.cache/torch/hub/checkpoints`. On a machine without a network, put th
 last part of its address. The error of a failed download gives the exact path.
 
 timm's copies of the classifiers load by their names in timm: `{TIMM}xcit_small_12_p16_384.fb_dist_in1k`. They come
-from the Hugging Face hub, or from the mirror in `HF_ENDPOINT`. If you download one yourself, call it
-`NAME.safetensors`.
+from the Hugging Face hub, or from the mirror in `HF_ENDPOINT`, and are kept in the cache of the hub (`HF_HOME`).
 
 ## ImageNet-1k classifiers
 

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 from xcit_dense.cli.environment import Environment, abilities, attempt_import, examine, run_backbone
 
-HEADLESS = "pip uninstall --yes opencv-python-headless && pip install opencv-python-headless"
+HEADLESS = "pip uninstall --yes opencv-python-headless && pip install 'opencv-python-headless<4.13'"
 BASE = {"torch": "2.6.0", "torchvision": "0.21.0", "timm": "1.0.20", "numpy": "2.1.0", "safetensors": "0.5.0"}
 SHARED = {"opencv-python": "4.12.0", "pycocotools": "2.0.8"}
 SETS = {

@@ -44,6 +44,18 @@ def test_a_command_line_shows_the_sentence_alone_of_an_error_in_a_data_loaders_w
     assert ended.value.code == "error: a.jpg is empty; write another."
 
 
+@pytest.mark.parametrize(("switch", "ended"), [("0", SystemExit), ("1", ModuleNotFoundError)])
+def test_a_command_line_names_the_switch_that_leaves_mmcv_without_operators(switch, ended, monkeypatch):
+    monkeypatch.setenv("XCIT_DENSE_OPERATORS", switch)
+
+    @exit_with_sentence
+    def main():
+        raise ModuleNotFoundError("No module named 'mmcv._ext'", name="mmcv._ext")
+
+    with pytest.raises(ended, match="XCIT_DENSE_OPERATORS=0" if switch == "0" else "mmcv._ext"):
+        main()
+
+
 def test_a_command_line_shows_other_errors_whole():
     @exit_with_sentence
     def main():

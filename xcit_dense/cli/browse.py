@@ -30,7 +30,7 @@ SUMMARY = "draw what a training sees"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this subcommand."""
-    add_words(parser, "CONFIG", CONFIG_HELP)
+    add_words(parser, "CONFIG", CONFIG_HELP, required="--out DIR")
     add_config_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument("--number", type=int, default=16, metavar="N", help="how many images; default 16")

@@ -41,7 +41,8 @@ _TRIED = {"mmengine": "mmengine.runner", "mmcv": "mmcv", "mmdet": "mmdet.apis", 
 _DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # where the name differs from the module's
 # opencv-python and opencv-python-headless write the same files. The build installed last is in use, and the metadata of
 # the other keeps pip from installing it again.
-_HEADLESS = "pip uninstall --yes opencv-python-headless && pip install opencv-python-headless"
+# imaug, which onedl-mmdetection requires, refuses 4.13.
+_HEADLESS = "pip uninstall --yes opencv-python-headless && pip install 'opencv-python-headless<4.13'"
 _CLONE = "pip install .  # in a clone of xcit_dense"
 
 

@@ -22,7 +22,8 @@ T = TypeVar("T")
 def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
     """Makes a command end with ``error: ...`` and status 1 after an error that its user can fix.
 
-    Such errors are :class:`UserError`, a full disk, and a path that the user may not read or write. After Ctrl-C the
+    Such errors are :class:`UserError`, a full disk, a path that the user may not read or write, and operators of mmcv
+    that are missing because ``XCIT_DENSE_OPERATORS=0`` is set. After Ctrl-C the
     command ends with status 130, as a shell does. Other errors keep their traceback.
 
     Args:
@@ -42,6 +43,13 @@ def exit_with_sentence(main: Callable[P, T]) -> Callable[P, T]:
         except UserError as error:
             # An error of a data loader's worker arrives with the worker's traceback in its message.
             sys.exit(f"error: {str(error).rstrip().rpartition(f'{UserError.__module__}.UserError: ')[2]}")
+        except ModuleNotFoundError as error:
+            if error.name == "mmcv._ext" and os.environ.get("XCIT_DENSE_OPERATORS") == "0":
+                sys.exit(
+                    "error: XCIT_DENSE_OPERATORS=0 switches the stand-in for mmcv's operators off, and this mmcv has "
+                    "no compiled operators; unset XCIT_DENSE_OPERATORS, or install a compiled mmcv."
+                )
+            raise
         except BrokenPipeError:  # the reader of the output has ended, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)

@@ -26,15 +26,16 @@ CONFIG_HELP = "a config file, or the name of a shipped config such as mask_rcnn_
 WEIGHTS_HELP = "a checkpoint, the work directory of a training, an address, or a published name such as {}"
 
 
-def add_words(parser: argparse.ArgumentParser, usage: str, explanation: str) -> None:
+def add_words(parser: argparse.ArgumentParser, usage: str, explanation: str, required: str = "") -> None:
     """Adds positional arguments, which :mod:`xcit_dense.cli.positionals` interprets.
 
     Args:
         parser: The parser.
         usage: The positional arguments as the usage line shows them.
         explanation: What they mean.
+        required: The options that must be given, as the usage line shows them.
     """
-    parser.usage = f"%(prog)s {usage} [options]"
+    parser.usage = f"%(prog)s {usage} {required} [options]" if required else f"%(prog)s {usage} [options]"
     parser.add_argument("words", nargs="+", metavar=usage.replace("[", "").replace("]", ""), help=explanation)
 
 

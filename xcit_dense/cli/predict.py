@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = WEIGHTS_HELP.format("coco/small_12_p16")
     inputs = "images, videos, directories or 'patterns/*.jpg'"
     explanation = f"CONFIG: {CONFIG_HELP}. WEIGHTS: {weights}. INPUT: {inputs}"
-    add_words(parser, "[CONFIG] WEIGHTS INPUT", explanation)
+    add_words(parser, "[CONFIG] WEIGHTS INPUT", explanation, required="--out DIR")
     add_config_options(parser)
     add_device(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")

@@ -23,7 +23,8 @@ SUMMARY = "draw what a backbone sees in images"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this subcommand."""
-    add_words(parser, "WEIGHTS IMAGE", f"WEIGHTS: {WEIGHTS_HELP.format('small_12_p16_384_dist')}. IMAGE: images")
+    explanation = f"WEIGHTS: {WEIGHTS_HELP.format('small_12_p16_384_dist')}. IMAGE: images"
+    add_words(parser, "WEIGHTS IMAGE", explanation, required="--out DIR")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write")
     parser.add_argument("--variant", help="the variant of the weights; by default their shapes decide")
     parser.add_argument(
