@@ -37,8 +37,8 @@ class Watch:
             assert self.memory() - self.before[0] < 8
 
 
-class Pictures:
-    """Random pictures, each of a size of its own."""
+class Images:
+    """Random images, each of a size of its own."""
 
     metainfo = None
 
@@ -51,16 +51,16 @@ class Pictures:
 
 
 def check_flat(step, memory):
-    """Takes a step with each picture."""
-    watch, pictures = Watch(memory), Pictures()
+    """Takes a step with each image."""
+    watch, images = Watch(memory), Images()
     for index in range(STEPS):
-        step(pictures[index]["inputs"][None])
+        step(images[index]["inputs"][None])
         watch.step()
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """As small as the pictures are, a second thread only waits."""
+    """As small as the images are, a second thread only waits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -98,7 +98,7 @@ def test_a_thousand_training_steps_hold_memory_flat(memory, tmp_path):
         model=Model(),
         work_dir=str(tmp_path),
         train_dataloader={
-            "dataset": Pictures(),
+            "dataset": Images(),
             "sampler": {"type": "DefaultSampler", "shuffle": False},
             "collate_fn": {"type": "pseudo_collate"},
             "batch_size": 1,

@@ -27,7 +27,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 MASK_RCNN = CONFIGS / "detection/mask_rcnn_xcit_n12_p8_shapes.py"
 SEM_FPN = CONFIGS / "segmentation/sem_fpn_xcit_n12_p8_shapes.py"
 UPERNET = CONFIGS / "segmentation/upernet_xcit_n12_p8_shapes.py"
-SIZE = (48, 40)  # width and height of the pictures
+SIZE = (48, 40)  # width and height of the images
 BACKBONE = {"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "norm_cfg": {"type": "BN"}}
 
 

@@ -147,7 +147,7 @@ def numpy_abi(scene):
     importlib.import_module("numpy.core._multiarray_umath")._ARRAY_API  # noqa: B018
 
 
-def no_pictures(scene):
+def no_images(scene):
     with DefaultScope.overwrite_default_scope("mmdet"):
         DATASETS.build(
             {
@@ -166,7 +166,7 @@ def no_annotations(scene):
         DATASETS.build({"type": "mmdet.CocoDataset", "ann_file": "gone.json", "pipeline": []})
 
 
-def no_picture(scene):
+def no_image(scene):
     TRANSFORMS.build({"type": "LoadCheckedImage"})({"img_path": str(scene.folder / "gone.jpg")})
 
 
@@ -218,9 +218,9 @@ PROVOKED = {
     "A module that was compiled using NumPy 1.x cannot be run in": numpy_abi,
     "module 'numpy' has no attribute 'float'": lambda scene: np.float,
     "module 'numpy' has no attribute 'int'": lambda scene: np.int,
-    "need at least one array to concatenate": no_pictures,
+    "need at least one array to concatenate": no_images,
     "No such file or directory": no_annotations,
-    "there is no such file": no_picture,
+    "there is no such file": no_image,
     "is out of bounds": high_label,
     "CUDA out of memory. Tried to allocate": cuda_memory,
     "This might be caused by insufficient shared memory (shm)": shared_memory,

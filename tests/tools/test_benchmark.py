@@ -112,10 +112,10 @@ def test_one_table_a_size_and_the_growth_are_printed(training):
 def test_time_and_memory_are_drawn_against_pixels(training):
     assert {path.name for path in training.out.iterdir()} == {"benchmark.json", "time.png", "memory.png"}
     for name in ("time.png", "memory.png"):
-        with Image.open(training.out / name) as picture:
-            picture.load()
-            assert min(picture.size) > 300
-            assert len(picture.convert("RGB").getcolors(100_000)) > 10
+        with Image.open(training.out / name) as image:
+            image.load()
+            assert min(image.size) > 300
+            assert len(image.convert("RGB").getcolors(100_000)) > 10
 
 
 def test_what_was_measured_before_a_failure_stays(main, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""tools/browse.py draws what training sees: augmented pictures and their ground truth."""
+"""tools/browse.py draws what training sees: augmented images and their ground truth."""
 
 import json
 import runpy
@@ -20,7 +20,7 @@ FLIP = "train_dataloader.dataset.pipeline.3.prob"
 
 @pytest.fixture
 def browse(monkeypatch, tmp_path, shapes, capsys):
-    """Runs the tool in another directory; gives the names of the pictures and the drawings over them, in order."""
+    """Runs the tool in another directory; gives the names of the images and the drawings over them, in order."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
@@ -52,21 +52,21 @@ def configs(tools):
     return {"detection": tools.shapes, "segmentation": tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]}
 
 
-def likeness(drawing, picture):
-    """How alike a drawing, without what is right of it, and a picture are."""
+def likeness(drawing, image):
+    """How alike a drawing, without what is right of it, and an image are."""
     height = drawing.shape[0]
-    small = Image.fromarray(drawing[:, :height]).resize(picture.size)
-    return np.corrcoef(np.asarray(small).ravel(), np.asarray(picture).ravel())[0, 1]
+    small = Image.fromarray(drawing[:, :height]).resize(image.size)
+    return np.corrcoef(np.asarray(small).ravel(), np.asarray(image).ravel())[0, 1]
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 @pytest.mark.parametrize("flipped", [True, False])
-def test_drawings_are_of_the_augmented_pictures(browse, configs, shapes, task, flipped):
+def test_drawings_are_of_the_augmented_images(browse, configs, shapes, task, flipped):
     drawn = browse(configs[task], "--number", 4, "--cfg-options", f"{FLIP}={float(flipped)}")
     assert len({name for name, _ in drawn}) == 4
     for name, drawing in drawn:
-        with Image.open(shapes / "train2017" / f"{name}.jpg") as picture:
-            seen = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else picture.copy()
+        with Image.open(shapes / "train2017" / f"{name}.jpg") as image:
+            seen = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else image.copy()
         assert likeness(drawing, seen) > 0.6
         assert likeness(drawing, seen) > likeness(drawing, seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
@@ -75,8 +75,8 @@ def test_drawings_are_of_the_augmented_pictures(browse, configs, shapes, task, f
 def test_colours_are_those_of_the_file_whatever_the_model_takes(browse, configs, shapes, changes):
     changes = [f"model.data_preprocessor.{change}" for change in changes]
     for name, drawing in browse(configs["detection"], "--number", 2, "--cfg-options", f"{FLIP}=0.0", *changes):
-        with Image.open(shapes / "train2017" / f"{name}.jpg") as picture:
-            assert likeness(drawing, picture) > 0.6
+        with Image.open(shapes / "train2017" / f"{name}.jpg") as image:
+            assert likeness(drawing, image) > 0.6
 
 
 def test_boxes_move_with_their_objects(browse, configs, shapes):
@@ -94,7 +94,7 @@ def test_boxes_move_with_their_objects(browse, configs, shapes):
             assert near.any(axis=1).mean() > 0.9, "no line at the left side of the box"
 
 
-def test_the_seed_says_which_pictures_and_how(browse, configs):
+def test_the_seed_says_which_images_and_how(browse, configs):
     one, same, other = (
         browse(configs["detection"], "--number", 6, "--seed", seed, out=out)
         for seed, out in ((1, "a"), (1, "b"), (2, "c"))
@@ -103,7 +103,7 @@ def test_the_seed_says_which_pictures_and_how(browse, configs):
     assert [name for name, _ in one] != [name for name, _ in other]
 
 
-def test_pictures_come_again_in_another_way_when_all_were_shown(browse, configs):
+def test_images_come_again_in_another_way_when_all_were_shown(browse, configs):
     drawn = browse(configs["detection"], "--number", 17)
     assert len({name for name, _ in drawn}) == 8
 

@@ -95,7 +95,7 @@ def srun(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
-    """Each task trained by two processes for two steps, and tested by one and by two on three pictures.
+    """Each task trained by two processes for two steps, and tested by one and by two on three images.
 
     Slurm starts the detector's training. The segmentor's is in shards, its second step with blocks recomputed. Necks
     and heads ask for the SyncBN of GPUs.
@@ -143,7 +143,7 @@ def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_two_processes_test_as_one_does(runs, task):
-    """Three pictures, so that one process has one more than the other."""
+    """Three images, so that one process has one more than the other."""
     assert len(runs[task].one) > 2
     assert runs[task].two == pytest.approx(runs[task].one, abs=1e-6)
 

@@ -62,15 +62,15 @@ def walked(page, weights, tools, shapes, tmp_path_factory):
     (root / "data/shapes").symlink_to(shapes)
     weights(tools.shapes, root / "work_dirs/demo/iter_4.pth")
     weights(tools.segmentation["sem_fpn_xcit_n12_p8_shapes"], root / "work_dirs/demo-seg/iter_4.pth")
-    pictures = sorted((shapes / "val2017").iterdir())
+    images = sorted((shapes / "val2017").iterdir())
     (root / "photos").mkdir()
     (root / "more/deep").mkdir(parents=True)
-    for picture in pictures[:PHOTOS]:
-        (root / "photos" / picture.name).symlink_to(picture)
-    Image.open(pictures[3]).resize((60, 40)).save(root / "more/deep/last.png")
+    for image in images[:PHOTOS]:
+        (root / "photos" / image.name).symlink_to(image)
+    Image.open(images[3]).resize((60, 40)).save(root / "more/deep/last.png")
     video = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 96))
     for _ in range(FRAMES):
-        video.write(cv2.imread(str(pictures[0])))
+        video.write(cv2.imread(str(images[0])))
     video.release()
     commands = page("bash")
     assert commands.count(" predict ") == 3
@@ -132,21 +132,21 @@ def test_two_processes_write_what_one_writes(walked):
 
 
 @pytest.mark.slow
-def test_labels_are_as_large_as_their_pictures_and_hold_classes(walked):
+def test_labels_are_as_large_as_their_images_and_hold_classes(walked):
     labels = walked.root / "labelled/labels"
     assert files(labels) == [
         *(f"clip.mp4/{number:06d}.png" for number in range(FRAMES)),
         *(f"photos/{number:012d}.png" for number in range(1, PHOTOS + 1)),
     ]
     for name in files(labels):
-        with Image.open(labels / name) as picture:
-            assert picture.size == (96, 96)
-            assert set(np.unique(picture)) <= set(range(5))
+        with Image.open(labels / name) as image:
+            assert image.size == (96, 96)
+            assert set(np.unique(image)) <= set(range(5))
     assert files(walked.root / "labelled/pictures")[0] == "clip.mp4"
 
 
 @pytest.mark.slow
-def test_training_pictures_are_drawn(walked):
+def test_training_images_are_drawn(walked):
     assert len(files(walked.root / "seen")) == 8
 
 
@@ -206,7 +206,7 @@ def test_help_keeps_the_lines_of_its_text(predict, capsys):
 
 
 @pytest.mark.slow
-def test_a_name_of_the_zoo_and_a_picture_that_cannot_be_read(predict, weights, tmp_path, monkeypatch, capsys):
+def test_a_name_of_the_zoo_and_an_image_that_cannot_be_read(predict, weights, tmp_path, monkeypatch, capsys):
     from xcit_dense.weights.zoo import ZOO
 
     name, config = "ade20k/sem_fpn/tiny_12_p16", ROOT / "configs/segmentation/sem_fpn_xcit_t12.py"

@@ -28,8 +28,8 @@ def test_training_writes_checkpoint_log_and_curve(trained):
     assert [record["iter"] for record in read_training_log(trained.work_dir)] == [1, 2, 3, 4]
     assert all(np.isfinite(record["loss"]) for record in read_training_log(trained.work_dir))
     assert len(list(trained.work_dir.glob("*/*.log"))) == 1
-    with Image.open(trained.work_dir / "learning_curve.png") as picture:
-        assert min(picture.size) > 300
+    with Image.open(trained.work_dir / "learning_curve.png") as image:
+        assert min(image.size) > 300
     assert "\nmasks " in trained.output
     assert str(trained.work_dir / "learning_curve.png") in trained.output
     assert not list(trained.work_dir.glob("*.part*"))
@@ -72,7 +72,7 @@ def test_resuming_from_a_named_checkpoint_in_mixed_precision_runs_in_float32_on_
 
 @pytest.mark.slow
 def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, shapes, tmp_path):
-    """Four pictures a step, where the config means two."""
+    """Four images a step, where the config means two."""
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
     python(*command, "--auto-scale-lr", *short_run(1, **{"train_dataloader.batch_size": 4}))
     assert read_training_log(tmp_path)[0]["lr"] == pytest.approx(2 * read_training_log(trained.work_dir)[0]["lr"])
@@ -112,17 +112,17 @@ def test_testing_draws_truth_beside_prediction(tested, shapes):
 
 @pytest.mark.slow
 def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested):
-    """The same pictures and weights, so what training printed last."""
+    """The same images and weights, so what training printed last."""
     metrics = json.loads((tested[0] / "new" / "metrics.json").read_text())
     assert metrics.keys() == {name for name in read_log(trained.work_dir)[-1] if name.startswith("coco/")}
 
 
-# Real pictures, the unmodified config
+# Real images, the unmodified config
 
 
 @pytest.fixture(scope="module")
 def real(shared, python, tools, tmp_path_factory):
-    """Mask R-CNN with XCiT-S12 trained for a step on two real pictures, made small."""
+    """Mask R-CNN with XCiT-S12 trained for a step on two real images, made small."""
     work_dir = tmp_path_factory.mktemp("real")
     small = "[(128,160)]"
     options = {
@@ -155,7 +155,7 @@ def real(shared, python, tools, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_s12_config_trains_and_evaluates_on_real_pictures(real):
+def test_the_s12_config_trains_and_evaluates_on_real_images(real):
     work_dir, _, _, output = real
     assert [record["epoch"] for record in read_training_log(work_dir)] == [1]
     assert np.isfinite(read_training_log(work_dir)[0]["loss"])
@@ -165,7 +165,7 @@ def test_the_s12_config_trains_and_evaluates_on_real_pictures(real):
 
 
 @pytest.mark.slow
-def test_the_s12_checkpoint_is_tested_on_real_pictures(real, python, tools, tmp_path):
+def test_the_s12_checkpoint_is_tested_on_real_images(real, python, tools, tmp_path):
     work_dir, command, options, _ = real
     config, *rest = command
     python(tools.test, config, work_dir / "epoch_1.pth", *rest, "--out", tmp_path / "metrics.json", *options)
@@ -175,7 +175,7 @@ def test_the_s12_checkpoint_is_tested_on_real_pictures(real, python, tools, tmp_
 @pytest.mark.slow
 def test_mmdetections_inferencer_takes_the_s12_config_and_checkpoint(real, python, tools, shared):
     work_dir, *_ = real
-    picture = next((shared / "data/coco128/val2017").iterdir())
+    image = next((shared / "data/coco128/val2017").iterdir())
     process = python(
         "-c",
         "import sys\n"
@@ -185,7 +185,7 @@ def test_mmdetections_inferencer_takes_the_s12_config_and_checkpoint(real, pytho
         "print(type(inferencer.model.backbone).__name__, sorted(inferencer(picture)['predictions'][0]))",
         tools.s12,
         work_dir / "epoch_1.pth",
-        picture,
+        image,
     )
     assert process.stdout.splitlines()[-1].startswith("XCiT ['bboxes', 'labels', 'masks', 'scores']")
 

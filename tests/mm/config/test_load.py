@@ -57,7 +57,7 @@ def checked(shapes, tmp_path):
 
 
 def annotations(content):
-    """A change of the held-out pictures' annotation file."""
+    """A change of the held-out images' annotation file."""
     text = content if isinstance(content, str) else json.dumps(content)
     return lambda root: (root / "annotations/instances_val2017.json").write_text(text)
 
@@ -240,7 +240,7 @@ def test_an_absent_data_directory_is_refused(tmp_path):
     refused([f"No data directory at {tmp_path / 'gone'}", "--data-root"], check_config, config)
 
 
-def test_an_absent_picture_directory_is_refused(checked, tmp_path):
+def test_an_absent_image_directory_is_refused(checked, tmp_path):
     words = [f"No directory at {tmp_path / 'shapes' / 'val2017'}", "'img'"]
     refused(words, checked, lambda root: (root / "val2017").rmdir())
 
@@ -421,6 +421,6 @@ def test_a_batch_that_cannot_train_is_refused(path, batch, options, words):
     refused(words, scale_rate, load_config(path, options), batch)
 
 
-def test_one_picture_a_process_trains_where_there_are_several_processes_or_no_pooling():
+def test_one_image_a_process_trains_where_there_are_several_processes_or_no_pooling():
     scale_rate(load_config(SEM_FPN), 1)
     scale_rate(load_config(UPERNET, {"launcher": "pytorch"}), 1)

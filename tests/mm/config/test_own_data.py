@@ -46,7 +46,7 @@ def coco(shapes, tmp_path):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Two pictures with label pictures of the given values, in each of the given splits."""
+    """Two images with label maps of the given values, in each of the given splits."""
 
     def make(values, *splits, palette=None):
         for split in splits:
@@ -188,7 +188,7 @@ def test_ordinary_configs_are_checked_alike(shared):
 
 
 @pytest.mark.parametrize("path", SEGMENTATION.values(), ids=SEGMENTATION)
-def test_data_classes_heads_and_pipelines_follow_the_label_pictures(labelled, path):
+def test_data_classes_heads_and_pipelines_follow_the_label_maps(labelled, path):
     root = labelled([0, 1, 2, 255], "train", "val")
     config = own(path, root)
     for loader, split in zip(LOADERS, ("train", "val", "val")):
@@ -205,7 +205,7 @@ def test_data_classes_heads_and_pipelines_follow_the_label_pictures(labelled, pa
 
 
 def loads(config):
-    """Values that training sees of a config's first label picture."""
+    """Values that training sees of a config's first label map."""
     from mmseg.registry import DATASETS
     from mmseg.utils import register_all_modules
 
@@ -233,7 +233,7 @@ def test_training_sees_the_classes_that_the_values_mean(labelled, values, ignore
     assert metainfo["reduce_zero_label"] == (names[0] == "class 1")
 
 
-def test_names_come_from_the_file_beside_the_pictures(labelled):
+def test_names_come_from_the_file_beside_the_images(labelled):
     root = labelled([0, 1], "train", "val")
     (root / "classes.txt").write_text("road\ncar\nsky\n")
     config = own(SEGMENTATION["upernet"], root)
@@ -255,7 +255,7 @@ def test_values_beyond_the_named_classes_are_found_by_the_check(labelled):
     assert train.faults["label maps with values other than 0 to 1 and 255"].count == 2
 
 
-def test_colours_come_from_label_pictures_with_a_palette(labelled):
+def test_colours_come_from_label_maps_with_a_palette(labelled):
     root = labelled([0, 1], "train", palette=[10, 20, 30, 200, 100, 50])
     config = own(SEGMENTATION["sem_fpn"], root)
     assert config.train_dataloader.dataset.metainfo.palette == [(10, 20, 30), (200, 100, 50)]

@@ -1,4 +1,4 @@
-"""Pictures of a test: truth beside prediction, under the picture's own path."""
+"""Images of a test: truth beside prediction, under the image's own path."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ META = {"classes": ("cat", "dog"), "palette": [(255, 0, 0), (0, 0, 255)]}
 
 
 class Dataset:
-    """Grey pictures of some names."""
+    """Grey images of some names."""
 
     metainfo = META
 
@@ -33,13 +33,13 @@ class Dataset:
         return len(self.paths)
 
     def get_data_info(self, index):
-        """What the libraries' data sets tell of a picture."""
+        """What the libraries' data sets tell of an image."""
         return {"img_path": str(self.paths[index])}
 
 
 @pytest.fixture
 def draw(tmp_path):
-    """Draws samples of some pictures, and returns the files that are made, by name."""
+    """Draws samples of some images, and returns the files that are made, by name."""
 
     def run(scope, names, make_sample, **options):
         dataset = Dataset(tmp_path, names)
@@ -54,7 +54,7 @@ def draw(tmp_path):
 
 
 def segmentation(path, truth=True):
-    """A picture that is a cat, of which the model finds a dog in the right half."""
+    """An image that is a cat, of which the model finds a dog in the right half."""
     structures = pytest.importorskip("mmseg.structures", reason="MMSegmentation is not installed")
     sample = structures.SegDataSample(metainfo={"img_path": path})
     found = torch.zeros(1, SIZE, SIZE, dtype=torch.long)
@@ -66,7 +66,7 @@ def segmentation(path, truth=True):
 
 
 def detection(path):
-    """A picture with a cat above, and what a model takes for a cat and for a dog below."""
+    """An image with a cat above, and what a model takes for a cat and for a dog below."""
     mmdet = pytest.importorskip("mmdet.structures", reason="MMDetection is not installed")
     masks = pytest.importorskip("mmdet.structures.mask", reason="MMDetection is not installed")
     sample = mmdet.DetDataSample(metainfo={"img_path": path})
@@ -98,7 +98,7 @@ def changed(pixels):
         (["1.png"], {"1.jpg"}),
     ],
 )
-def test_pictures_of_one_name_in_several_directories_are_all_drawn(draw, names, drawn):
+def test_images_of_one_name_in_several_directories_are_all_drawn(draw, names, drawn):
     assert draw("mmseg", names, segmentation).keys() == drawn
 
 

@@ -42,7 +42,7 @@ def train(directory, processes, *names):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Trainings by one process, four pictures a step."""
+    """Trainings by one process, four images a step."""
     directory = tmp_path_factory.mktemp("alone")
     train(directory, 1, "whole", "clipped", "batch_statistics", "segmentor")
     return directory
@@ -50,7 +50,7 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory, alone):
-    """The same by two processes, two pictures each a step; and some whose model is in shards."""
+    """The same by two processes, two images each a step; and some whose model is in shards."""
     directory = tmp_path_factory.mktemp("together")
     start = weights(alone / "clipped")
     torch.save({"state_dict": {f"module.{name}": value + 1 for name, value in start.items()}}, directory / "start.pth")
@@ -80,7 +80,7 @@ def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(alone,
     assert_close(got, expected, 1e-4)
 
 
-def test_plain_batch_norm_sees_the_pictures_of_its_own_process(alone, together):
+def test_plain_batch_norm_sees_the_images_of_its_own_process(alone, together):
     """Which is what synchronised batch norm is for, on GPUs; so the test above has its statistics fixed."""
     got, expected = (torch.load(directory / "batch_statistics.pth") for directory in (together, alone))
     assert (got - expected).abs().max() > 0.01 * expected.std()

@@ -54,7 +54,7 @@ class Recording(OptimWrapper):
 
 @DATASETS.register_module()
 class Noise(Dataset):
-    """Random pictures, each with two numbers or with a label map of three classes."""
+    """Random images, each with two numbers or with a label map of three classes."""
 
     metainfo = {}  # noqa: RUF012
 
