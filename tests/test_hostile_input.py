@@ -235,7 +235,7 @@ def test_a_nan_pixel_changes_only_its_own_image(models, value, size, patch_size,
         results = zip(model(spoilt), model(clean))
     for got, wanted in results:
         assert torch.equal(got[[0, 2]], wanted[[0, 2]])
-        assert got[1].isnan().all()  # all tokens see all others: nothing of that image pretends to be right
+        assert got[1].isnan().all()  # every token sees all tokens of its image, so every token becomes NaN
 
 
 @given(value=st.floats(-1e4, 1e4, width=32), size=SIZES, patch_size=PATCHES, dtype=st.sampled_from(FLOATS[:2]))

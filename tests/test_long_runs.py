@@ -38,7 +38,7 @@ class Watch:
 
 
 class Images:
-    """Random images, each of a size of its own."""
+    """Random images. Each image has a different size."""
 
     metainfo = None
 
@@ -60,7 +60,7 @@ def check_flat(step, memory):
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """As small as the images are, a second thread only waits."""
+    """The images are so small that a second thread would only wait."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -69,7 +69,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize("libraries", ["onedl", "openmmlab"])
-def test_with_a_whole_set_everything_works(libraries):
+def test_with_a_complete_set_everything_works(libraries):
     findings = examine(environment(libraries))
     assert broken(findings) == {}
     assert works(findings) == EVERYTHING
@@ -77,7 +77,7 @@ def test_with_a_whole_set_everything_works(libraries):
     assert which.startswith(libraries)
 
 
-def test_without_mm_libraries_the_backbone_works_and_nothing_is_broken():
+def test_without_mm_libraries_the_backbone_works_and_the_environment_is_not_broken():
     tried = []
     findings = examine(environment("none", attempt=tried.append))
     assert broken(findings) == {}
@@ -207,7 +207,7 @@ def test_with_numpy_1_a_library_compiled_for_another_is_installed_again():
     assert found["pycocotools"].remedy == "pip install --force-reinstall pycocotools"
 
 
-def test_compiled_operators_are_distinguished_from_those_of_torchvision():
+def test_compiled_operators_are_distinguished_from_torchvision_operators():
     def operators(**changes):
         return next(one for one in examine(environment("openmmlab", **changes)) if one.part == "operators")
 

@@ -34,7 +34,7 @@ class Broken(Dataset):
         raise UserError("a.jpg is empty; write another.")
 
 
-def test_a_command_line_shows_the_sentence_alone_of_an_error_in_a_data_loaders_worker():
+def test_a_command_line_shows_only_the_message_of_a_user_error_in_a_data_loader_worker():
     @exit_with_sentence
     def main():
         list(DataLoader(Broken(), num_workers=1))
@@ -44,7 +44,7 @@ def test_a_command_line_shows_the_sentence_alone_of_an_error_in_a_data_loaders_w
     assert ended.value.code == "error: a.jpg is empty; write another."
 
 
-def test_a_command_line_shows_other_errors_whole():
+def test_a_command_line_shows_other_errors_with_their_traceback():
     @exit_with_sentence
     def main():
         raise ValueError("a defect")
@@ -53,7 +53,7 @@ def test_a_command_line_shows_other_errors_whole():
         main()
 
 
-def test_a_command_line_says_that_a_disk_is_full_or_a_path_closed():
+def test_a_command_line_reports_that_a_disk_is_full_or_access_to_a_path_is_denied():
     @exit_with_sentence
     def main(number):
         raise OSError(number, os.strerror(number), "run.log")

@@ -44,7 +44,7 @@ def test_a_checkpoint_in_a_work_directory_brings_its_config(work_dir):
     assert (found.config, found.inputs) == (work_dir / "mine.py", ("a.jpg",))
 
 
-def test_a_work_directory_with_several_configs_or_none_is_refused(work_dir):
+def test_a_work_directory_with_several_configs_or_without_a_config_is_refused(work_dir):
     (work_dir / "other.py").touch()
     with raises_user_error("2 configs", "mine.py", "other.py", f"{work_dir}/mine.py {work_dir}"):
         read_model_arguments([str(work_dir)], takes_inputs=False)

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 
-# The published config of this name says 8, where its file name and its AP say 16.
+# The published config of this name has patch size 8. Its file name and its AP mean patch size 16.
 MISTAKEN_PATCH_SIZE = "mask_rcnn_xcit_medium_24_p16_3x_coco"
 # Fields that are held to the recipe by what they do: the decay of each parameter, the rate at each step.
 BY_EFFECT = ("optimizer.paramwise_cfg.", "lr_config.")
@@ -31,7 +31,7 @@ def read():
 
 @pytest.fixture(scope="session")
 def built(read):
-    """A config with its model, which has no memory for its weights, and its optimizer; made once."""
+    """A config, its model on the meta device and its optimizer. Each config is built once."""
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import MODELS, DefaultScope
 
@@ -48,7 +48,7 @@ def built(read):
 
 @pytest.fixture(scope="session")
 def everything_builds(built):
-    """Builds pipelines, hooks and schedulers of a config, beside its model and optimizer."""
+    """Builds the model, optimizer, pipelines, hooks and schedulers of a config."""
     from mmengine.dataset import Compose
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import HOOKS, PARAM_SCHEDULERS, DefaultScope
@@ -88,7 +88,7 @@ def learning(built):
 
 @pytest.fixture(scope="session")
 def learning_rates():
-    """Rates of each iteration of a whole training, stepped as a Runner steps its schedulers."""
+    """The learning rates of every iteration of a training, stepped as a Runner steps its schedulers."""
     from mmengine.hooks import ParamSchedulerHook
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
@@ -141,7 +141,7 @@ def recipe_name(read, reference):
 
 @pytest.fixture(scope="session")
 def recipe(recipe_name, reference):
-    """The published recipe of a leaf, its one known mistake mended."""
+    """The published recipe of a leaf, with its one known mistake corrected."""
 
     def find(path):
         name = recipe_name(path)

@@ -58,7 +58,7 @@ def test_every_parameter_learns_at_the_same_rate_unless_asked_otherwise(path, le
 
 
 @of_each
-def test_the_rate_rises_to_that_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
+def test_the_rate_rises_to_the_rate_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
     rates, highest = learning_rates(read(path)), read(path).optim_wrapper.optimizer.lr
     assert rates[0] < highest / 10
     assert max(rates) == pytest.approx(highest)
@@ -82,7 +82,7 @@ def test_widths_strides_and_levels_agree(path, built):
 
 
 @of_each
-def test_truth_is_evaluated_at_the_images_own_annotations(path, read):
+def test_evaluation_reads_the_annotation_file_of_the_test_images(path, read):
     config = read(path)
     for dataset, evaluator in (("val_dataloader", "val_evaluator"), ("test_dataloader", "test_evaluator")):
         dataset = config[dataset].dataset
@@ -101,7 +101,7 @@ def test_every_variant_has_its_leaf(read):
 
 
 @pytest.mark.parametrize("path", [*OF_VARIANTS, S12_1X], ids=lambda path: path.stem)
-def test_a_leaf_says_only_what_makes_it_different(path):
+def test_a_leaf_contains_only_what_differs_from_its_base(path):
     assert len(path.read_text().splitlines()) <= 14
 
 
@@ -223,7 +223,7 @@ def drawn(images):
     return samples
 
 
-def whole(sample):
+def is_uncropped(sample):
     """Whether the image was not cropped before its last resize."""
     return np.allclose(sample.before, (480, 640), atol=2)
 
@@ -235,7 +235,7 @@ def test_training_images_have_one_of_the_published_sizes(drawn):
 
 
 def test_half_of_the_training_images_are_cropped_to_384_to_600_pixels(drawn):
-    cropped = [sample.before for sample in drawn if not whole(sample)]
+    cropped = [sample.before for sample in drawn if not is_uncropped(sample)]
     assert len(cropped) == pytest.approx(len(drawn) / 2, abs=15)
     for height, width in cropped:
         assert 384 - 1 <= height <= 600 + 1
@@ -244,7 +244,7 @@ def test_half_of_the_training_images_are_cropped_to_384_to_600_pixels(drawn):
 
 
 def test_half_of_the_training_images_are_flipped_independently_of_the_crop(drawn):
-    counts = Counter((sample.flip, whole(sample)) for sample in drawn)
+    counts = Counter((sample.flip, is_uncropped(sample)) for sample in drawn)
     assert all(counts[pair] > len(drawn) / 8 for pair in itertools.product((True, False), repeat=2)), counts
 
 
@@ -256,7 +256,7 @@ def test_a_long_image_is_limited_by_its_long_side(images):
     assert max(max(dataset.pipeline(dict(info))["inputs"].shape) for _ in range(12)) == LONG_SIDE
 
 
-def test_test_images_are_resized_whole_to_800_by_1333(images):
+def test_test_images_are_resized_to_800_by_1333_without_a_crop(images):
     dataset = images["val_dataloader"]
     seen = 0
     for index in range(0, len(dataset), 4):
@@ -287,7 +287,7 @@ def test_images_are_normalised_as_rgb_and_padded_to_a_multiple_of_32(read):
 # The embedded data set
 
 
-def test_the_shapes_configs_classes_are_those_of_the_shapes(shapes):
+def test_the_shapes_config_has_the_classes_of_the_shapes(shapes):
     config = load_config(SHAPES, data_root=str(shapes))
     for loader in ("train_dataloader", "val_dataloader"):
         dataset = DATASETS.build(config[loader].dataset)

@@ -1,4 +1,4 @@
-"""The segmentation configs against the published recipe, that each builds, and what their pipelines do to images."""
+"""The segmentation configs equal the published recipe, each config builds, and their pipelines transform images."""
 
 import re
 from collections import Counter
@@ -63,7 +63,7 @@ def test_every_parameter_learns_at_the_same_rate_unless_asked_otherwise(path, le
 
 
 @of_each
-def test_the_rate_rises_to_that_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
+def test_the_rate_rises_to_the_rate_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
     rates, highest = learning_rates(read(path)), read(path).optim_wrapper.optimizer.lr
     assert len(rates) == read(path).train_cfg.max_iters
     assert rates[0] < highest / 10
@@ -117,7 +117,7 @@ def test_every_variant_has_its_leaf_for_each_head(head, read):
 
 
 @of_each_variant
-def test_a_leaf_says_only_what_makes_it_different(path):
+def test_a_leaf_contains_only_what_differs_from_its_base(path):
     assert len(path.read_text().splitlines()) <= 14
 
 
@@ -234,7 +234,7 @@ def load(shared):
 
 
 def passes(dataset, index, times):
-    """Passes an image through its data set's pipeline, again and again, with the same random numbers each time."""
+    """Passes an image through the pipeline of its data set repeatedly, with the same random numbers each time."""
     state = np.random.get_state()
     np.random.seed(index)
     samples = [dataset.pipeline(dataset.get_data_info(index)) for _ in range(times)]
@@ -266,7 +266,7 @@ def test_training_images_are_half_to_twice_as_large_as_test_images(crops):
     assert len({round(scale, 1) for scale in scales}) > 10
 
 
-def test_training_images_are_cropped_to_512_pixels_and_smaller_ones_are_whole(crops):
+def test_training_images_are_cropped_to_512_pixels_and_smaller_images_are_not_cropped(crops):
     for crop in crops:
         height, width = round(512 * crop.scale), round(512 * crop.scale * 640 / 480)
         expected = np.minimum((height, width), 512)
@@ -281,7 +281,7 @@ def test_half_of_the_training_images_are_mirrored_at_any_size(crops):
 
 
 def test_training_images_change_their_colours(crops):
-    # Of one image, so what differs in the mean by more than a crop can is colour.
+    # All crops are of one image, so a difference in the mean larger than a crop can cause is a change of colour.
     means = torch.stack([crop.inputs.float().mean((1, 2)) for crop in crops if crop.scale < 0.8])
     assert len(means) > 5
     assert (means.amax(0) - means.amin(0)).min() > 20
@@ -300,7 +300,7 @@ def test_training_labels_are_classes_from_zero_and_255(load):
 
 @pytest.fixture
 def of_labels(tmp_path):
-    """Makes a training set of one image, bright where its label map says 2 and dark where it says 1."""
+    """Makes a training set of one image, bright where its label map is 2 and dark where it is 1."""
 
     def make(labels, path, **options):
         for kind, suffix, values in (("images", "jpg", 200 * (labels == 2)), ("annotations", "png", labels)):
@@ -312,7 +312,7 @@ def of_labels(tmp_path):
     return make
 
 
-def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_anew(of_labels):
+def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_again(of_labels):
     labels = np.ones((256, 768), np.uint8)
     labels[:, 460:] = 2
 
@@ -364,7 +364,7 @@ def test_a_batch_is_normalised_as_rgb_and_filled_up_to_512_pixels(crops, read):
 
 
 @pytest.mark.parametrize("loader", ["val", "test"])
-def test_test_images_are_whole_and_their_labels_keep_their_size(load, loader):
+def test_test_images_are_not_cropped_and_their_labels_keep_their_size(load, loader):
     dataset = load(loader)
     for index in range(0, len(dataset), 3):
         info = dataset.get_data_info(index)
@@ -402,7 +402,7 @@ def test_augmented_testing_sees_six_sizes_each_plain_and_mirrored(load):
 
 
 @of_each_shapes
-def test_the_shapes_configs_classes_and_palette_are_those_of_the_shapes(path, shapes):
+def test_the_shapes_configs_have_the_classes_and_palette_of_the_shapes(path, shapes):
     config = load_config(path, data_root=str(shapes))
     assert config.model.decode_head.num_classes == len(SEGMENTATION_CLASSES)
     for loader, count in {"train_dataloader": 8, "val_dataloader": 4, "test_dataloader": 4}.items():
@@ -474,7 +474,7 @@ def test_the_smallest_variant_takes_a_training_step(path, small):
 
 @pytest.fixture
 def predict(small):
-    """What a head's model says of a random image in a mode of its test_cfg."""
+    """Predicts a random image with the model of a head in a mode of test_cfg."""
 
     def infer(path, mode, size, **test_cfg):
         model, _ = small(path)
@@ -490,7 +490,7 @@ def predict(small):
 
 
 @of_the_smallest
-def test_windows_give_a_label_map_of_the_images_size_like_the_whole_image(path, predict):
+def test_windows_give_a_label_map_of_the_size_of_the_image(path, predict):
     size = (96, 80)
     whole, whole_logits = predict(path, "whole", size)
     slid, slid_logits = predict(path, "slide", size, crop_size=(64, 64), stride=(48, 48))
@@ -501,7 +501,7 @@ def test_windows_give_a_label_map_of_the_images_size_like_the_whole_image(path, 
 
 
 @of_the_smallest
-def test_an_image_within_one_window_is_predicted_as_a_whole(path, predict):
+def test_an_image_within_one_window_is_predicted_without_windows(path, predict):
     size = (96, 80)
     whole, logits = predict(path, "whole", size)
     slid, slid_logits = predict(path, "slide", size)

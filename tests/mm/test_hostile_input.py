@@ -74,7 +74,7 @@ def trains(built):
 
 @pytest.fixture
 def tests(built):
-    """What a small model says of some samples, and what its config's metric makes of it."""
+    """Predicts some samples with a small model and evaluates the predictions with the metric of its config."""
 
     def test(path, samples, metainfo, evaluator):
         config, model = built[path]

@@ -92,7 +92,7 @@ def test_the_loader_is_replaced_wherever_a_config_names_it(kind):
     ]
 
 
-def test_a_part_that_is_none_is_accepted():
+def test_a_missing_part_is_accepted():
     use_checked_loading(None)
 
 

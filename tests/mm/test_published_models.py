@@ -1,4 +1,4 @@
-"""Detectors and segmentors as MMDetection 2 and MMSegmentation 0.x saved them load whole into today's models."""
+"""Detectors and segmentors as MMDetection 2 and MMSegmentation 0.x saved them load completely into today's models."""
 
 import importlib
 from collections import OrderedDict
@@ -210,7 +210,7 @@ def check_filled(model, other):
         assert_close(got, wanted, 1e-6)
 
 
-def test_the_file_fills_the_model_and_nothing_is_left_over(build, saved):
+def test_the_file_fills_the_model_and_every_entry_is_used(build, saved):
     model = build()
     # strict: an entry too many or too few raises.
     read = load_checkpoint(model, str(saved.path), map_location="cpu", strict=True)

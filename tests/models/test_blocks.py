@@ -130,7 +130,7 @@ def waves_in_loops(height: int, width: int, hidden: int = 32) -> np.ndarray:
 
 @pytest.fixture
 def bare_encoding():
-    """A positional encoding whose projection changes nothing."""
+    """A positional encoding whose projection is the identity."""
     encoding = PositionalEncodingFourier(64).requires_grad_(False)
     encoding.token_projection.weight.copy_(torch.eye(64)[:, :, None, None])
     encoding.token_projection.bias.zero_()
@@ -214,7 +214,7 @@ def test_a_block_adds_three_scaled_branches_in_the_published_order(x):
     torch.testing.assert_close(b(x), expected)
 
 
-def test_a_block_without_gains_changes_nothing(x):
+def test_a_block_without_gains_is_the_identity(x):
     b = block().train()
     for gain in (b.gamma1, b.gamma2, b.gamma3):
         nn.init.zeros_(gain)

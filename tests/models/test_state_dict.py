@@ -177,9 +177,9 @@ def test_the_report_of_a_classifier_names_what_matched_what_was_left_out_and_wha
         assert str(len(part)) in sentence
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
-def test_loading_warns_if_the_pyramid_keeps_its_initial_values(model, dense, classifier, caplog, whole):
-    loads, prefix = (nn.ModuleDict({"backbone": model}), "backbone.") if whole else (model, "")
+@pytest.mark.parametrize("in_detector", [False, True], ids=["backbone", "detector"])
+def test_loading_warns_if_the_pyramid_keeps_its_initial_values(model, dense, classifier, caplog, in_detector):
+    loads, prefix = (nn.ModuleDict({"backbone": model}), "backbone.") if in_detector else (model, "")
     with caplog.at_level("INFO"):
         loads.load_state_dict(prefixed(prefix, classifier))
         loads.load_state_dict(prefixed(prefix, {**dense, "cls_token": torch.ones(1)}))
@@ -212,12 +212,14 @@ PARTIAL = {
 }
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
+@pytest.mark.parametrize("in_detector", [False, True], ids=["backbone", "detector"])
 @pytest.mark.parametrize("part", PARTIAL)
-def test_load_state_dict_refuses_entries_that_fit_in_part_and_does_not_change_the_backbone(model, dense, part, whole):
+def test_load_state_dict_refuses_entries_that_fit_in_part_and_does_not_change_the_backbone(
+    model, dense, part, in_detector
+):
     weights = PARTIAL[part](dense)
     loads = model
-    if whole:
+    if in_detector:
         loads = nn.ModuleDict({"backbone": model, "head": nn.Linear(2, 2)})
         weights = {**prefixed("backbone.", weights), **prefixed("head.", loads["head"].state_dict())}
     before = state_of(model)

@@ -29,7 +29,7 @@ def tools():
 
 @pytest.fixture(scope="session")
 def train(python, tools, shapes, tmp_path_factory):
-    """Trains a shapes config for four iterations; gives the work directory and what the run said."""
+    """Trains a shapes config for four iterations; gives the work directory and the output of the run."""
 
     @functools.cache
     def run(config):
@@ -45,5 +45,5 @@ def train(python, tools, shapes, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(train, tools):
-    """A training of Mask R-CNN of four iterations: its work directory and what it said."""
+    """A training of Mask R-CNN of four iterations: its work directory and its output."""
     return train(tools.shapes)

@@ -83,7 +83,7 @@ def test_inference_at_one_size_is_not_drawn(main, capsys):
     assert {*result["contenders"]["deployed"]["errors"]} == {"levels"}
 
 
-def test_the_json_says_what_ran_where(training):
+def test_the_json_contains_the_options_and_the_machine(training):
     content = training.content
     assert content["options"]["sizes"] == [[64, 96], [256, 256]]
     assert content["options"]["train"] is True
@@ -178,5 +178,5 @@ def test_a_directory_that_cannot_be_made_is_refused(refused, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_where_there_is_none_is_refused(refused):
+def test_cuda_without_a_gpu_is_refused(refused):
     assert "--device cpu" in refused("--device", "cuda")

@@ -20,7 +20,7 @@ FLIP = "train_dataloader.dataset.pipeline.3.prob"
 
 @pytest.fixture
 def browse(monkeypatch, tmp_path, shapes, capsys):
-    """Runs the tool in another directory; gives the names of the images and the drawings over them, in order."""
+    """Runs the tool in another directory. Returns the names of the images and their drawings, in order."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
@@ -53,7 +53,7 @@ def configs(tools):
 
 
 def likeness(drawing, image):
-    """How alike a drawing, without what is right of it, and an image are."""
+    """Correlation of an image and the left square of its drawing. A legend can be to the right."""
     height = drawing.shape[0]
     small = Image.fromarray(drawing[:, :height]).resize(image.size)
     return np.corrcoef(np.asarray(small).ravel(), np.asarray(image).ravel())[0, 1]
@@ -72,7 +72,7 @@ def test_drawings_are_of_the_augmented_images(browse, configs, shapes, task, fli
 
 
 @pytest.mark.parametrize("changes", [["bgr_to_rgb=False"], ["mean=None", "std=None"]])
-def test_colours_are_those_of_the_file_whatever_the_model_takes(browse, configs, shapes, changes):
+def test_drawings_have_the_colours_of_the_file_for_any_preprocessing(browse, configs, shapes, changes):
     changes = [f"model.data_preprocessor.{change}" for change in changes]
     for name, drawing in browse(configs["detection"], "--number", 2, "--cfg-options", f"{FLIP}=0.0", *changes):
         with Image.open(shapes / "train2017" / f"{name}.jpg") as image:
@@ -94,7 +94,7 @@ def test_boxes_move_with_their_objects(browse, configs, shapes):
             assert near.any(axis=1).mean() > 0.9, "no line at the left side of the box"
 
 
-def test_the_seed_says_which_images_and_how(browse, configs):
+def test_the_seed_determines_the_images_and_their_augmentation(browse, configs):
     one, same, other = (
         browse(configs["detection"], "--number", 6, "--seed", seed, out=out)
         for seed, out in ((1, "a"), (1, "b"), (2, "c"))
@@ -103,7 +103,7 @@ def test_the_seed_says_which_images_and_how(browse, configs):
     assert [name for name, _ in one] != [name for name, _ in other]
 
 
-def test_images_come_again_in_another_way_when_all_were_shown(browse, configs):
+def test_images_repeat_with_another_augmentation_after_all_were_shown(browse, configs):
     drawn = browse(configs["detection"], "--number", 17)
     assert len({name for name, _ in drawn}) == 8
 

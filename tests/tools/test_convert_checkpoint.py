@@ -1,4 +1,4 @@
-"""tools/convert_checkpoint.py writes any dialect anew, with the same outputs, whole or not at all."""
+"""tools/convert_checkpoint.py converts any dialect with the same outputs, and writes files atomically."""
 
 import resource
 import runpy
@@ -75,7 +75,7 @@ def check_outputs(model):
 
 @pytest.mark.parametrize("whole", [False, True], ids=["backbone", "whole"])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_outputs_are_unchanged_and_nothing_but_weights_is_kept(
+def test_outputs_are_unchanged_and_only_weights_are_kept(
     convert, tmp_path, detector, model, check_outputs, suffix, whole
 ):
     out = tmp_path / f"clean.{suffix}"
@@ -92,13 +92,13 @@ def test_outputs_are_unchanged_and_nothing_but_weights_is_kept(
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "epoch_1.pth"]
 
 
-def test_a_safetensors_file_says_what_it_is(convert, tmp_path, detector):
+def test_a_safetensors_file_contains_its_variant(convert, tmp_path, detector):
     convert(detector, tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt", "variant": "nano_12_p16"}
 
 
-def test_a_safetensors_file_of_another_shape_says_its_numbers(convert, tmp_path):
+def test_a_safetensors_file_of_another_shape_contains_its_numbers(convert, tmp_path):
     torch.save(tiny_xcit().state_dict(), tmp_path / "a.pth")
     convert(tmp_path / "a.pth", tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
@@ -121,7 +121,7 @@ def test_a_classifier_becomes_a_backbone_without_a_pyramid(convert, tmp_path, mo
     assert load_weights(XCiT("nano_12_p16"), tmp_path / "b.safetensors").missing
 
 
-def test_the_backbone_of_a_whole_model_gets_its_own_names(convert, tmp_path, model):
+def test_the_backbone_of_a_complete_model_gets_its_own_names(convert, tmp_path, model):
     weights = {f"model.encoder.{k.replace('pos_embeder', 'pos_embed')}": v for k, v in model.state_dict().items()}
     torch.save({**weights, "model.encoder.cls_token": torch.ones(1), "model.head.bias": torch.ones(3)}, tmp_path / "a")
     convert(tmp_path / "a", tmp_path / "b.pth", "--whole")
@@ -131,7 +131,7 @@ def test_the_backbone_of_a_whole_model_gets_its_own_names(convert, tmp_path, mod
     assert set(read_weights(tmp_path / "c.pth")) == set(model.state_dict())
 
 
-def test_the_help_says_that_class_names_are_not_kept(convert, capsys):
+def test_the_help_states_that_class_names_are_not_kept(convert, capsys):
     with pytest.raises(SystemExit):
         convert("--help")
     assert "meta such as class names" in " ".join(capsys.readouterr().out.split())
@@ -163,7 +163,7 @@ def test_other_suffixes_are_refused(refused, tmp_path, detector):
     refused(["out.bin", ".safetensors or .pth"], detector, tmp_path / "out.bin")
 
 
-def test_a_directory_that_is_none_is_refused(refused, tmp_path, detector):
+def test_a_file_in_place_of_the_output_directory_is_refused(refused, tmp_path, detector):
     (tmp_path / "file").touch()
     refused(["file/out.pth cannot be written"], detector, tmp_path / "file" / "out.pth")
 
@@ -181,8 +181,8 @@ def test_part_of_an_xcit_is_refused(refused, tmp_path, model, whole):
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_what_breaks_off_leaves_the_older_file(refused, tmp_path, detector, suffix):
-    """A limit on the size of files, which fails a write in its middle as a full disk does."""
+def test_an_interrupted_write_leaves_the_older_file(refused, tmp_path, detector, suffix):
+    """A limit on the size of files makes a write fail in the middle, as a full disk does."""
     (tmp_path / f"out.{suffix}").write_text("old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))

@@ -21,7 +21,7 @@ from tests.helpers.runs import read_checkpoint, read_text_log
 from xcit_dense.weights.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("floor", "nut", "bolt", "washer")  # not those of the configs, nor as many
+NAMES = ("floor", "nut", "bolt", "washer")  # other names than the configs have, and another number of names
 
 
 def coco(shapes, root):
@@ -136,7 +136,9 @@ def test_every_step_draws_its_images(walk, section, directory, count):
 @each_task
 def test_the_rate_is_scaled_with_the_batch(walk, section):
     walked = walk(section)
-    assert "Scaling the original LR by 2.0" in read_text_log(walked.work_dir)  # four images, where the config means two
+    assert "Scaling the original LR by 2.0" in read_text_log(
+        walked.work_dir
+    )  # four images instead of the two of the config
     assert "batch_size=4" in walked.config.read_text()
 
 

@@ -72,7 +72,7 @@ def srun(tmp_path_factory):
         }
         program = [sys.executable, *command[command.index("python") + 1 :], "--device", "cpu", *options]
         log = directory / "log"
-        with log.open("w") as output:  # not into pipes: one that nobody reads yet would stop its process
+        with log.open("w") as output:  # not into pipes, because a full pipe without a reader would block its process
             started = [
                 subprocess.Popen(
                     [*map(str, program)],

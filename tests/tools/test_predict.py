@@ -112,7 +112,7 @@ def test_every_input_is_drawn_and_listed(walked):
 
 
 @pytest.mark.slow
-def test_what_was_found_is_read_as_the_page_says(walked, page, monkeypatch):
+def test_the_code_of_the_page_reads_the_results(walked, page, monkeypatch):
     monkeypatch.chdir(walked.root)
     names = {}
     exec(page("python"), names)
@@ -132,7 +132,7 @@ def test_two_processes_write_what_one_writes(walked):
 
 
 @pytest.mark.slow
-def test_labels_are_as_large_as_their_images_and_hold_classes(walked):
+def test_labels_are_as_large_as_their_images_and_contain_classes(walked):
     labels = walked.root / "labelled/labels"
     assert files(labels) == [
         *(f"clip.mp4/{number:06d}.png" for number in range(FRAMES)),

@@ -35,7 +35,7 @@ def run(train, tools):
 
 @pytest.fixture(scope="module")
 def evaluate(run, python, tools, shapes, tmp_path_factory):
-    """Tests a head's training with tools/test.py; gives the metrics, the directory and what the run said."""
+    """Tests a head's training with tools/test.py; gives the metrics, the directory and the output of the run."""
 
     def test(head, arguments):
         out = tmp_path_factory.mktemp("tested")
@@ -73,7 +73,7 @@ def test_training_writes_checkpoint_log_and_curve(head, run):
 
 
 @pytest.mark.slow
-def test_resuming_goes_on_from_the_last_checkpoint(run, python, tools, shapes, tmp_path):
+def test_resuming_continues_from_the_last_checkpoint(run, python, tools, shapes, tmp_path):
     trained = run("sem_fpn")
     (tmp_path / "iter_4.pth").symlink_to(trained.checkpoint)
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_4.pth"))
@@ -90,7 +90,7 @@ def test_resuming_goes_on_from_the_last_checkpoint(run, python, tools, shapes, t
 
 @pytest.fixture(scope="module")
 def tested(evaluate):
-    """What tools/test.py wrote about Semantic FPN, with images."""
+    """The output of tools/test.py for Semantic FPN, with drawings."""
     return evaluate("sem_fpn", lambda out: ["--show-dir", out / "pictures"])
 
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_gives_the_metrics_of_its_training(tested, run):
 
 
 @pytest.mark.slow
-def test_testing_draws_truth_beside_prediction(tested, shapes):
+def test_testing_draws_ground_truth_next_to_prediction(tested, shapes):
     drawn = {path.stem: path for path in (tested.out / "pictures").iterdir()}
     assert drawn.keys() == {path.stem for path in (shapes / "val2017").iterdir()}
     for path in drawn.values():

@@ -36,7 +36,7 @@ def test_training_writes_checkpoint_log_and_curve(trained):
 
 
 @pytest.mark.slow
-def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, shapes, tmp_path):
+def test_resuming_continues_from_the_last_checkpoint(trained, python, tools, shapes, tmp_path):
     work_dir = tmp_path / "resumed"
     work_dir.mkdir()
     (work_dir / "iter_4.pth").symlink_to(trained.checkpoint)
@@ -48,7 +48,7 @@ def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, shape
     assert optimizer_steps(work_dir / "iter_6.pth") == {6}
     rates = [record["lr"] for record in read_training_log(trained.work_dir) + read_training_log(work_dir)]
     assert rates == sorted(set(rates)), "the warm-up began anew"
-    # Who tests or trains with the config that lies there does not go on from that checkpoint.
+    # A test or training with the config in that directory must not continue from that checkpoint.
     config = Config.fromfile(work_dir / tools.shapes.name)
     assert (config.resume, config.load_from) == (False, None)
 
@@ -72,7 +72,7 @@ def test_resuming_from_a_named_checkpoint_in_mixed_precision_runs_in_float32_on_
 
 @pytest.mark.slow
 def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, shapes, tmp_path):
-    """Four images a step, where the config means two."""
+    """Four images a step instead of the two of the config."""
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
     python(*command, "--auto-scale-lr", *short_run(1, **{"train_dataloader.batch_size": 4}))
     assert read_training_log(tmp_path)[0]["lr"] == pytest.approx(2 * read_training_log(trained.work_dir)[0]["lr"])
@@ -100,7 +100,7 @@ def test_testing_writes_metrics_as_json(tested):
 
 
 @pytest.mark.slow
-def test_testing_draws_truth_beside_prediction(tested, shapes):
+def test_testing_draws_ground_truth_next_to_prediction(tested, shapes):
     out, _ = tested
     drawn = {path.stem: path for path in (out / "pictures").iterdir()}
     assert drawn.keys() == {path.stem for path in (shapes / "val2017").iterdir()}
@@ -112,7 +112,7 @@ def test_testing_draws_truth_beside_prediction(tested, shapes):
 
 @pytest.mark.slow
 def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested):
-    """The same images and weights, so what training printed last."""
+    """The images and weights are the same, so the metrics equal the last metrics of the training."""
     metrics = json.loads((tested[0] / "new" / "metrics.json").read_text())
     assert metrics.keys() == {name for name in read_log(trained.work_dir)[-1] if name.startswith("coco/")}
 
@@ -127,7 +127,7 @@ def real(shared, python, tools, tmp_path_factory):
     small = "[(128,160)]"
     options = {
         "model.backbone.init_cfg": None,
-        "model.test_cfg.rcnn.score_thr": 0.0,  # a detector of one step is sure of nothing
+        "model.test_cfg.rcnn.score_thr": 0.0,  # after one step, a detector gives only low scores
         "train_cfg.max_epochs": 1,
         "train_dataloader.dataset.indices": 2,
         "train_dataloader.num_workers": 0,
@@ -249,7 +249,7 @@ def test_absent_weights_are_refused(refusal, tools, shapes, tmp_path, weights):
 
 
 @pytest.mark.slow
-def test_weights_of_another_variant_are_refused_and_no_metrics_written(refusal, trained, tools, shapes, tmp_path):
+def test_weights_of_another_variant_are_refused_and_metrics_are_not_written(refusal, trained, tools, shapes, tmp_path):
     options = changed(**{"model.backbone.variant": "nano_12_p16"})
     command = [tools.test, tools.shapes, trained.checkpoint, "--data-root", shapes, "--work-dir", tmp_path / "work"]
     sentence = refusal(*command, "--device", "cpu", "--out", tmp_path / "metrics.json", *options)
@@ -298,6 +298,6 @@ def test_help_names_every_option(python, tools, tool):
         assert option in text
 
 
-def test_without_mm_libraries_the_tool_says_what_to_install(refusal, without, tools):
+def test_without_mm_libraries_the_tool_prints_what_to_install(refusal, without, tools):
     sentence = refusal(tools.train, tools.shapes, **without("mmengine", "mmcv", "mmdet", "mmseg"))
     assert 'pip install "xcit-dense[mm]"' in sentence

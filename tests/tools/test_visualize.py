@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_named_at_the_end_and_the_rest_is_drawn(refused, 
     assert drawn == ["photo_block3.png", "photo_levels.png"]
 
 
-def test_nothing_is_drawn_where_an_image_is_missing_or_a_name_is_taken_twice(refused, detector, photo, tmp_path):
+def test_a_missing_image_or_a_duplicate_name_is_refused_before_drawing(refused, detector, photo, tmp_path):
     assert refused(["No image at", "gone.png"], detector, photo, tmp_path / "gone.png") == []
     (tmp_path / "more").mkdir()
     Image.open(photo).save(tmp_path / "more" / "photo.png")

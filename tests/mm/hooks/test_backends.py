@@ -14,7 +14,7 @@ from tests.helpers.models import raises_user_error
 from xcit_dense.mm.config.checks import check_config
 
 ROOT = Path(__file__).parents[3]
-LOSS = "loss_of_this_test"  # which no config names
+LOSS = "loss_of_this_test"  # a name that the configs do not use
 
 
 @pytest.fixture(scope="module")

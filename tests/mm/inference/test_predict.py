@@ -48,7 +48,7 @@ class Setup:
 
 @pytest.fixture(scope="module")
 def setups(tmp_path_factory):
-    """A small model for each task, with random weights, which finds five objects in any image."""
+    """A small model for each task, with random weights. The detector finds five objects in every image."""
     made = {}
     for task, name in TASKS.items():
         config = load_config(CONFIGS / task / f"{name}_xcit_n12_p8_shapes.py", {"model.neck.in_channels": [16] * 4})
@@ -68,7 +68,7 @@ def setups(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def image_dir(tmp_path_factory):
-    """A directory of images, neighbours of one size among them."""
+    """A directory of images. Some consecutive images have the same size."""
     directory = tmp_path_factory.mktemp("pictures")
     noise = np.random.default_rng(0)
     for number, size in enumerate([(48, 36), (48, 36), (48, 36), (36, 48), (1, 1), (96, 96), (48, 37)]):
@@ -222,14 +222,14 @@ def test_a_model_of_more_classes_than_have_names_is_refused_before_any_work(setu
 
 
 @each_task
-def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(predict, image_dir, tmp_path, task):
+def test_unreadable_files_are_reported_and_the_others_are_predicted(predict, image_dir, tmp_path, task):
     inputs = tmp_path / "in"
     inputs.mkdir()
     for name in ("a.png", "c.png"):
         (inputs / name).symlink_to(image_dir / "0.png")
     (inputs / "b.png").write_bytes((image_dir / "5.png").read_bytes()[:80])
     (inputs / "d.mp4").touch()
-    Image.new("RGB", (900, 1)).save(inputs / "e.png")  # which is less than a pixel high, made smaller
+    Image.new("RGB", (900, 1)).save(inputs / "e.png")  # after the resize, the height is less than a pixel
     summary, out = predict(task, inputs, batch=2)
     assert summary.pictures == 2
     assert [name for name, _ in summary.failures] == ["b.png", "d.mp4", "e.png"]
@@ -244,7 +244,7 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(predict, image_dir
 
 @each_task
 def test_a_video_is_predicted_frame_by_frame_and_drawn_as_a_video(predict, image_dir, tmp_path, task):
-    """Beside it lie images whose names are those that its frames could have."""
+    """The directory next to the video contains an image with the name that a frame could have."""
     inputs = tmp_path / "in"
     (inputs / "clip").mkdir(parents=True)
     clip(inputs / "clip.mp4")
@@ -267,7 +267,7 @@ def test_a_video_is_predicted_frame_by_frame_and_drawn_as_a_video(predict, image
 
 
 @each_task
-def test_images_of_one_name_do_not_overwrite_each_other(predict, image_dir, tmp_path, task):
+def test_images_of_the_same_name_do_not_overwrite_each_other(predict, image_dir, tmp_path, task):
     for name, source in (("a/x.png", "0.png"), ("b/x.png", "3.png"), ("a/x.bmp", "5.png")):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.open(image_dir / source).save(tmp_path / "in" / name)
@@ -296,7 +296,7 @@ def test_a_video_cut_short_is_kept_and_reported(predict, tmp_path):
 
 @pytest.fixture
 def mixed(setups, image_dir, tmp_path):
-    """Predicts images 0 to 2, in one batch, and a video, with a detector to which something is done at each call."""
+    """Predicts images 0 to 2, in one batch, and a video. `change` replaces each call of the detector."""
 
     def start(change, **options):
         setup = setups["detection"]
@@ -323,7 +323,7 @@ def outside(names):
     return sorted(Path(name).name for name in names)
 
 
-def test_what_is_too_large_for_the_gpu_in_a_batch_is_tried_alone(mixed):
+def test_the_images_of_a_batch_too_large_for_the_gpu_are_tried_one_by_one(mixed):
     def change(names, step):
         if len(names) > 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -342,10 +342,10 @@ def test_what_is_too_large_for_the_gpu_in_a_batch_is_tried_alone(mixed):
         (KeyError("x"), "KeyError: 'x'"),
     ],
 )
-def test_an_image_with_which_the_model_fails_is_reported_and_the_rest_goes_on(mixed, error, words):
+def test_an_image_with_which_the_model_fails_is_reported_and_the_others_are_predicted(mixed, error, words):
     def change(names, step):
         if {"1.png", "v.mp4"} & set(names):
-            raise type(error)(*error.args)  # not itself, which would hold the images
+            raise type(error)(*error.args)  # a new error, because a reused error keeps the images in memory
         return step()
 
     summary, out = mixed(change, score_thr=None)
@@ -357,7 +357,7 @@ def test_an_image_with_which_the_model_fails_is_reported_and_the_rest_goes_on(mi
 
 
 @pytest.mark.parametrize("fault", ["not a number", "no such class", "a name too long"])
-def test_an_image_whose_answer_makes_no_sense_is_reported_and_the_rest_goes_on(mixed, monkeypatch, fault):
+def test_an_image_with_an_invalid_prediction_is_reported_and_the_others_are_predicted(mixed, monkeypatch, fault):
     def change(names, step):
         samples = step()
         for name, sample in zip(names, samples):
@@ -390,7 +390,7 @@ def test_an_image_whose_answer_makes_no_sense_is_reported_and_the_rest_goes_on(m
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_results(mixed, tmp_path, monkeypatch, number):
+def test_a_failing_disk_ends_the_run_and_leaves_the_results(mixed, tmp_path, monkeypatch, number):
     original = Image.Image.save
 
     def save(self, path, **options):
@@ -407,8 +407,8 @@ def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_results(mixed, tm
 # Several processes
 
 
-def test_of_several_processes_the_first_says_that_it_counts_its_own_images(predict, image_dir, monkeypatch, capsys):
-    """This one takes three of seven; the other has found nothing."""
+def test_rank_0_of_several_processes_reports_that_it_counts_its_own_images(predict, image_dir, monkeypatch, capsys):
+    """Rank 0 takes three of seven images. The other process did not find objects."""
     reserve_, seconds = reserve, itertools.count()
 
     def with_the_others_part(out):
@@ -417,7 +417,7 @@ def test_of_several_processes_the_first_says_that_it_counts_its_own_images(predi
 
     monkeypatch.setitem(globals(), "reserve", with_the_others_part)
     monkeypatch.setattr("xcit_dense.mm.inference.predict.dist.get_dist_info", lambda: (0, 2))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))  # of a short run nothing is said
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))  # a short run does not print its progress
     assert predict("segmentation", image_dir, score_thr=None)[0].pictures == 3
     assert "3 of 3 pictures of this process in " in capsys.readouterr().err
 
@@ -426,7 +426,7 @@ def test_of_several_processes_the_first_says_that_it_counts_its_own_images(predi
 
 
 @each_task
-def test_no_more_than_two_batches_are_in_memory(setups, image_dir, tmp_path, task):
+def test_at_most_two_batches_are_in_memory(setups, image_dir, tmp_path, task):
     setup, held = setups[task], []
 
     def load(results):
@@ -468,7 +468,7 @@ def test_a_thousand_images_of_varying_size_hold_memory_flat(setups, memory, tmp_
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_results_are_not_mixed_with_those_of_another_run(tmp_path, name):
+def test_results_are_not_mixed_with_the_results_of_another_run(tmp_path, name):
     (tmp_path / name).mkdir()
     with raises_user_error(tmp_path / name, "exists already", "another directory"):
         reserve(tmp_path)
@@ -481,7 +481,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
         reserve(tmp_path / "file/out")
 
 
-def test_a_run_that_breaks_off_leaves_only_whole_files(setups, image_dir, tmp_path):
+def test_an_interrupted_run_leaves_only_complete_files(setups, image_dir, tmp_path):
     setup, loaded = setups["detection"], []
     clip(tmp_path / "clip.mp4")
 

@@ -1,4 +1,4 @@
-"""MMEngine reads the checkpoints of trainings and publications, executes nothing, and finds weights by name."""
+"""MMEngine reads the checkpoints of trainings and publications without executing code, and finds weights by name."""
 
 import os
 import zipfile
@@ -186,7 +186,7 @@ def start_from(path):
 
 @pytest.mark.parametrize("load", [load_into_model, start_from, CheckpointLoader.load_checkpoint])
 @pytest.mark.parametrize("address", ["{}/a.pth", "https://example.com/a.pth", "xcit://nano_12_p16_224"])
-def test_no_way_to_load_in_mmengine_executes_code(tmp_path, serve, load, address):
+def test_mmengine_loads_without_executing_code(tmp_path, serve, load, address):
     content = {"state_dict": {"weight": torch.ones(1, 1)}, "hook": Intruder(tmp_path / "executed")}
     address = serve(address.format(tmp_path), content)
     with raises_user_error("holds more than weights", "mkdir", "was not executed"):

@@ -44,7 +44,7 @@ def check(launcher, **more):
     check_launcher(Config({"launcher": launcher, **more}))
 
 
-def test_a_single_process_needs_no_launcher(variables):
+def test_a_single_process_does_not_need_a_launcher(variables):
     check("none")
     check_launcher(Config({}))
 
