@@ -1,4 +1,4 @@
-"""Hostile or broken input to the backbone and its loaders: a right answer or one clear error, whatever comes."""
+"""Hostile or broken input to the backbone and its loaders gives a correct result or one clear error."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ NOT_FLOATS = (torch.uint8, torch.int64, torch.bool, torch.complex64)
 
 @pytest.fixture(scope="module")
 def models():
-    """A small backbone for each patch size, in double precision: its usual form, and others that must agree."""
+    """A small backbone for each patch size, in double precision: its usual form, and other forms that must agree."""
 
     def forms(patch_size):
         usual = tiny_xcit(patch_size=patch_size).double().eval()
@@ -48,7 +48,7 @@ def models():
 
 
 def draw(*shape):
-    """Makes images of double precision, the same for the same shape."""
+    """Makes images of double precision. The same shape gives the same images."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).double()
 
 

@@ -1,4 +1,4 @@
-"""What a user gets from ``pip install``: the wheel, its command away from the clone, and a silent start of Python."""
+"""The result of ``pip install``: the wheel, its command outside the clone, and a silent start of Python."""
 
 import importlib.util
 import json
@@ -139,7 +139,7 @@ def test_a_name_with_a_typo_is_refused_with_near_names(bare, tmp_path):
 
 @pytest.fixture(scope="module")
 def walked(complete, tmp_path_factory):
-    """A user's way in an empty directory: data, a short training of a copied config, a test, predictions."""
+    """The steps of a user in an empty directory: data, a short training of a copied config, a test, predictions."""
     directory = tmp_path_factory.mktemp("elsewhere")
     short = ["--cfg-options", "train_cfg.max_iters=2", "train_cfg.val_interval=2", "train_dataloader.batch_size=2"]
     short += ["default_hooks.checkpoint.interval=2"]

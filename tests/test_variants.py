@@ -12,7 +12,7 @@ from xcit_dense.variants import Variant, get_variant, variant_name
 
 
 def on_meta(*args, **kwargs):
-    """Builds an XCiT without memory for its weights."""
+    """Builds an XCiT on the meta device."""
     with torch.device("meta"):
         return XCiT(*args, **kwargs)
 
@@ -49,7 +49,7 @@ def test_names_and_shapes_of_weights_are_the_published_ones(name, reference):
     assert {key: list(value.shape) for key, value in on_meta(name).state_dict().items()} == published
 
 
-def test_every_published_recipe_builds_as_it_is_written(reference):
+def test_every_published_recipe_builds_unchanged(reference):
     recipes = reference("recipes")
     assert len(recipes) == 24
     for name, recipe in recipes.items():

@@ -19,7 +19,7 @@ MARKERS = "<!-- model table -->\n", "<!-- end of model table -->\n"
 BY = "Written by tools/make_model_index.py from xcit_dense/weights/zoo.py"
 
 MODELS = {"coco": "Mask R-CNN", "sem_fpn": "Semantic FPN", "upernet": "UperNet"}
-"""What the model around the backbone is called, by a part of the name of its weights."""
+"""Names of the models around the backbone, by a part of the name of their weights."""
 
 DATASETS = {"detection": "COCO", "segmentation": "ADE20K"}
 """The training data of a task. The keys are also the directories of the configs."""
@@ -127,7 +127,7 @@ def collection(family: Family) -> str:
 
 
 def model_name(family: Family) -> str:
-    """What the model around the backbone is called."""
+    """The name of the model around the backbone."""
     return next(name for part, name in MODELS.items() if part in family.name)
 
 
@@ -230,7 +230,7 @@ def members(family: Family) -> list[Weights]:
 
 
 def variant_order(weights: Weights) -> int:
-    """Where the variant stands in the table of variants."""
+    """The position of the variant in the table of variants."""
     return list(VARIANTS).index(weights.variant)
 
 

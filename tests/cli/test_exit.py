@@ -68,7 +68,7 @@ def test_a_command_line_reports_that_a_disk_is_full_or_access_to_a_path_is_denie
         main(errno.EIO)
 
 
-def test_a_command_line_that_is_interrupted_ends_as_shells_have_it():
+def test_an_interrupted_command_line_ends_with_the_exit_status_of_shells():
     @exit_with_sentence
     def main():
         raise KeyboardInterrupt
@@ -86,7 +86,7 @@ def test_a_command_line_whose_reader_has_enough_ends_in_silence(tmp_path):
     assert (process.stdout, process.stderr) == ("line\n", "")
 
 
-def test_a_command_line_takes_arguments_and_gives_its_result():
+def test_a_command_line_passes_arguments_and_returns_its_result():
     @exit_with_sentence
     def main(first: int, *, second: int) -> int:
         """Adds."""

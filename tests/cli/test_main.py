@@ -19,7 +19,7 @@ SEGMENTATION = ROOT / "configs/segmentation/upernet_xcit_s12.py"
 
 @pytest.fixture
 def printed(capsys, monkeypatch):
-    """Runs a command line and returns what it printed, if need be to a terminal, as wide as need be."""
+    """Runs a command line and returns its output. With `terminal`, stdout appears to be a terminal."""
 
     def run(*arguments, terminal=False):
         monkeypatch.setenv("COLUMNS", "200")
@@ -31,7 +31,7 @@ def printed(capsys, monkeypatch):
 
 
 def refused(*arguments):
-    """Runs a command line that is to fail with one sentence, and returns the sentence."""
+    """Runs a command line that must fail with one sentence. Returns the sentence."""
     with pytest.raises(SystemExit) as exit_:
         main(list(map(str, arguments)))
     assert str(exit_.value).startswith("error: ")

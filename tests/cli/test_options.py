@@ -1,4 +1,4 @@
-"""What the command lines share, and how they end on mistakes."""
+"""The options that the command lines share, and their errors."""
 
 import argparse
 import functools

@@ -63,13 +63,13 @@ def test_a_copy_has_exactly_the_files_that_the_config_inherits_from(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_xcit_s12_1x", "sem_fpn_xcit_n12_p8_shapes", "upernet_xcit_t24"])
-def test_a_copy_is_read_as_the_original_is(tmp_path, name):
+def test_a_copy_is_read_like_the_original(tmp_path, name):
     config = pytest.importorskip("mmengine.config", reason="MMEngine is not installed")
     copy, *_ = copy_config(find_config(name), tmp_path)
     assert config.Config.fromfile(copy).to_dict() == config.Config.fromfile(find_config(name)).to_dict()
 
 
-def test_a_config_of_ones_own_keeps_its_layout(tmp_path):
+def test_a_copied_user_config_keeps_its_layout(tmp_path):
     (tmp_path / "mine/base").mkdir(parents=True)
     (tmp_path / "mine/base/a.py").write_text("x = 1\n")
     (tmp_path / "mine/b.py").write_text("_base_ = ['base/a.py', 'mmdet::_base_/default_runtime.py']\n")

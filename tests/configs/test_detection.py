@@ -1,4 +1,4 @@
-"""The detection configs against the published recipe, and that each of them builds."""
+"""The detection configs equal the published recipe, and each config builds."""
 
 import itertools
 import re

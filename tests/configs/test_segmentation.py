@@ -157,7 +157,7 @@ def test_every_published_recipe_has_its_config(head, recipe_name, reference):
     assert sorted(map(recipe_name, leaves)) == sorted(names)
 
 
-def test_detection_and_these_heads_are_all_that_was_published(reference):
+def test_only_detection_and_these_heads_were_published(reference):
     heads = Counter(name.partition("_xcit_")[0] for name in reference("recipes"))
     assert heads == {"mask_rcnn": 8, "sem_fpn": 8, "upernet": 8}
 
@@ -317,7 +317,7 @@ def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_again(of_label
     labels[:, 460:] = 2
 
     def dominated(**options):
-        """How many of 40 crops show one class on more than three quarters."""
+        """Number of crops, of 40, with one class on more than three quarters of the pixels."""
         dataset = of_labels(labels, SMALLEST[0], **options)
         dataset.pipeline.transforms = dataset.pipeline.transforms[:4]  # up to the crop
         labels_of_crops = [sample["gt_seg_map"] for sample in passes(dataset, 0, 40)]
@@ -442,7 +442,7 @@ def small(read):
 
 
 def samples(images, labels=None):
-    """Data of a batch as a data loader gives it."""
+    """The data of a batch, in the form that a data loader returns."""
     from mmseg.structures import SegDataSample
 
     size = tuple(images.shape[2:])

@@ -44,7 +44,7 @@ def shrunk(path, root="."):
 
 @pytest.fixture(scope="module")
 def built():
-    """A small model of each config, with its config."""
+    """Each config with a small model."""
 
     def build(path):
         config = shrunk(path)
@@ -57,7 +57,7 @@ def built():
 
 @pytest.fixture
 def trains(built):
-    """Trains a small model for a step on some samples; checks that all stays finite, and gives the losses."""
+    """Trains a small model for a step on some samples. Checks that all values are finite. Returns the losses."""
 
     def train(path, samples):
         config, model = built[path]
@@ -160,7 +160,9 @@ def test_mask_rcnn_trains_on_images_with(detection, trains, kind):
     assert len(dataset) == 2
     losses = trains(MASK_RCNN, [dataset[0], dataset[1]])
     assert losses["loss_rpn_cls"] > 0
-    assert (losses["loss_mask"] == 0) == (losses["loss_bbox"] == 0) == (kind in NOTHING)  # truth is a proposal too
+    assert (
+        (losses["loss_mask"] == 0) == (losses["loss_bbox"] == 0) == (kind in NOTHING)
+    )  # the ground truth is also a proposal
 
 
 def test_without_detections_the_evaluation_reports_empty_results(detection, tests, built, mm_log):

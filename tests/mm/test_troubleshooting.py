@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes what the libraries print: each message is provoked, and found on the page."""
+"""docs/troubleshooting.md quotes messages of the libraries. Each test provokes a message and finds it on the page."""
 
 import contextlib
 import importlib
@@ -36,7 +36,7 @@ QUOTES = re.findall(r"^> `(.+)`$", PAGE.read_text(), re.MULTILINE)
 
 @pytest.fixture
 def scene(tmp_path, monkeypatch, shapes):
-    """What provoking an error needs."""
+    """The fixtures that provoking an error needs."""
     return SimpleNamespace(folder=tmp_path, patch=monkeypatch, shapes=shapes)
 
 

@@ -68,7 +68,7 @@ def tokens(x):
 
 
 def block_features(model, image):
-    """What each block makes of an image, in our XCiT or timm's."""
+    """The outputs of each block for an image, in our XCiT or timm's XCiT."""
     features = []
     hooks = [block.register_forward_hook(lambda *call: features.append(tokens(call[2]))) for block in model.blocks]
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_weights_without_counters_load_with_the_version_that_promises_them(model
 def test_the_options_of_the_weights_of_a_variant_contain_its_name(tmp_path, name):
     with torch.device("meta"):
         shapes = XCiT(name).state_dict()
-    # One value each, however large the tensor.
+    # Each tensor has one value in memory, so its size does not matter.
     torch.save({key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}, tmp_path / "weights.pth")
     options = infer_options(read_weights(tmp_path / "weights.pth"))
     assert options["variant"] == name

@@ -1,4 +1,4 @@
-"""Cross-covariance attention against the paper's definition, written out in plain loops, and its forms as equals."""
+"""Cross-covariance attention equals the definition of the paper, computed in loops. All forms give the same values."""
 
 import copy
 import math
@@ -14,7 +14,10 @@ from tests.helpers.models import assert_close, raises_user_error, randomise
 from xcit_dense import VARIANTS
 from xcit_dense.models.xca import XCA, cheaper_form
 
-FEW, MANY = 5, 40  # tokens: so few that the literal form is cheaper, and so many that the covariance form is
+FEW, MANY = (
+    5,
+    40,
+)  # numbers of tokens: with few tokens the literal form is cheaper, with many tokens the covariance form
 DIM, HEADS = 12, 3
 FORMS = ("literal", "covariance")
 SHAPES = sorted({(variant.embed_dim, variant.num_heads) for variant in VARIANTS.values()})  # published C and h
@@ -81,7 +84,7 @@ def test_xca_in_single_precision_is_the_papers_definition(n, form):
 
 @both_forms
 @pytest.mark.parametrize("n", [FEW, MANY])
-def test_channels_that_are_zero_on_all_tokens_give_numbers(n, form):
+def test_channels_that_are_zero_on_all_tokens_give_finite_values(n, form):
     xca, x = attention(qkv_bias=False), torch.zeros_like(tokens(n)).requires_grad_()
     y = xca(x, form)
     torch.testing.assert_close(y, torch.from_numpy(attend_in_loops(xca, x.detach().numpy())))

@@ -390,7 +390,7 @@ def test_linear_layers_start_small_without_outliers_and_without_bias():
 
 
 @pytest.mark.parametrize(("frozen_stages", "blocks"), [(-1, 0), (0, 0), (2, 2), (4, 4)])
-def test_frozen_stages_do_not_change_and_the_rest_trains(frozen_stages, blocks):
+def test_frozen_stages_do_not_change_and_other_stages_train(frozen_stages, blocks):
     model = tiny_xcit(frozen_stages=frozen_stages).train()
     frozen = list(model.blocks[:blocks])
     if frozen_stages >= 0:
@@ -449,7 +449,7 @@ def test_norm_eval_acts_before_the_first_call_of_train():
     assert modes(tiny_xcit(norm_eval=True)) == modes(tiny_xcit(norm_eval=True).train())
 
 
-def test_norm_eval_fixes_statistics_and_trains_the_rest():
+def test_norm_eval_fixes_statistics_and_trains_the_parameters():
     model = tiny_xcit(norm_eval=True).train()
     before = copy.deepcopy(model.state_dict())
     gradients = backward(model, random_images(2, 3, 32, 40))

@@ -1,4 +1,4 @@
-"""What the tests of the tools share: short runs on the small shapes data set, each as its user starts it."""
+"""Fixtures of the tests of the tools: short runs on the small shapes data set, with the commands of a user."""
 
 import functools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""tools/browse.py draws what training sees: augmented images and their ground truth."""
+"""tools/browse.py draws the inputs of a training: augmented images and their ground truth."""
 
 import json
 import runpy
@@ -108,7 +108,7 @@ def test_images_repeat_with_another_augmentation_after_all_were_shown(browse, co
     assert len({name for name, _ in drawn}) == 8
 
 
-def test_data_of_ones_own_is_drawn_with_its_own_classes(browse, configs, shapes, tmp_path):
+def test_user_data_is_drawn_with_its_own_classes(browse, configs, shapes, tmp_path):
     root = tmp_path / "mine"
     shutil.copytree(shapes / "train2017", root / "train")
     content = json.loads((shapes / "annotations/instances_train2017.json").read_text())
@@ -122,7 +122,7 @@ def test_the_weights_that_training_starts_from_are_not_needed(browse, configs):
     assert len(browse(configs["detection"], "--number", 1, "--cfg-options", *init_cfg)) == 1
 
 
-def test_what_is_impossible_is_refused(refused, configs, tmp_path):
+def test_impossible_options_are_refused(refused, configs, tmp_path):
     assert "--number 0" in refused(configs["detection"], "--number", 0)
     assert "gone" in refused(configs["detection"], root="gone")
     (tmp_path / "full").mkdir()

@@ -20,7 +20,7 @@ TOOL = Path(__file__).parents[2] / "tools/convert_checkpoint.py"
 
 @pytest.fixture
 def convert(monkeypatch, capsys):
-    """Runs the tool and returns what it printed; a refusal is a SystemExit."""
+    """Runs the tool and returns its output. A refusal is a SystemExit."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
@@ -32,7 +32,7 @@ def convert(monkeypatch, capsys):
 
 @pytest.fixture
 def refused(convert, tmp_path):
-    """Expects a refusal in one sentence with these words, which leaves the directory as it was."""
+    """Expects a refusal in one sentence with these words. The tool must not change the directory."""
 
     def check(words, *arguments):
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -53,7 +53,7 @@ def model():
 
 @pytest.fixture
 def detector(model, tmp_path):
-    """A file as training on several processes leaves it."""
+    """A file in the form that training on several processes writes."""
     state = {f"module.backbone.{name}": value for name, value in model.state_dict().items()}
     state |= {"module.neck.weight": torch.arange(6.0).view(2, 3).T, "module.backbone.cls_token": torch.ones(1, 1, 128)}
     state["module.neck.tied"] = state["module.neck.weight"]

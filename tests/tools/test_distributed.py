@@ -1,4 +1,4 @@
-"""The commands of docs/training.md for several processes, here two without GPUs, and what they train and test."""
+"""The commands of docs/training.md for several processes train and test, here with two processes without GPUs."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def documented():
-    """The shortest command of the guide that has all these words, for a config and, in a test, weights of ours."""
+    """The shortest command of the guide with all these words, for our config and, for a test, our weights."""
     text = GUIDE.read_text().replace("\\\n", " ")
     commands = [line.split() for line in text.splitlines() if line.startswith(("    torchrun ", "    srun "))]
 
@@ -57,7 +57,7 @@ def torchrun(python):
 def srun(tmp_path_factory):
     """Runs a command that begins with srun, by two processes with the variables that Slurm sets for a node's tasks."""
     directory = tmp_path_factory.mktemp("slurm")
-    scontrol = directory / "scontrol"  # which Slurm has to make a list of the nodes' names
+    scontrol = directory / "scontrol"  # Slurm uses scontrol to list the names of the nodes
     scontrol.write_text("#!/bin/sh\necho 127.0.0.1\n")
     scontrol.chmod(0o755)
 

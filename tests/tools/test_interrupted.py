@@ -19,7 +19,7 @@ from xcit_dense.weights.work_dir import last_intact_checkpoint
 
 pytestmark = pytest.mark.slow
 
-# By epochs of four steps, in an order of its own each; the shapes configs count iterations.
+# Epochs have four steps, and each epoch has another order. The shapes configs count iterations.
 EPOCHS = """
 _base_ = {base!r}
 train_cfg = dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=2, val_interval=2)

@@ -1,4 +1,4 @@
-"""tools/predict.py and tools/browse.py as docs/predicting.md has them, and what the former refuses."""
+"""tools/predict.py and tools/browse.py run the commands of docs/predicting.md. tools/predict.py refuses wrong input."""
 
 import json
 import os
@@ -186,7 +186,7 @@ def predict(monkeypatch, tmp_path):
         (["w.pth", "a.png", "--launcher", "pytorch"], ("torchrun", "--launcher none")),
     ],
 )
-def test_what_is_impossible_is_refused_at_once(predict, tools, tmp_path, arguments, words):
+def test_impossible_options_are_refused_at_once(predict, tools, tmp_path, arguments, words):
     (tmp_path / "w.pth").touch()
     (tmp_path / "empty").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py on segmentation configs, as their user runs them."""
+"""tools/train.py and tools/test.py run segmentation configs with the commands of a user."""
 
 import json
 from types import SimpleNamespace

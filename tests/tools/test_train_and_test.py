@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py as their user runs them, from another directory."""
+"""tools/train.py and tools/test.py run from another directory, with the commands of a user."""
 
 import json
 import runpy
@@ -80,7 +80,7 @@ def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, s
 
 @pytest.fixture(scope="module")
 def tested(trained, python, tools, shapes, tmp_path_factory):
-    """What tools/test.py wrote about the training's work directory."""
+    """The output of tools/test.py for the work directory of the training."""
     out = tmp_path_factory.mktemp("tested")
     command = [tools.test, tools.shapes, trained.work_dir, "--data-root", shapes, "--work-dir", out / "work"]
     show = ["--show-dir", out / "pictures"]
@@ -260,7 +260,7 @@ def test_weights_of_another_variant_are_refused_and_metrics_are_not_written(refu
 
 @pytest.fixture
 def in_process(monkeypatch, tmp_path):
-    """Runs a tool's file in this process, for speed; by default only defines what it defines."""
+    """Runs the file of a tool in this process, for speed. By default, the file only defines its functions."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("LOCAL_RANK", "0")

@@ -265,7 +265,7 @@ def test_categories_foreign_to_the_classes_are_refused_by_name(checked):
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2, 3]], ids=["one missing", "another order"])
-def test_categories_that_mmdetection_would_number_otherwise_are_refused(checked, order):
+def test_categories_that_mmdetection_would_number_differently_are_refused(checked, order):
     names = [("circle", "square", "triangle", "star")[index] for index in order]
     content = {"categories": [{"id": number, "name": name} for number, name in enumerate(names)]}
     refused(

@@ -1,4 +1,4 @@
-"""A user's own data in a config: found, named, and every head, evaluator and pipeline fitted to it."""
+"""The data of a user in a config: every head, evaluator and pipeline gets the classes and paths of the data."""
 
 import json
 import shutil
@@ -205,7 +205,7 @@ def test_data_classes_heads_and_pipelines_follow_the_label_maps(labelled, path):
 
 
 def loads(config):
-    """Values that training sees of a config's first label map."""
+    """The values of the first label map after the training pipeline of a config."""
     from mmseg.registry import DATASETS
     from mmseg.utils import register_all_modules
 
@@ -299,7 +299,7 @@ def test_real_labels_have_the_names_next_to_them(shared):
         (DETECTION, (".", None, True), ["--ignore-zero", "--classes auto"]),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, path, arguments, words):
+def test_data_that_does_not_fit_is_refused(tmp_path, monkeypatch, path, arguments, words):
     monkeypatch.chdir(tmp_path)
     with raises_user_error(*words):
         load_config(path, NO_START, *arguments)

@@ -1,4 +1,4 @@
-"""Runs that TensorBoard and Weights & Biases show, by the lines that docs/training.md gives."""
+"""TensorBoard and Weights & Biases show runs that use the config lines of docs/training.md."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def documented(tmp_path_factory):
 
 @pytest.fixture
 def log(documented, tmp_path, monkeypatch):
-    """Logs the config and two losses to one of its back ends, as a run does; returns where."""
+    """Logs the config and two losses to a back end, as a run does. Returns the directory."""
     monkeypatch.setenv("WANDB_MODE", "offline")
 
     def to(kind):

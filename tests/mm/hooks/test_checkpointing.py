@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped or out of room, in child processes forked from this one: their imports are done."""
+"""Runs are killed, stopped or lack disk space. They are child processes, forked after the imports of this process."""
 
 import json
 import os
@@ -33,7 +33,7 @@ STEPS = 24
 
 
 class Noisy(BaseModel):
-    """A model in which all is random that can be: its dropout draws from PyTorch, its targets from NumPy and Python."""
+    """A model with every source of random numbers: dropout uses PyTorch, the targets use NumPy and Python."""
 
     def __init__(self):
         super().__init__()
@@ -64,7 +64,7 @@ class Counted(BaseMetric):
 
 
 class Losses(Hook):
-    """Writes the loss of each step as soon as it is done, and may do more then."""
+    """Writes the loss of each step after the step, and then calls `at_step`."""
 
     priority = "HIGH"
 
@@ -131,7 +131,7 @@ def train(
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    """What each child would spend a second on: matplotlib, and asking compilers and git for their versions."""
+    """Saves a second in each child: imports matplotlib once, and skips the versions of compilers and git."""
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
 
@@ -201,7 +201,7 @@ def kill():
 
 
 def train_and_die_at(work_dir, step, pause):
-    """So many seconds after a step: in the next one, in its data, or while its checkpoint is written."""
+    """Kills the training a time after a step: in the next step, in its data, or while its checkpoint is written."""
 
     def set_alarm(number):
         if number == step:
@@ -212,7 +212,7 @@ def train_and_die_at(work_dir, step, pause):
 
 
 def train_and_die_while_writing(work_dir, fraction):
-    """When that part of a checkpoint is written."""
+    """Kills the training when this fraction of a checkpoint is written."""
 
     def put(self, obj, filepath):
         with Path(filepath).open("wb") as file:
@@ -294,7 +294,7 @@ def with_averages_and_loss_scale(work_dir, at_step=lambda step: None):
 
 
 def test_a_resumed_run_ends_with_the_state_of_an_undisturbed_one(tmp_path, run):
-    """Of optimizer, schedule, loss scale and averaged weights too, bit by bit."""
+    """The optimizer, schedule, loss scale and averaged weights are also equal, bit by bit."""
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
@@ -326,7 +326,7 @@ def test_a_run_stopped_in_the_middle_continues_with_the_same_losses(tmp_path, ru
     work_dir.mkdir()
 
     def stop(step):
-        if step == 5:  # of four steps an epoch
+        if step == 5:  # an epoch has four steps
             os.killpg(0, signal.SIGTERM)  # the workers too, as some schedulers do
 
     assert run(lambda: train(work_dir, stop, **options)) == 128 + signal.SIGTERM
@@ -338,7 +338,7 @@ def test_a_run_stopped_in_the_middle_continues_with_the_same_losses(tmp_path, ru
 
 
 def test_a_run_without_a_seed_continues_with_the_seed_of_its_checkpoint(tmp_path, run):
-    """Each sample once an epoch, before and after."""
+    """An epoch has each sample once, before and after the interruption."""
     work_dir = tmp_path / "unseeded"
     work_dir.mkdir()
     seen = []
@@ -401,7 +401,7 @@ def test_signals_while_a_checkpoint_is_written_leave_it_intact(tmp_path, run, fi
     assert read(check_files(tmp_path))["meta"]["iter"] == first
 
 
-def test_a_step_that_is_saved_anyway_is_saved_once(tmp_path, run):
+def test_a_step_with_a_regular_checkpoint_is_saved_once(tmp_path, run):
     assert run(lambda: train(tmp_path, lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM))) == 143
     assert [path.name for path in tmp_path.glob("*.pth")] == ["iter_3.pth"]
 
@@ -428,7 +428,7 @@ def test_a_second_control_c_does_not_wait(tmp_path, run):
     assert last_intact_checkpoint(tmp_path) is None
 
 
-def test_signals_mean_what_they_did_when_the_training_is_over(tmp_path, run):
+def test_signals_have_their_earlier_handlers_after_the_training(tmp_path, run):
     def check():
         before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
         train(tmp_path, steps=4)

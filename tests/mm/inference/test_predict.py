@@ -1,4 +1,4 @@
-"""Predictions: what the libraries find, streamed from files to files, whatever is among them."""
+"""Predictions of images and videos equal the predictions of the libraries. Unreadable files do not end a run."""
 
 import contextlib
 import dataclasses
@@ -79,7 +79,7 @@ def image_dir(tmp_path_factory):
 
 @pytest.fixture
 def predict(setups, tmp_path):
-    """Predicts inputs; gives the summary and the directory."""
+    """Predicts inputs. Returns the summary and the directory."""
 
     def start(task, *inputs, name="out", **options):
         setup, out = setups[task], tmp_path / name
@@ -123,7 +123,7 @@ def same_detections(got, expected):
             assert [*one["bbox"], one["score"]] == pytest.approx([*other["bbox"], other["score"]], abs=1e-2)
 
 
-# What is found
+# Predictions
 
 
 def test_the_detector_finds_what_mmdetection_finds(setups, predict, image_dir):
@@ -162,7 +162,7 @@ def test_the_segmentor_labels_as_mmsegmentation_does(setups, predict, image_dir)
 
 
 @each_task
-def test_batches_give_the_answers_of_images_one_by_one(predict, image_dir, task, monkeypatch):
+def test_batches_give_the_predictions_of_single_images(predict, image_dir, task, monkeypatch):
     _, one = predict(task, image_dir, name="one", score_thr=None)
     sizes = []
     original = torch.nn.Module.__call__
@@ -188,7 +188,7 @@ def test_the_model_is_in_the_form_that_only_infers(setups, task):
     assert [module.deployed for module in setups[task].predictor.model.modules() if isinstance(module, XCiT)] == [True]
 
 
-def test_what_is_drawn_is_sure_enough_and_what_is_written_is_everything(predict, image_dir):
+def test_drawings_have_objects_above_the_threshold_and_results_have_all_objects(predict, image_dir):
     image = image_dir / "5.png"
     drawn, written = {}, {}
     for score_thr in (0.0, 1.0, None):
@@ -204,7 +204,7 @@ def test_what_is_drawn_is_sure_enough_and_what_is_written_is_everything(predict,
     assert drawn[0.0] > 5
 
 
-# What they are called
+# Class names
 
 
 @each_task
@@ -430,7 +430,7 @@ def test_at_most_two_batches_are_in_memory(setups, image_dir, tmp_path, task):
     setup, held = setups[task], []
 
     def load(results):
-        counted = len(held) % 3 == 0  # which takes a while
+        counted = len(held) % 3 == 0  # only every third time, because the count is slow
         held.append(sum(type(thing) is Frame for thing in gc.get_objects()) if counted else 0)
         return setup.predictor.load(results)
 
@@ -443,8 +443,8 @@ def test_at_most_two_batches_are_in_memory(setups, image_dir, tmp_path, task):
 
 
 @pytest.mark.slow
-def test_a_thousand_images_of_varying_size_hold_memory_flat(setups, memory, tmp_path):
-    """Boxes and masks of all are written, and some are drawn."""
+def test_memory_stays_constant_over_a_thousand_images_of_varying_size(setups, memory, tmp_path):
+    """Boxes and masks of all images are written, and some images are drawn."""
     setup, chance, seen = setups["detection"], random.Random(0), []
 
     def load(results):

@@ -22,7 +22,7 @@ from xcit_dense.weights import resolve
 
 @pytest.fixture
 def saved_and_read(tmp_path):
-    """Saves, and reads by MMEngine."""
+    """Saves a checkpoint and reads it with MMEngine."""
 
     def check(content, **options):
         torch.save(content, tmp_path / "a.pth")
@@ -33,7 +33,7 @@ def saved_and_read(tmp_path):
 
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
-    """Puts a file of this content at an address, downloaded before if it is one; it returns the address."""
+    """Saves a file with this content and makes the address refer to the file. Returns the address."""
 
     def put(address, content):
         path = tmp_path / ("a.safetensors" if address.startswith("timm") else "a.pth")
@@ -55,7 +55,7 @@ class Intruder:
 
 
 class Call:
-    """Pickled as a call, as a malicious file would hold one."""
+    """An object that is pickled as a call, as in a malicious file."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments

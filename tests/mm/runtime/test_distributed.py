@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def train(directory, processes, *names):
-    """Runs trainings one after another, on so many processes."""
+    """Runs trainings one after another, with this number of processes."""
     command = [sys.executable, str(SCRIPT), str(directory), "none" if processes == 1 else "pytorch", *names]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

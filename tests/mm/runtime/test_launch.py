@@ -31,7 +31,7 @@ def variables(monkeypatch):
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Sets the number of GPUs that this machine seems to have."""
+    """Sets the number of GPUs that the libraries report."""
 
     def set_to(count):
         monkeypatch.setattr("xcit_dense.mm.config.checks.get_device", lambda: "cuda" if count else "cpu")

@@ -76,7 +76,7 @@ def test_it_steps_in_full_precision(gpu):
 
 
 def groups(library, path, backbone=None, **options):
-    """Optimizer settings of each parameter, by name, for a config's model and options of its ``optim_wrapper``."""
+    """Optimizer settings of each parameter by name, for the model of a config and options of ``optim_wrapper``."""
     pytest.importorskip(library, reason=f"{library} is not installed")
     config = load_config(path, {f"optim_wrapper.{name}": value for name, value in options.items()})
     config.model.backbone.update(backbone or {})
@@ -188,7 +188,7 @@ def test_a_backbone_without_a_detector_is_found_too():
 
 
 def test_two_options_take_all_but_matrices_out_of_weight_decay(config):
-    """The rule of the authors' classifiers, where temperatures escape by name."""
+    """The rule of the authors' classifiers. The name of the temperatures excludes them from weight decay."""
     keys = {"paramwise_cfg.flat_decay_mult": 0, "paramwise_cfg.custom_keys.temperature.decay_mult": 0}
     got = groups(*config, **keys)
     with torch.device("meta"), DefaultScope.overwrite_default_scope(config[0]):

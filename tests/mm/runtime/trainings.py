@@ -30,7 +30,7 @@ class Regressor(BaseModel):
 
     def __init__(self, backbone):
         super().__init__()
-        torch.manual_seed(3)  # the runner for shards may have drawn more numbers by now than the other
+        torch.manual_seed(3)  # the runner for shards may have drawn more random numbers than the other runner
         self.backbone = MODELS.build(backbone)
         self.head = nn.Linear(16, 2)
 
