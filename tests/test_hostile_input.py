@@ -318,7 +318,7 @@ def weights():
 @pytest.fixture(scope="module")
 def intact_files(weights, tmp_path_factory):
     """The bytes of an intact checkpoint in each layout."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("intact")
     return {layout: saved(weights, folder / name, layout).read_bytes() for layout, name in LAYOUT_FILES.items()}
 
 
@@ -414,7 +414,7 @@ def test_a_file_that_would_run_a_command_is_refused_and_does_not_run_it(
 STEM, HIDDEN, HEADS = "patch_embed.proj.0.0.weight", "blocks.0.mlp.fc1.weight", "blocks.0.attn.temperature"
 WRONG = {
     "strings": lambda w: dict.fromkeys(w, "text"),
-    "whole numbers": lambda w: {k: v.to(torch.int32) for k, v in w.items()},
+    "integers": lambda w: {k: v.to(torch.int32) for k, v in w.items()},
     "complex numbers": lambda w: {**w, HIDDEN: w[HIDDEN].to(torch.complex64)},
     "sparse": lambda w: {**w, HIDDEN: w[HIDDEN].to_sparse()},
     "a sparse stem": lambda w: {**w, STEM: w[STEM].to_sparse()},

@@ -77,7 +77,7 @@ def test_a_copied_user_config_keeps_its_layout(tmp_path):
     assert copies == [tmp_path / "copy/b.py", tmp_path / "copy/base/a.py"]
 
 
-def test_copying_again_changes_no_file_and_an_edited_copy_is_not_overwritten(tmp_path):
+def test_copying_again_keeps_the_files_and_an_edited_copy_is_not_overwritten(tmp_path):
     first = copy_config(S12, tmp_path)
     assert copy_config(S12, tmp_path) == first
     first[0].write_text("mine = True\n")

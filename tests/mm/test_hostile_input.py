@@ -142,12 +142,12 @@ NOTHING = {
     "no annotations": ((), {}),
     "crowds alone": ([(5, 5, 20, 20), (0, 0, 48, 40)], CROWD),
     "boxes of no pixel": ([(3, 4, 0, 0), (3, 4, 0.5, 5)], {}),
-    "boxes outside the picture": ([(60, 60, 10, 10), (-20, -20, 10, 10)], {}),
+    "boxes outside the image": ([(60, 60, 10, 10), (-20, -20, 10, 10)], {}),
 }
 SOMETHING = {
     "boxes of one pixel": ([(3, 4, 1, 1), (47, 39, 1, 1), (0, 0, 1, 1)], {}),
     "boxes of one line": ([(0, 5, 48, 1), (7, 0, 1, 40)], {}),
-    "a box larger than the picture": ([(-50, -50, 500, 500)], {}),
+    "a box larger than the image": ([(-50, -50, 500, 500)], {}),
     "the same box many times": ([(5, 5, 20, 20)] * 30, {}),
     "polygons without an area": ([(5, 5, 20, 20)], {"segmentation": [[5, 5, 5, 5, 5, 5]]}),
 }

@@ -206,7 +206,7 @@ PARTIAL = {
     "without half the pyramid": lambda dense: {k: v for k, v in dense.items() if "fpn2" not in k},
     "with an unknown name": lambda dense: {**dense, "blocks.5.attn.extra": torch.ones(3)},
     "of other heads": lambda dense: {**dense, "blocks.5.attn.temperature": torch.ones(8, 1, 1)},
-    "stem alone": lambda dense: {k: v for k, v in dense.items() if k.startswith("patch_embed.")},
+    "only the stem": lambda dense: {k: v for k, v in dense.items() if k.startswith("patch_embed.")},
     "without the stem": lambda dense: {k: v for k, v in dense.items() if not k.startswith("patch_embed.")},
     "nothing": lambda dense: {},
 }

@@ -29,8 +29,8 @@ def browse(monkeypatch, tmp_path, shapes, capsys):
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
         runpy.run_path(str(TOOL), run_name="__main__")
         drawn = sorted((tmp_path / out).iterdir())
-        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{out}/")]
-        assert said == [path.relative_to(tmp_path).as_posix() for path in drawn]
+        printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{out}/")]
+        assert printed == [path.relative_to(tmp_path).as_posix() for path in drawn]
         return [(path.stem.partition("_")[2], np.asarray(Image.open(path))) for path in drawn]
 
     return run

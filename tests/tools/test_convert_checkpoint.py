@@ -79,7 +79,7 @@ def test_outputs_are_unchanged_and_only_weights_are_kept(
     convert, tmp_path, detector, model, check_outputs, suffix, whole
 ):
     out = tmp_path / f"clean.{suffix}"
-    said = convert(detector, out, *(["--whole"] if whole else []))
+    printed = convert(detector, out, *(["--whole"] if whole else []))
     written = read_weights(out)
     if whole:
         backbone = {f"backbone.{name}" for name in model.state_dict()}
@@ -87,7 +87,7 @@ def test_outputs_are_unchanged_and_only_weights_are_kept(
         assert torch.equal(written["neck.tied"], torch.tensor([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))
     else:
         assert set(written) == set(model.state_dict())
-    assert said == f"{out}: {len(model.state_dict())} entries of the backbone, 1 of the classifier left out\n"
+    assert printed == f"{out}: {len(model.state_dict())} entries of the backbone, 1 of the classifier left out\n"
     check_outputs(out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "epoch_1.pth"]
 
@@ -111,10 +111,10 @@ def test_a_classifier_becomes_a_backbone_without_a_pyramid(convert, tmp_path, mo
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith("fpn")}
     old = {name.replace("pos_embeder", "pos_embed") if timm else name: value for name, value in weights.items()}
     torch.save({"model": {**old, "head.bias": torch.ones(1000), "norm.bias": torch.ones(128)}}, tmp_path / "a.pth")
-    said = convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
-    assert "2 of the classifier left out" in said
-    assert "of the pyramid not in the file" in said
-    assert "initialised" not in said
+    printed = convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    assert "2 of the classifier left out" in printed
+    assert "of the pyramid not in the file" in printed
+    assert "initialised" not in printed
     written = read_weights(tmp_path / "b.safetensors")
     assert written.keys() == weights.keys()
     assert all(torch.equal(written[name], value) for name, value in weights.items())

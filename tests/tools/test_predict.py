@@ -219,6 +219,6 @@ def test_a_name_of_the_zoo_and_an_image_that_cannot_be_read(predict, weights, tm
         predict(config, name, "a.png", "b.png", "--out", "out", *small)
     assert exit_.value.code == 1
     assert files(tmp_path / "out") == ["labels/a.png", "pictures/a.jpg"]
-    said = capsys.readouterr()
-    assert "1 pictures\n" in said.out
-    assert "error: 1 could not be done, or not wholly:\n  b.png: the file is not an image\n" in said.err
+    printed = capsys.readouterr()
+    assert "1 pictures\n" in printed.out
+    assert "error: 1 could not be done, or not wholly:\n  b.png: the file is not an image\n" in printed.err

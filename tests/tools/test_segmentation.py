@@ -82,7 +82,7 @@ def test_resuming_continues_from_the_last_checkpoint(run, python, tools, shapes,
     assert [record["iter"] for record in read_training_log(tmp_path)] == [5, 6]
     assert optimizer_steps(tmp_path / "iter_6.pth") == {6}
     rates = [record["lr"] for record in read_training_log(trained.work_dir) + read_training_log(tmp_path)]
-    assert rates == sorted(set(rates)), "the warm-up began anew"
+    assert rates == sorted(set(rates)), "the warm-up began again"
 
 
 # Testing

@@ -47,7 +47,7 @@ def test_resuming_continues_from_the_last_checkpoint(trained, python, tools, sha
     assert read_checkpoint(work_dir / "iter_6.pth")["meta"]["iter"] == 6
     assert optimizer_steps(work_dir / "iter_6.pth") == {6}
     rates = [record["lr"] for record in read_training_log(trained.work_dir) + read_training_log(work_dir)]
-    assert rates == sorted(set(rates)), "the warm-up began anew"
+    assert rates == sorted(set(rates)), "the warm-up began again"
     # A test or training with the config in that directory must not continue from that checkpoint.
     config = Config.fromfile(work_dir / tools.shapes.name)
     assert (config.resume, config.load_from) == (False, None)
@@ -180,9 +180,9 @@ def test_mmdetections_inferencer_takes_the_s12_config_and_checkpoint(real, pytho
         "-c",
         "import sys\n"
         "from mmdet.apis import DetInferencer\n"
-        "config, weights, picture = sys.argv[1:]\n"
+        "config, weights, image = sys.argv[1:]\n"
         "inferencer = DetInferencer(model=config, weights=weights, device='cpu')\n"
-        "print(type(inferencer.model.backbone).__name__, sorted(inferencer(picture)['predictions'][0]))",
+        "print(type(inferencer.model.backbone).__name__, sorted(inferencer(image)['predictions'][0]))",
         tools.s12,
         work_dir / "epoch_1.pth",
         image,

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.helpers.models import randomise, tiny_xcit
 from xcit_dense import XCiT
 
-pytest.importorskip("matplotlib", reason="the pictures are drawn with matplotlib")
+pytest.importorskip("matplotlib", reason="the images are drawn with matplotlib")
 
 TOOL = Path(__file__).parents[2] / "tools/visualize.py"
 

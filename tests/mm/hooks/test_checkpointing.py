@@ -334,7 +334,7 @@ def test_a_run_stopped_in_the_middle_continues_with_the_same_losses(tmp_path, ru
     assert last_intact_checkpoint(work_dir) == work_dir / "interrupted.pth"
     assert run(lambda: train(work_dir, **options)) == 0
     assert losses(work_dir) == expected
-    assert not (work_dir / "interrupted.pth").exists(), "kept beside a later one"
+    assert not (work_dir / "interrupted.pth").exists(), "kept next to a later one"
 
 
 def test_a_run_without_a_seed_continues_with_the_seed_of_its_checkpoint(tmp_path, run):

@@ -43,7 +43,7 @@ def train(directory, processes, *names):
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
     """Trainings by one process, four images a step."""
-    directory = tmp_path_factory.mktemp("alone")
+    directory = tmp_path_factory.mktemp("single")
     train(directory, 1, "whole", "clipped", "batch_statistics", "segmentor")
     return directory
 
