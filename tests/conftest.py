@@ -16,7 +16,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Few examples, the same in each run. `pytest --hypothesis-profile=search` draws many, other ones in each run.
+# Few examples, the same in each run. `pytest --hypothesis-profile=search` draws many examples, new ones in each run.
 settings.register_profile("stable", deadline=None, max_examples=20, derandomize=True, database=None)
 settings.register_profile("search", deadline=None, max_examples=500)
 settings.load_profile("stable")

@@ -1,4 +1,4 @@
-"""Hostile or broken input to the backbone and its loaders: a right answer or one clear error, whatever comes."""
+"""Hostile or broken input to the backbone and its loaders gives a correct result or one clear error."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ NOT_FLOATS = (torch.uint8, torch.int64, torch.bool, torch.complex64)
 
 @pytest.fixture(scope="module")
 def models():
-    """A small backbone for each patch size, in double precision: its usual form, and others that must agree."""
+    """A small backbone for each patch size, in double precision: its usual form, and other forms that must agree."""
 
     def forms(patch_size):
         usual = tiny_xcit(patch_size=patch_size).double().eval()
@@ -48,7 +48,7 @@ def models():
 
 
 def draw(*shape):
-    """Makes images of double precision, the same for the same shape."""
+    """Makes images of double precision. The same shape gives the same images."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).double()
 
 
@@ -235,7 +235,7 @@ def test_a_nan_pixel_changes_only_its_own_image(models, value, size, patch_size,
         results = zip(model(spoilt), model(clean))
     for got, wanted in results:
         assert torch.equal(got[[0, 2]], wanted[[0, 2]])
-        assert got[1].isnan().all()  # all tokens see all others: nothing of that image pretends to be right
+        assert got[1].isnan().all()  # every token sees all tokens of its image, so every token becomes NaN
 
 
 @given(value=st.floats(-1e4, 1e4, width=32), size=SIZES, patch_size=PATCHES, dtype=st.sampled_from(FLOATS[:2]))
@@ -318,7 +318,7 @@ def weights():
 @pytest.fixture(scope="module")
 def intact_files(weights, tmp_path_factory):
     """The bytes of an intact checkpoint in each layout."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("intact")
     return {layout: saved(weights, folder / name, layout).read_bytes() for layout, name in LAYOUT_FILES.items()}
 
 
@@ -414,7 +414,7 @@ def test_a_file_that_would_run_a_command_is_refused_and_does_not_run_it(
 STEM, HIDDEN, HEADS = "patch_embed.proj.0.0.weight", "blocks.0.mlp.fc1.weight", "blocks.0.attn.temperature"
 WRONG = {
     "strings": lambda w: dict.fromkeys(w, "text"),
-    "whole numbers": lambda w: {k: v.to(torch.int32) for k, v in w.items()},
+    "integers": lambda w: {k: v.to(torch.int32) for k, v in w.items()},
     "complex numbers": lambda w: {**w, HIDDEN: w[HIDDEN].to(torch.complex64)},
     "sparse": lambda w: {**w, HIDDEN: w[HIDDEN].to_sparse()},
     "a sparse stem": lambda w: {**w, STEM: w[STEM].to_sparse()},

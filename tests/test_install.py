@@ -1,4 +1,4 @@
-"""What a user gets from ``pip install``: the wheel, its command away from the clone, and a silent start of Python."""
+"""The result of ``pip install``: the wheel, its command outside the clone, and a silent start of Python."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ def run(*command, cwd, **options):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy of the clone, with the installed build tools or with those of the registry."""
+    """The wheel, built from a copy of the clone with the build tools that are installed or from the registry."""
     directory = tmp_path_factory.mktemp("wheel")
     unwanted = shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "__pycache__", "data", "work_dirs", "docs")
     for entry in ("xcit_dense", "startup", "tests", "tools", "configs"):
@@ -64,7 +64,7 @@ def make_environment(directory, wheel):
 
 @pytest.fixture(scope="module")
 def bare(wheel, tmp_path_factory):
-    """Python of a fresh environment that has the wheel and no other library."""
+    """Python of a new environment that has only the wheel."""
     return make_environment(tmp_path_factory.mktemp("venv"), wheel)
 
 
@@ -96,7 +96,7 @@ def silent(python, *arguments):
     return (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-def test_the_wheel_has_the_package_the_configs_and_the_start_up_files_and_nothing_else(wheel):
+def test_the_wheel_has_exactly_the_package_the_configs_and_the_start_up_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "xcit_dense").rglob("*.py")}
@@ -139,7 +139,7 @@ def test_a_name_with_a_typo_is_refused_with_near_names(bare, tmp_path):
 
 @pytest.fixture(scope="module")
 def walked(complete, tmp_path_factory):
-    """A user's way in an empty directory: data, a short training of a copied config, a test, predictions."""
+    """The steps of a user in an empty directory: data, a short training of a copied config, a test, predictions."""
     directory = tmp_path_factory.mktemp("elsewhere")
     short = ["--cfg-options", "train_cfg.max_iters=2", "train_cfg.val_interval=2", "train_dataloader.batch_size=2"]
     short += ["default_hooks.checkpoint.interval=2"]
@@ -191,7 +191,7 @@ def test_opencv_works_where_libgl_cannot_be_loaded(complete, tmp_path):
     assert process.returncode == 0, process.stderr
 
 
-def test_the_wheel_requires_no_mm_library(wheel):
+def test_the_wheel_does_not_require_an_mm_library(wheel):
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
@@ -216,7 +216,7 @@ def test_python_starts_silently(bare, options):
     assert silent(bare, *options, "-c", "pass")
 
 
-def test_the_start_up_file_waits_for_mmcv_and_imports_nothing(bare):
+def test_the_start_up_file_waits_for_mmcv_without_importing_a_library(bare):
     code = (
         "import sys; print([type(f).__name__ if not isinstance(f, type) else f.__name__ for f in sys.meta_path][-1]);"
     )

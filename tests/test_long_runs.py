@@ -1,4 +1,4 @@
-"""Memory stays what it is over many steps and predictions, each of a size of its own."""
+"""Memory stays constant over many steps and predictions with different image sizes."""
 
 import gc
 import random
@@ -21,7 +21,7 @@ def tensors():
 
 
 class Watch:
-    """Sees to it that neither tensors nor memory grow after a run's first steps."""
+    """Checks that the tensors and the memory do not grow after the first steps of a run."""
 
     def __init__(self, memory):
         self.memory = memory
@@ -37,8 +37,8 @@ class Watch:
             assert self.memory() - self.before[0] < 8
 
 
-class Pictures:
-    """Random pictures, each of a size of its own."""
+class Images:
+    """Random images. Each image has a different size."""
 
     metainfo = None
 
@@ -51,16 +51,16 @@ class Pictures:
 
 
 def check_flat(step, memory):
-    """Takes a step with each picture."""
-    watch, pictures = Watch(memory), Pictures()
+    """Takes a step with each image."""
+    watch, images = Watch(memory), Images()
     for index in range(STEPS):
-        step(pictures[index]["inputs"][None])
+        step(images[index]["inputs"][None])
         watch.step()
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """As small as the pictures are, a second thread only waits."""
+    """The images are so small that a second thread would only wait."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -68,8 +68,8 @@ def _one_thread():
 
 
 @pytest.mark.slow
-def test_a_thousand_training_steps_hold_memory_flat(memory, tmp_path):
-    """Of MMEngine's runner, with the hooks of every config."""
+def test_memory_stays_constant_over_a_thousand_training_steps(memory, tmp_path):
+    """MMEngine's runner trains, with the hooks of every config."""
     pytest.importorskip("mmengine", reason="MMEngine is not installed")
     pytest.importorskip("mmcv", reason="mmcv is not installed")
     from mmengine.config import Config
@@ -98,7 +98,7 @@ def test_a_thousand_training_steps_hold_memory_flat(memory, tmp_path):
         model=Model(),
         work_dir=str(tmp_path),
         train_dataloader={
-            "dataset": Pictures(),
+            "dataset": Images(),
             "sampler": {"type": "DefaultSampler", "shuffle": False},
             "collate_fn": {"type": "pseudo_collate"},
             "batch_size": 1,
@@ -117,8 +117,8 @@ def test_a_thousand_training_steps_hold_memory_flat(memory, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_thousand_predictions_hold_memory_flat(memory):
-    """Of a deployed model, which keeps the positional encodings of the last sizes."""
+def test_memory_stays_constant_over_a_thousand_predictions(memory):
+    """The model is deployed, so it keeps the positional encodings of the last sizes."""
     model = deploy(tiny_xcit(norm_cfg="BN").eval())
     with torch.no_grad():
         check_flat(model, memory)
@@ -131,7 +131,7 @@ def test_the_check_sees_a_leak(keep, memory):
         check_flat(lambda images: kept.append(keep(images)), memory)
 
 
-def test_what_is_logged_is_not_kept_for_ever():
+def test_logged_values_are_removed_from_memory():
     pytest.importorskip("mmengine", reason="MMEngine is not installed")
     pytest.importorskip("mmcv", reason="mmcv is not installed")
     from mmengine.logging import MessageHub

@@ -8,7 +8,7 @@ import pytest
 import xcit_dense
 from xcit_dense import moved
 
-# The public names of each module that has moved. These names are gone, because nothing takes their place:
+# The public names of each module that has moved. These names are gone without a replacement:
 # mm.checkpoint.load_state_dict replaced a function of MMEngine, cli.make_parser, make_device_parser and
 # make_config_parser made parts of command lines, and lean.Redo was a type of arguments.
 OLD = """

@@ -1,4 +1,4 @@
-"""The package as a whole: what it imports, exports and documents."""
+"""The complete package: what it imports, exports and documents."""
 
 import ast
 import importlib.metadata
@@ -29,23 +29,23 @@ def loaded_by(python, statement):
     return python("-c", code).stdout.split()
 
 
-def test_importing_the_package_imports_no_torch(python):
+def test_importing_the_package_does_not_import_torch(python):
     loaded = loaded_by(python, "import xcit_dense")
     assert "xcit_dense" in loaded
     assert not {"torch", "timm", "numpy"} & set(loaded)
 
 
-def test_importing_the_backbone_imports_no_mm_library(python):
+def test_importing_the_backbone_does_not_import_an_mm_library(python):
     loaded = loaded_by(python, "from xcit_dense import XCiT")
     assert "xcit_dense.models.xcit" in loaded
     assert not [name for name in loaded if name.split(".")[0] in MM or name.startswith("xcit_dense.mm")]
 
 
-def test_the_version_is_that_of_the_installed_package():
+def test_the_version_equals_the_version_of_the_installed_package():
     assert xcit_dense.__version__ == importlib.metadata.version("xcit_dense")
 
 
-def test_the_package_exports_what_it_says():
+def test_every_name_in_all_exists():
     assert {"XCiT", "VARIANTS", "__version__", "list_weights", "load_weights"} <= set(xcit_dense.__all__)
     assert all(hasattr(xcit_dense, name) for name in xcit_dense.__all__)
 

@@ -1,4 +1,4 @@
-"""Files of the project that no other test reads: citation, public CI, pre-commit, the documentation."""
+"""Files of the project that other tests do not read: citation, public CI, pre-commit, the documentation."""
 
 import os
 import re
@@ -106,7 +106,7 @@ def test_the_public_ci_tests_each_python_that_the_package_names():
     assert tested == named
 
 
-def test_pre_commit_downloads_nothing_and_runs_commands_that_exist():
+def test_pre_commit_does_not_download_and_runs_commands_that_exist():
     (repository,) = read_yaml(".pre-commit-config.yaml")["repos"]
     assert repository["repo"] == "local"
     for hook in repository["hooks"]:
@@ -148,7 +148,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page):
             assert anchor in anchors(target), link
 
 
-def test_no_two_headings_of_the_architecture_page_are_the_same():
+def test_all_headings_of_the_architecture_page_are_different():
     found = anchors(ROOT / "docs/architecture.md")
     assert len(set(found)) == len(found)
 

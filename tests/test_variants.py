@@ -12,7 +12,7 @@ from xcit_dense.variants import Variant, get_variant, variant_name
 
 
 def on_meta(*args, **kwargs):
-    """Builds an XCiT without memory for its weights."""
+    """Builds an XCiT on the meta device."""
     with torch.device("meta"):
         return XCiT(*args, **kwargs)
 
@@ -49,7 +49,7 @@ def test_names_and_shapes_of_weights_are_the_published_ones(name, reference):
     assert {key: list(value.shape) for key, value in on_meta(name).state_dict().items()} == published
 
 
-def test_every_published_recipe_builds_as_it_is_written(reference):
+def test_every_published_recipe_builds_unchanged(reference):
     recipes = reference("recipes")
     assert len(recipes) == 24
     for name, recipe in recipes.items():
@@ -59,7 +59,7 @@ def test_every_published_recipe_builds_as_it_is_written(reference):
         assert model.out_channels == (options["embed_dim"],) * 4, name
 
 
-def test_defaults_of_the_named_variant_are_those_of_the_published_recipes(reference):
+def test_defaults_of_the_named_variant_equal_the_published_recipes(reference):
     for name, recipe in reference("recipes").items():
         options = recipe["backbone"]
         variant = VARIANTS[variant_name(options["embed_dim"], options["depth"], options["patch_size"])]
@@ -77,7 +77,7 @@ def test_an_unknown_variant_is_answered_with_all_names_and_the_nearest():
         get_variant("smal_12_p16")
 
 
-def test_no_nearest_name_is_offered_where_none_is_near():
+def test_a_name_is_not_suggested_if_all_names_are_far_away():
     sentence = did_you_mean("fruit", "zzz", ["apple", "pear"])
     assert sentence == "No fruit is called 'zzz'. Valid names: apple, pear."
 

@@ -19,10 +19,10 @@ MARKERS = "<!-- model table -->\n", "<!-- end of model table -->\n"
 BY = "Written by tools/make_model_index.py from xcit_dense/weights/zoo.py"
 
 MODELS = {"coco": "Mask R-CNN", "sem_fpn": "Semantic FPN", "upernet": "UperNet"}
-"""What the model around the backbone is called, by a part of the name of its weights."""
+"""Names of the models around the backbone, by a part of the name of their weights."""
 
 DATASETS = {"detection": "COCO", "segmentation": "ADE20K"}
-"""What such models were trained on, by task; also the directories of their configs."""
+"""The training data of a task. The keys are also the directories of the configs."""
 
 
 @exit_with_sentence
@@ -46,10 +46,10 @@ def main() -> None:
 
 
 def make_files() -> dict[str, str]:
-    """What each generated file should hold, by its path from the project's root.
+    """The expected content of each generated file, by its path from the project's root.
 
     Raises:
-        UserError: The README has no place for the table.
+        UserError: The README does not have the lines for the table.
     """
     metafiles = {f"configs/{task}/metafile.yml": metafile(task) for task in DATASETS}
     readme = read(ROOT / "README.md")
@@ -66,7 +66,7 @@ def make_files() -> dict[str, str]:
 
 
 def read(path: Path) -> str:
-    """A file's text; nothing if it is not there."""
+    """The text of a file, or an empty text if the file is missing."""
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
@@ -94,7 +94,7 @@ def metafile(task: str) -> str:
 
 
 def index_entry(family: Family, weights: Weights) -> dict[str, Any]:
-    """The model index's entry of one whole model."""
+    """The entry of one complete model in the model index."""
     dataset = DATASETS[weights.task]
     labels = {"box AP": "Object Detection", "mask AP": "Instance Segmentation", "mIoU": "Semantic Segmentation"}
     return {
@@ -127,7 +127,7 @@ def collection(family: Family) -> str:
 
 
 def model_name(family: Family) -> str:
-    """What the model around the backbone is called."""
+    """The name of the model around the backbone."""
     return next(name for part, name in MODELS.items() if part in family.name)
 
 
@@ -201,17 +201,19 @@ def weights_table(families: Sequence[Family]) -> str:
 def variant_table() -> str:
     """The README's table: a row for each variant."""
     (classifiers,) = (family for family in FAMILIES if family.name.endswith("_384_dist"))
-    whole = [family for family in FAMILIES if family.config]
-    heads = [f"{model_name(family)}, {' / '.join(family.metrics)}" for family in whole]
+    complete = [family for family in FAMILIES if family.config]
+    heads = [f"{model_name(family)}, {' / '.join(family.metrics)}" for family in complete]
     rows = []
     for variant in VARIANTS:
-        links = [f"[{figures(family, variant) or 'config'}]({expand(str(family.config), variant)})" for family in whole]
+        links = [
+            f"[{figures(family, variant) or 'config'}]({expand(str(family.config), variant)})" for family in complete
+        ]
         rows.append([f"`{variant}`", expand("`{short}`", variant), figures(classifiers, variant), *links])
     return "\n" + table(["Variant", "In configs", "ImageNet top-1 (`384_dist`)", *heads], rows) + "\n"
 
 
 def figures(family: Family, variant: str) -> str:
-    """The published figures of a variant, or nothing."""
+    """The published figures of a variant, or an empty text."""
     weights = weights_of(family, variant)
     return " / ".join(map(str, weights.metrics.values())) if weights else ""
 
@@ -227,7 +229,7 @@ def members(family: Family) -> list[Weights]:
 
 
 def variant_order(weights: Weights) -> int:
-    """Where the variant stands in the table of variants."""
+    """The position of the variant in the table of variants."""
     return list(VARIANTS).index(weights.variant)
 
 

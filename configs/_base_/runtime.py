@@ -1,4 +1,4 @@
-# What every run shares: hooks, logs, processes. Relative paths are relative to the directory of the run.
+# The settings that all runs share: hooks, logs, processes. Relative paths are relative to the directory of the run.
 custom_imports = dict(imports=["xcit_dense.mm"], allow_failed_imports=False)
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),

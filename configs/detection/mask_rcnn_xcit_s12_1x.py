@@ -1,4 +1,4 @@
-# The short schedule, of twelve epochs; for another variant, inherit from its config alike.
+# The short schedule, of twelve epochs. For another variant, inherit from the config of that variant in the same way.
 _base_ = "./mask_rcnn_xcit_s12.py"
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=501),

@@ -17,14 +17,14 @@ def test_a_backbone_costs_more_at_384_pixels():
     assert cost_of(ZOO["small_12_p16_384_dist"]) == count_backbone("small_12_p16", 384)
 
 
-def test_parameters_are_those_of_the_model_without_its_pyramid():
+def test_parameters_equal_the_parameters_of_the_model_without_its_pyramid():
     names = XCiT("nano_12_p8").named_parameters()
     count = sum(parameter.numel() for name, parameter in names if not name.startswith("fpn"))
     assert count_backbone("nano_12_p8", 64).parameters == round(count / 1e6, 1)
 
 
 @pytest.mark.parametrize("name", ["coco/tiny_12_p16", "ade20k/sem_fpn/tiny_12_p16", "ade20k/upernet/tiny_12_p8"])
-def test_the_table_has_the_cost_of_whole_models(name):
+def test_the_table_has_the_cost_of_complete_models(name):
     pytest.importorskip("mmdet", reason="MMDetection is not installed")
     pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
     from xcit_dense.cli.options import start_mm

@@ -55,7 +55,7 @@ def broken(findings):
 
 
 def works(findings):
-    """First words of what works."""
+    """First words of the parts that work."""
     return {what.partition(":")[0] for what, working in abilities(findings).items() if working}
 
 
@@ -69,7 +69,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize("libraries", ["onedl", "openmmlab"])
-def test_with_a_whole_set_everything_works(libraries):
+def test_with_a_complete_set_everything_works(libraries):
     findings = examine(environment(libraries))
     assert broken(findings) == {}
     assert works(findings) == EVERYTHING
@@ -77,7 +77,7 @@ def test_with_a_whole_set_everything_works(libraries):
     assert which.startswith(libraries)
 
 
-def test_without_mm_libraries_the_backbone_works_and_nothing_is_broken():
+def test_without_mm_libraries_the_backbone_works_and_the_environment_is_not_broken():
     tried = []
     findings = examine(environment("none", attempt=tried.append))
     assert broken(findings) == {}
@@ -128,7 +128,7 @@ def test_pythons_that_are_not_supported_are_broken():
     assert works(findings) == set()
 
 
-def test_what_is_missing_of_the_base_is_broken():
+def test_a_missing_base_library_is_broken():
     findings = examine(environment(without=["timm"]))
     assert broken(findings)["timm"].found == "not installed"
     assert shlex.split(broken(findings)["timm"].remedy)[2].startswith("timm>=")
@@ -194,7 +194,7 @@ def test_libraries_without_mmengine_are_broken():
         ("mmdet.apis", "RuntimeError: odd", "pip install --force-reinstall 'mmdet<4,>=3.3'"),
     ],
 )
-def test_what_cannot_be_imported_is_broken_and_has_its_remedy(module, error, remedy):
+def test_a_library_that_cannot_be_imported_is_broken_and_has_a_remedy(module, error, remedy):
     findings = examine(environment("openmmlab", {module: error}))
     found = [finding for finding in broken(findings).values() if error in finding.found]
     assert [finding.remedy for finding in found] == [remedy]
@@ -207,7 +207,7 @@ def test_with_numpy_1_a_library_compiled_for_another_is_installed_again():
     assert found["pycocotools"].remedy == "pip install --force-reinstall pycocotools"
 
 
-def test_compiled_operators_are_distinguished_from_those_of_torchvision():
+def test_compiled_operators_are_distinguished_from_torchvision_operators():
     def operators(**changes):
         return next(one for one in examine(environment("openmmlab", **changes)) if one.part == "operators")
 
@@ -256,7 +256,7 @@ def test_a_clone_that_is_not_installed_is_examined_too():
     assert findings[1].part == "xcit_dense"
 
 
-def test_errors_of_an_import_come_back_in_one_line(tmp_path, monkeypatch, capfd):
+def test_an_import_error_is_returned_in_one_line(tmp_path, monkeypatch, capfd):
     (tmp_path / "noisy.py").write_text("print('noise'); raise AssertionError('first\\nsecond')")
     monkeypatch.syspath_prepend(tmp_path)
     assert attempt_import("noisy") == "AssertionError: first"

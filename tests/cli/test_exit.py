@@ -34,7 +34,7 @@ class Broken(Dataset):
         raise UserError("a.jpg is empty; write another.")
 
 
-def test_a_command_line_shows_the_sentence_alone_of_an_error_in_a_data_loaders_worker():
+def test_a_command_line_shows_only_the_message_of_a_user_error_in_a_data_loader_worker():
     @exit_with_sentence
     def main():
         list(DataLoader(Broken(), num_workers=1))
@@ -56,7 +56,7 @@ def test_a_command_line_names_the_switch_that_leaves_mmcv_without_operators(swit
         main()
 
 
-def test_a_command_line_shows_other_errors_whole():
+def test_a_command_line_shows_other_errors_with_their_traceback():
     @exit_with_sentence
     def main():
         raise ValueError("a defect")
@@ -65,7 +65,7 @@ def test_a_command_line_shows_other_errors_whole():
         main()
 
 
-def test_a_command_line_says_that_a_disk_is_full_or_a_path_closed():
+def test_a_command_line_reports_that_a_disk_is_full_or_access_to_a_path_is_denied():
     @exit_with_sentence
     def main(number):
         raise OSError(number, os.strerror(number), "run.log")
@@ -80,7 +80,7 @@ def test_a_command_line_says_that_a_disk_is_full_or_a_path_closed():
         main(errno.EIO)
 
 
-def test_a_command_line_that_is_interrupted_ends_as_shells_have_it():
+def test_an_interrupted_command_line_ends_with_the_exit_status_of_shells():
     @exit_with_sentence
     def main():
         raise KeyboardInterrupt
@@ -98,7 +98,7 @@ def test_a_command_line_whose_reader_has_enough_ends_in_silence(tmp_path):
     assert (process.stdout, process.stderr) == ("line\n", "")
 
 
-def test_a_command_line_takes_arguments_and_gives_its_result():
+def test_a_command_line_passes_arguments_and_returns_its_result():
     @exit_with_sentence
     def main(first: int, *, second: int) -> int:
         """Adds."""

@@ -1,4 +1,4 @@
-"""``--help`` of every subcommand and tool: it imports neither torch nor an MM library, and needs none of them."""
+"""``--help`` of every subcommand and tool: it does not import torch or an MM library, and works without them."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def printed_help(path, *arguments):
     """What the program prints for ``--help``, and which heavy libraries it loads."""
     argv = [path.name, *arguments, "--help"]
     code = CODE.format(argv=argv, path=str(path), heavy=HEAVY)
-    # Without site-packages no library can be imported at all.
+    # Without site-packages, Python cannot import any library.
     process = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
         capture_output=True,
@@ -39,21 +39,21 @@ def printed_help(path, *arguments):
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda words: " ".join(words) or "none")
-def test_the_help_of_a_subcommand_imports_no_heavy_library(command):
+def test_the_help_of_a_subcommand_does_not_import_a_large_library(command):
     text, loaded = printed_help(ROOT / "xcit_dense/__main__.py", *command)
     assert text.startswith(f"usage: {' '.join(['xcit-dense', *command])}")
     assert loaded == []
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_help_of_a_tool_imports_no_heavy_library(tool):
+def test_the_help_of_a_tool_does_not_import_a_large_library(tool):
     text, loaded = printed_help(ROOT / "tools" / tool)
     assert text.startswith(f"usage: {tool}")
     assert loaded == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_is_shown_where_no_library_is_installed(command):
+def test_the_help_is_shown_without_installed_libraries(command):
     process = subprocess.run(
         [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
          f"from xcit_dense.cli.main import main; main([{command!r}, '--help'])"],

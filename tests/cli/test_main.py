@@ -19,7 +19,7 @@ SEGMENTATION = ROOT / "configs/segmentation/upernet_xcit_s12.py"
 
 @pytest.fixture
 def printed(capsys, monkeypatch):
-    """Runs a command line and returns what it printed, if need be to a terminal, as wide as need be."""
+    """Runs a command line and returns its output. With `terminal`, stdout appears to be a terminal."""
 
     def run(*arguments, terminal=False):
         monkeypatch.setenv("COLUMNS", "200")
@@ -31,7 +31,7 @@ def printed(capsys, monkeypatch):
 
 
 def refused(*arguments):
-    """Runs a command line that is to fail with one sentence, and returns the sentence."""
+    """Runs a command line that must fail with one sentence. Returns the sentence."""
     with pytest.raises(SystemExit) as exit_:
         main(list(map(str, arguments)))
     assert str(exit_.value).startswith("error: ")
@@ -80,7 +80,7 @@ def test_an_unknown_word_is_refused_with_the_nearest():
     assert "(p8)" in sentence
 
 
-def test_words_that_no_weights_share_are_refused():
+def test_words_that_do_not_match_any_weights_are_refused():
     assert "dino, nano" in refused("zoo", "dino", "nano")
 
 
@@ -118,7 +118,7 @@ def test_the_doctor_ends_with_status_1_if_something_is_broken(ill, capsys):
 
 
 @pytest.mark.slow
-def test_the_doctor_finds_nothing_broken_here(python):
+def test_the_doctor_does_not_find_errors_here(python):
     text = python("-m", "xcit_dense", "doctor").stdout
     libraries = all(importlib.util.find_spec(name) for name in ("mmengine", "mmcv", "mmdet", "mmseg"))
     assert len(re.findall(r"^  yes ", text, re.MULTILINE)) == (5 if libraries else 1)
@@ -146,7 +146,7 @@ class TestConfig:
             pytest.importorskip(name, reason=f"{name} is not installed")
 
     @pytest.mark.slow
-    def test_it_is_printed_whole_and_can_be_read_again(self, printed, tmp_path):
+    def test_the_complete_config_is_printed_and_can_be_loaded(self, printed, tmp_path):
         from mmengine.config import Config
 
         text = printed(

@@ -1,4 +1,4 @@
-"""What the command lines share, and how they end on mistakes."""
+"""The options that the command lines share, and their errors."""
 
 import argparse
 import functools
@@ -19,7 +19,7 @@ SHAPES = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_sh
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch):
-    """Puts back what a run tells its libraries by environment variables."""
+    """Restores the environment variables that a run sets for its libraries."""
     for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
         monkeypatch.delenv(name)
@@ -57,7 +57,7 @@ def test_options_have_the_types_of_their_values():
     }
 
 
-def test_no_option_is_required():
+def test_every_option_is_optional():
     args = parse()
     assert (args.data_root, args.work_dir, read_config_options(args.cfg_options)) == (None, None, {})
     assert (args.launcher, args.device) == ("none", "auto")
@@ -86,7 +86,7 @@ def test_auto_leaves_the_gpus_visible():
 
 
 @pytest.mark.parametrize("present", [True, False])
-def test_cuda_is_refused_only_where_there_is_none(monkeypatch, present):
+def test_cuda_is_refused_only_without_a_gpu(monkeypatch, present):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
     if present:
         choose_device("cuda")
@@ -115,14 +115,14 @@ def test_the_launcher_reaches_the_runner(configured, monkeypatch):
     assert configured().launcher == "none"
 
 
-def test_slurm_says_which_process_of_its_machine_this_is(configured, monkeypatch):
+def test_slurm_sets_the_local_rank(configured, monkeypatch):
     for name, value in {"PROCID": "9", "NTASKS": "16", "NODELIST": "node[1-2]", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     configured("--launcher", "slurm")
     assert os.environ["LOCAL_RANK"] == "0"
 
 
-def test_a_launcher_that_started_nothing_is_refused(configured):
+def test_a_launcher_that_did_not_start_this_process_is_refused(configured):
     with raises_user_error("--launcher pytorch", "torchrun"):
         configured("--launcher", "pytorch")
 

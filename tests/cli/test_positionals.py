@@ -44,7 +44,7 @@ def test_a_checkpoint_in_a_work_directory_brings_its_config(work_dir):
     assert (found.config, found.inputs) == (work_dir / "mine.py", ("a.jpg",))
 
 
-def test_a_work_directory_with_several_configs_or_none_is_refused(work_dir):
+def test_a_work_directory_with_several_configs_or_without_a_config_is_refused(work_dir):
     (work_dir / "other.py").touch()
     with raises_user_error("2 configs", "mine.py", "other.py", f"{work_dir}/mine.py {work_dir}"):
         read_model_arguments([str(work_dir)], takes_inputs=False)
@@ -71,7 +71,7 @@ def test_a_work_directory_with_several_configs_or_none_is_refused(work_dir):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_does_not_lead_to_a_model_is_refused(words, takes_inputs, expected):
+def test_arguments_without_a_model_are_refused(words, takes_inputs, expected):
     with raises_user_error(expected):
         read_model_arguments(words, takes_inputs)
 
@@ -94,7 +94,7 @@ def test_a_command_of_a_config_takes_a_name_a_path_or_a_work_directory(work_dir)
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_command_of_a_config_refuses_the_rest(words, expected):
+def test_a_command_of_a_config_refuses_other_arguments(words, expected):
     with raises_user_error(expected):
         read_config_argument(words)
 

@@ -52,7 +52,7 @@ def test_weights_and_images_are_not_configs(text):
     assert not is_config(text)
 
 
-def test_a_copy_has_all_that_the_config_inherits_from_and_nothing_else(tmp_path):
+def test_a_copy_has_exactly_the_files_that_the_config_inherits_from(tmp_path):
     copies = copy_config(S12, tmp_path / "new")
     assert copies[0] == tmp_path / "new/configs/detection/mask_rcnn_xcit_s12.py"
     assert {path for path in (tmp_path / "new").rglob("*") if path.is_file()} == set(copies)
@@ -63,13 +63,13 @@ def test_a_copy_has_all_that_the_config_inherits_from_and_nothing_else(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_xcit_s12_1x", "sem_fpn_xcit_n12_p8_shapes", "upernet_xcit_t24"])
-def test_a_copy_is_read_as_the_original_is(tmp_path, name):
+def test_a_copy_is_read_like_the_original(tmp_path, name):
     config = pytest.importorskip("mmengine.config", reason="MMEngine is not installed")
     copy, *_ = copy_config(find_config(name), tmp_path)
     assert config.Config.fromfile(copy).to_dict() == config.Config.fromfile(find_config(name)).to_dict()
 
 
-def test_a_config_of_ones_own_keeps_its_layout(tmp_path):
+def test_a_copied_user_config_keeps_its_layout(tmp_path):
     (tmp_path / "mine/base").mkdir(parents=True)
     (tmp_path / "mine/base/a.py").write_text("x = 1\n")
     (tmp_path / "mine/b.py").write_text("_base_ = ['base/a.py', 'mmdet::_base_/default_runtime.py']\n")
@@ -77,7 +77,7 @@ def test_a_config_of_ones_own_keeps_its_layout(tmp_path):
     assert copies == [tmp_path / "copy/b.py", tmp_path / "copy/base/a.py"]
 
 
-def test_copying_again_changes_nothing_and_an_edited_copy_is_not_overwritten(tmp_path):
+def test_copying_again_keeps_the_files_and_an_edited_copy_is_not_overwritten(tmp_path):
     first = copy_config(S12, tmp_path)
     assert copy_config(S12, tmp_path) == first
     first[0].write_text("mine = True\n")

@@ -1,4 +1,4 @@
-"""What the tests of the configs share: each config built once, and the published recipe that it is held to."""
+"""Fixtures of the tests of the configs: each config is built once and compared with its published recipe."""
 
 import functools
 import json
@@ -8,14 +8,14 @@ from unittest import mock
 import pytest
 import torch
 
-# The published config of this name says 8, where its file name and its AP say 16.
+# The published config of this name has patch size 8. Its file name and its AP mean patch size 16.
 MISTAKEN_PATCH_SIZE = "mask_rcnn_xcit_medium_24_p16_3x_coco"
-# Fields that are held to the recipe by what they do: the decay of each parameter, the rate at each step.
+# Fields that are compared with the recipe by their effect: the decay of each parameter, the rate at each step.
 BY_EFFECT = ("optimizer.paramwise_cfg.", "lr_config.")
 
 
 def flatten(node, prefix=""):
-    """Nested dictionaries as one, by dotted keys."""
+    """Flattens nested dictionaries to one dictionary with dotted keys."""
     if not isinstance(node, dict) or not node:
         return {prefix.removesuffix("."): node}
     return {key: value for name, child in node.items() for key, value in flatten(child, f"{prefix}{name}.").items()}
@@ -23,7 +23,7 @@ def flatten(node, prefix=""):
 
 @pytest.fixture(scope="session")
 def read():
-    """Reads a config, once."""
+    """Reads a config. Each config is read once."""
     from mmengine.config import Config
 
     return functools.cache(Config.fromfile)
@@ -31,7 +31,7 @@ def read():
 
 @pytest.fixture(scope="session")
 def built(read):
-    """A config with its model, which has no memory for its weights, and its optimizer; made once."""
+    """A config, its model on the meta device and its optimizer. Each config is built once."""
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import MODELS, DefaultScope
 
@@ -48,7 +48,7 @@ def built(read):
 
 @pytest.fixture(scope="session")
 def everything_builds(built):
-    """Builds pipelines, hooks and schedulers of a config, beside its model and optimizer."""
+    """Builds the model, optimizer, pipelines, hooks and schedulers of a config."""
     from mmengine.dataset import Compose
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import HOOKS, PARAM_SCHEDULERS, DefaultScope
@@ -88,7 +88,7 @@ def learning(built):
 
 @pytest.fixture(scope="session")
 def learning_rates():
-    """Rates of each iteration of a whole training, stepped as a Runner steps its schedulers."""
+    """The learning rates of every iteration of a training, stepped as a Runner steps its schedulers."""
     from mmengine.hooks import ParamSchedulerHook
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
@@ -141,7 +141,7 @@ def recipe_name(read, reference):
 
 @pytest.fixture(scope="session")
 def recipe(recipe_name, reference):
-    """The published recipe of a leaf, its one known mistake mended."""
+    """The published recipe of a leaf, with its one known mistake corrected."""
 
     def find(path):
         name = recipe_name(path)
@@ -169,7 +169,7 @@ def published_fields(recipe):
 
 @pytest.fixture(scope="session")
 def published_learning(recipe, built):
-    """What :func:`learning` should give, by mmcv's rule: the longest key in a name decides, of equals the first."""
+    """Expected result of :func:`learning`. As in mmcv, the longest key in a name applies, or the first of equals."""
 
     def rates_and_decays(path):
         optimizer = recipe(path)["optimizer"]
@@ -188,11 +188,11 @@ def published_learning(recipe, built):
 
 @pytest.fixture(scope="session")
 def fields(built):
-    """The fields that every published recipe has, read off what a config builds."""
+    """The fields that every published recipe has, read from the objects that a config builds."""
     from mmengine.registry import MODELS, DefaultScope
 
     def eta(config):
-        """First value of the gains; all other values are left out, to be quick."""
+        """First value of the gains. To be quick, other values are left out."""
         skipped = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
         with mock.patch.multiple(torch.nn.init, **dict.fromkeys(skipped, lambda tensor, *_, **__: tensor)):
             with DefaultScope.overwrite_default_scope(config.default_scope):
@@ -241,7 +241,7 @@ def fields(built):
 
 @pytest.fixture(scope="session")
 def describe():
-    """Reads the named attributes off a module; ``type`` is its class."""
+    """Reads the named attributes of a module. ``type`` is its class."""
     return described
 
 

@@ -1,4 +1,4 @@
-"""The detection configs against the published recipe, and that each of them builds."""
+"""The detection configs equal the published recipe, and each config builds."""
 
 import itertools
 import re
@@ -58,7 +58,7 @@ def test_every_parameter_learns_at_the_same_rate_unless_asked_otherwise(path, le
 
 
 @of_each
-def test_the_rate_rises_to_that_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
+def test_the_rate_rises_to_the_rate_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
     rates, highest = learning_rates(read(path)), read(path).optim_wrapper.optimizer.lr
     assert rates[0] < highest / 10
     assert max(rates) == pytest.approx(highest)
@@ -82,7 +82,7 @@ def test_widths_strides_and_levels_agree(path, built):
 
 
 @of_each
-def test_truth_is_evaluated_at_the_pictures_own_annotations(path, read):
+def test_evaluation_reads_the_annotation_file_of_the_test_images(path, read):
     config = read(path)
     for dataset, evaluator in (("val_dataloader", "val_evaluator"), ("test_dataloader", "test_evaluator")):
         dataset = config[dataset].dataset
@@ -101,7 +101,7 @@ def test_every_variant_has_its_leaf(read):
 
 
 @pytest.mark.parametrize("path", [*OF_VARIANTS, S12_1X], ids=lambda path: path.stem)
-def test_a_leaf_says_only_what_makes_it_different(path):
+def test_a_leaf_contains_only_what_differs_from_its_base(path):
     assert len(path.read_text().splitlines()) <= 14
 
 
@@ -187,21 +187,21 @@ def test_the_short_schedule_is_the_long_one_in_twelve_epochs(read, changes, lear
         assert rates == pytest.approx([1e-4 * 0.1**fallen] * epoch_length)
 
 
-# Pictures
+# Images
 
 
 @pytest.fixture(scope="module")
-def pictures(shared):
-    """The S12 config's data on real pictures."""
+def images(shared):
+    """The S12 config's data on real images."""
     config = load_config(S12, data_root=str(shared / "data" / "coco128"))
     with DefaultScope.overwrite_default_scope("mmdet"):
         return {loader: DATASETS.build(config[loader].dataset) for loader in ("train_dataloader", "val_dataloader")}
 
 
 @pytest.fixture(scope="module")
-def drawn(pictures):
-    """A landscape picture, 640 x 480, from 100 passes through the training pipeline."""
-    dataset = pictures["train_dataloader"]
+def drawn(images):
+    """A landscape image, 640 x 480, from 100 passes through the training pipeline."""
+    dataset = images["train_dataloader"]
     index = next(
         index
         for index in range(len(dataset))
@@ -223,19 +223,19 @@ def drawn(pictures):
     return samples
 
 
-def whole(sample):
-    """Whether the picture was not cropped before its last resize."""
+def is_uncropped(sample):
+    """Whether the image was not cropped before its last resize."""
     return np.allclose(sample.before, (480, 640), atol=2)
 
 
-def test_training_pictures_have_one_of_the_published_sizes(drawn):
+def test_training_images_have_one_of_the_published_sizes(drawn):
     sides = {min(sample.size) for sample in drawn}
     assert sides == set(SHORT_SIDES)
     assert max(max(sample.size) for sample in drawn) <= LONG_SIDE
 
 
-def test_half_of_the_training_pictures_are_cropped_to_384_to_600_pixels(drawn):
-    cropped = [sample.before for sample in drawn if not whole(sample)]
+def test_half_of_the_training_images_are_cropped_to_384_to_600_pixels(drawn):
+    cropped = [sample.before for sample in drawn if not is_uncropped(sample)]
     assert len(cropped) == pytest.approx(len(drawn) / 2, abs=15)
     for height, width in cropped:
         assert 384 - 1 <= height <= 600 + 1
@@ -243,21 +243,21 @@ def test_half_of_the_training_pictures_are_cropped_to_384_to_600_pixels(drawn):
     assert len({round(height / width, 1) for height, width in cropped}) > 4, "always the same crop"
 
 
-def test_half_of_the_training_pictures_are_flipped_independently_of_the_crop(drawn):
-    counts = Counter((sample.flip, whole(sample)) for sample in drawn)
+def test_half_of_the_training_images_are_flipped_independently_of_the_crop(drawn):
+    counts = Counter((sample.flip, is_uncropped(sample)) for sample in drawn)
     assert all(counts[pair] > len(drawn) / 8 for pair in itertools.product((True, False), repeat=2)), counts
 
 
-def test_a_long_picture_is_limited_by_its_long_side(pictures):
-    dataset = pictures["train_dataloader"]
+def test_a_long_image_is_limited_by_its_long_side(images):
+    dataset = images["train_dataloader"]
     infos = (dataset.get_data_info(index) for index in range(len(dataset)))
     info = next(info for info in infos if info["width"] > 2.5 * info["height"])
     np.random.seed(0)
     assert max(max(dataset.pipeline(dict(info))["inputs"].shape) for _ in range(12)) == LONG_SIDE
 
 
-def test_test_pictures_are_resized_whole_to_800_by_1333(pictures):
-    dataset = pictures["val_dataloader"]
+def test_test_images_are_resized_to_800_by_1333_without_a_crop(images):
+    dataset = images["val_dataloader"]
     seen = 0
     for index in range(0, len(dataset), 4):
         info = dataset.get_data_info(index)
@@ -287,7 +287,7 @@ def test_images_are_normalised_as_rgb_and_padded_to_a_multiple_of_32(read):
 # The embedded data set
 
 
-def test_the_shapes_configs_classes_are_those_of_the_shapes(shapes):
+def test_the_shapes_config_has_the_classes_of_the_shapes(shapes):
     config = load_config(SHAPES, data_root=str(shapes))
     for loader in ("train_dataloader", "val_dataloader"):
         dataset = DATASETS.build(config[loader].dataset)

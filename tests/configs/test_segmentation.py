@@ -1,4 +1,4 @@
-"""The segmentation configs against the published recipe, that each builds, and what their pipelines do to pictures."""
+"""The segmentation configs equal the published recipe, each config builds, and their pipelines transform images."""
 
 import re
 from collections import Counter
@@ -63,7 +63,7 @@ def test_every_parameter_learns_at_the_same_rate_unless_asked_otherwise(path, le
 
 
 @of_each
-def test_the_rate_rises_to_that_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
+def test_the_rate_rises_to_the_rate_of_the_optimizer_and_falls_to_a_hundredth(path, learning_rates, read):
     rates, highest = learning_rates(read(path)), read(path).optim_wrapper.optimizer.lr
     assert len(rates) == read(path).train_cfg.max_iters
     assert rates[0] < highest / 10
@@ -94,7 +94,7 @@ def test_widths_and_strides_agree(path, built):
 
 
 @of_each
-def test_every_loader_takes_zero_as_unlabelled_and_evaluation_uses_held_out_pictures(path, read):
+def test_every_loader_takes_zero_as_unlabelled_and_evaluation_uses_held_out_images(path, read):
     config = read(path)
     for loader in ("train", "val", "test"):
         (labels,) = (step for step in config[f"{loader}_dataloader"].dataset.pipeline if step.type == "LoadAnnotations")
@@ -117,7 +117,7 @@ def test_every_variant_has_its_leaf_for_each_head(head, read):
 
 
 @of_each_variant
-def test_a_leaf_says_only_what_makes_it_different(path):
+def test_a_leaf_contains_only_what_differs_from_its_base(path):
     assert len(path.read_text().splitlines()) <= 14
 
 
@@ -157,7 +157,7 @@ def test_every_published_recipe_has_its_config(head, recipe_name, reference):
     assert sorted(map(recipe_name, leaves)) == sorted(names)
 
 
-def test_detection_and_these_heads_are_all_that_was_published(reference):
+def test_only_detection_and_these_heads_were_published(reference):
     heads = Counter(name.partition("_xcit_")[0] for name in reference("recipes"))
     assert heads == {"mask_rcnn": 8, "sem_fpn": 8, "upernet": 8}
 
@@ -216,12 +216,12 @@ def test_upernet_learns_from_its_auxiliary_head_at_two_fifths(path, built):
         assert model.auxiliary_head.loss_decode.loss_weight == 0.4
 
 
-# Pictures
+# Images
 
 
 @pytest.fixture(scope="module")
 def load(shared):
-    """Builds a data set of a segmentation config on real pictures."""
+    """Builds a data set of a segmentation config on real images."""
 
     def build(loader, path=SMALLEST[0], **options):
         config = load_config(path, options, data_root=str(shared / "data" / "ADEChallengeData2016"))
@@ -234,7 +234,7 @@ def load(shared):
 
 
 def passes(dataset, index, times):
-    """Passes a picture through its data set's pipeline, again and again, with the same random numbers each time."""
+    """Passes an image through the pipeline of its data set repeatedly, with the same random numbers each time."""
     state = np.random.get_state()
     np.random.seed(index)
     samples = [dataset.pipeline(dataset.get_data_info(index)) for _ in range(times)]
@@ -244,7 +244,7 @@ def passes(dataset, index, times):
 
 @pytest.fixture(scope="module")
 def crops(load):
-    """A landscape picture of 640 x 480 from 60 passes through the training pipeline, and its true labels."""
+    """A landscape image of 640 x 480 from 60 passes through the training pipeline, and its true labels."""
     dataset = load("train")
     index = next(i for i in range(len(dataset)) if Path(dataset.get_data_info(i)["img_path"]).stem == "000000000089")
     samples = []
@@ -259,14 +259,14 @@ def crops(load):
     return samples
 
 
-def test_training_pictures_are_half_to_twice_as_large_as_test_pictures(crops):
+def test_training_images_are_half_to_twice_as_large_as_test_images(crops):
     scales = [crop.scale for crop in crops]
     assert 0.5 - 0.01 <= min(scales) < 0.65
     assert 1.8 < max(scales) <= 2 + 0.01
     assert len({round(scale, 1) for scale in scales}) > 10
 
 
-def test_training_pictures_are_cropped_to_512_pixels_and_smaller_ones_are_whole(crops):
+def test_training_images_are_cropped_to_512_pixels_and_smaller_images_are_not_cropped(crops):
     for crop in crops:
         height, width = round(512 * crop.scale), round(512 * crop.scale * 640 / 480)
         expected = np.minimum((height, width), 512)
@@ -275,13 +275,13 @@ def test_training_pictures_are_cropped_to_512_pixels_and_smaller_ones_are_whole(
     assert sum(max(crop.inputs.shape[1:]) < 512 for crop in crops) > 2
 
 
-def test_half_of_the_training_pictures_are_mirrored_at_any_size(crops):
+def test_half_of_the_training_images_are_mirrored_at_any_size(crops):
     counts = Counter((crop.flip, crop.scale > 1.25) for crop in crops)
     assert all(counts[pair] > len(crops) / 8 for pair in product((True, False), repeat=2)), counts
 
 
-def test_training_pictures_change_their_colours(crops):
-    # Of one picture, so what differs in the mean by more than a crop can is colour.
+def test_training_images_change_their_colours(crops):
+    # All crops are of one image, so a difference in the mean larger than a crop can cause is a change of colour.
     means = torch.stack([crop.inputs.float().mean((1, 2)) for crop in crops if crop.scale < 0.8])
     assert len(means) > 5
     assert (means.amax(0) - means.amin(0)).min() > 20
@@ -300,7 +300,7 @@ def test_training_labels_are_classes_from_zero_and_255(load):
 
 @pytest.fixture
 def of_labels(tmp_path):
-    """Makes a training set of one picture, bright where its label map says 2 and dark where it says 1."""
+    """Makes a training set of one image, bright where its label map is 2 and dark where it is 1."""
 
     def make(labels, path, **options):
         for kind, suffix, values in (("images", "jpg", 200 * (labels == 2)), ("annotations", "png", labels)):
@@ -312,12 +312,12 @@ def of_labels(tmp_path):
     return make
 
 
-def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_anew(of_labels):
+def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_again(of_labels):
     labels = np.ones((256, 768), np.uint8)
     labels[:, 460:] = 2
 
     def dominated(**options):
-        """How many of 40 crops show one class on more than three quarters."""
+        """Number of crops, of 40, with one class on more than three quarters of the pixels."""
         dataset = of_labels(labels, SMALLEST[0], **options)
         dataset.pipeline.transforms = dataset.pipeline.transforms[:4]  # up to the crop
         labels_of_crops = [sample["gt_seg_map"] for sample in passes(dataset, 0, 40)]
@@ -328,7 +328,7 @@ def test_crops_of_more_than_three_quarters_of_one_class_are_drawn_anew(of_labels
 
 
 @pytest.mark.parametrize("path", [SMALLEST[0], SHAPES[0]], ids=lambda path: path.stem)
-def test_labels_follow_their_picture_through_sizes_crops_and_flips(path, of_labels):
+def test_labels_follow_their_image_through_sizes_crops_and_flips(path, of_labels):
     labels = np.ones((300, 300), np.uint8)
     labels[:120, 100:250] = 2
     dataset = of_labels(labels, path)
@@ -364,7 +364,7 @@ def test_a_batch_is_normalised_as_rgb_and_filled_up_to_512_pixels(crops, read):
 
 
 @pytest.mark.parametrize("loader", ["val", "test"])
-def test_test_pictures_are_whole_and_their_labels_keep_their_size(load, loader):
+def test_test_images_are_not_cropped_and_their_labels_keep_their_size(load, loader):
     dataset = load(loader)
     for index in range(0, len(dataset), 3):
         info = dataset.get_data_info(index)
@@ -402,7 +402,7 @@ def test_augmented_testing_sees_six_sizes_each_plain_and_mirrored(load):
 
 
 @of_each_shapes
-def test_the_shapes_configs_classes_and_palette_are_those_of_the_shapes(path, shapes):
+def test_the_shapes_configs_have_the_classes_and_palette_of_the_shapes(path, shapes):
     config = load_config(path, data_root=str(shapes))
     assert config.model.decode_head.num_classes == len(SEGMENTATION_CLASSES)
     for loader, count in {"train_dataloader": 8, "val_dataloader": 4, "test_dataloader": 4}.items():
@@ -415,7 +415,7 @@ def test_the_shapes_configs_classes_and_palette_are_those_of_the_shapes(path, sh
 
 
 @of_each_shapes
-def test_the_shapes_pictures_are_trained_on_and_tested_at_one_size(path, shapes):
+def test_the_shapes_images_are_trained_on_and_tested_at_one_size(path, shapes):
     config = load_config(path, data_root=str(shapes))
     train, test = (DATASETS.build(config[f"{loader}_dataloader"].dataset)[0] for loader in ("train", "test"))
     assert train["inputs"].shape == test["inputs"].shape == (3, *config.model.data_preprocessor.size)
@@ -442,7 +442,7 @@ def small(read):
 
 
 def samples(images, labels=None):
-    """Data of a batch as a data loader gives it."""
+    """The data of a batch, in the form that a data loader returns."""
     from mmseg.structures import SegDataSample
 
     size = tuple(images.shape[2:])
@@ -458,12 +458,12 @@ def samples(images, labels=None):
 @of_the_smallest
 def test_the_smallest_variant_takes_a_training_step(path, small):
     model, optim = small(path)
-    pictures = (random_images(2, 3, 64, 48) * 50 + 128).clamp(0, 255).to(torch.uint8)
+    images = (random_images(2, 3, 64, 48) * 50 + 128).clamp(0, 255).to(torch.uint8)
     labels = torch.randint(150, (2, 1, 64, 48), generator=torch.Generator().manual_seed(0))
     labels[:, :, :4] = IGNORED
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     model.train()
-    losses = model.train_step(samples(pictures, labels), optim)
+    losses = model.train_step(samples(images, labels), optim)
     heads = ["decode", "aux"] if path.stem.startswith("upernet") else ["decode"]
     assert {f"{head}.loss_ce" for head in heads} <= losses.keys()
     assert all(torch.isfinite(value).all() for value in losses.values())
@@ -474,23 +474,23 @@ def test_the_smallest_variant_takes_a_training_step(path, small):
 
 @pytest.fixture
 def predict(small):
-    """What a head's model says of a random picture in a mode of its test_cfg."""
+    """Predicts a random image with the model of a head in a mode of test_cfg."""
 
     def infer(path, mode, size, **test_cfg):
         model, _ = small(path)
         options = {f"model.test_cfg.{name}": value for name, value in {"mode": mode, **test_cfg}.items()}
         other = MODELS.build(load_config(path, {"model.backbone.init_cfg": None, **options}).model)
         other.load_state_dict(model.state_dict())
-        pictures = (random_images(1, 3, *size) * 50 + 128).clamp(0, 255).to(torch.uint8)
+        images = (random_images(1, 3, *size) * 50 + 128).clamp(0, 255).to(torch.uint8)
         with torch.no_grad():
-            (result,) = other.eval().test_step(samples(pictures))
+            (result,) = other.eval().test_step(samples(images))
         return result.pred_sem_seg.data, result.seg_logits.data
 
     return infer
 
 
 @of_the_smallest
-def test_windows_give_a_label_map_of_the_pictures_size_like_the_whole_picture(path, predict):
+def test_windows_give_a_label_map_of_the_size_of_the_image(path, predict):
     size = (96, 80)
     whole, whole_logits = predict(path, "whole", size)
     slid, slid_logits = predict(path, "slide", size, crop_size=(64, 64), stride=(48, 48))
@@ -501,7 +501,7 @@ def test_windows_give_a_label_map_of_the_pictures_size_like_the_whole_picture(pa
 
 
 @of_the_smallest
-def test_a_picture_within_one_window_is_predicted_as_a_whole(path, predict):
+def test_an_image_within_one_window_is_predicted_without_windows(path, predict):
     size = (96, 80)
     whole, logits = predict(path, "whole", size)
     slid, slid_logits = predict(path, "slide", size)

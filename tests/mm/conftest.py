@@ -1,4 +1,4 @@
-"""What the tests of xcit_dense.mm share."""
+"""Fixtures of the tests of xcit_dense.mm."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def published(reference):
 
 @pytest.fixture
 def downloaded(published, tmp_path, monkeypatch):
-    """The published classifier of nano_12_p16 as if downloaded before; its weights."""
+    """Puts a classifier of nano_12_p16 where a download would put it. Returns its weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub" / "checkpoints" / "xcit_nano_12_p16_224.pth"
     path.parent.mkdir(parents=True)

@@ -27,7 +27,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 MASK_RCNN = CONFIGS / "detection/mask_rcnn_xcit_n12_p8_shapes.py"
 SEM_FPN = CONFIGS / "segmentation/sem_fpn_xcit_n12_p8_shapes.py"
 UPERNET = CONFIGS / "segmentation/upernet_xcit_n12_p8_shapes.py"
-SIZE = (48, 40)  # width and height of the pictures
+SIZE = (48, 40)  # width and height of the images
 BACKBONE = {"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "norm_cfg": {"type": "BN"}}
 
 
@@ -44,7 +44,7 @@ def shrunk(path, root="."):
 
 @pytest.fixture(scope="module")
 def built():
-    """A small model of each config, with its config."""
+    """Each config with a small model."""
 
     def build(path):
         config = shrunk(path)
@@ -57,7 +57,7 @@ def built():
 
 @pytest.fixture
 def trains(built):
-    """Trains a small model for a step on some samples; checks that all stays finite, and gives the losses."""
+    """Trains a small model for a step on some samples. Checks that all values are finite. Returns the losses."""
 
     def train(path, samples):
         config, model = built[path]
@@ -74,7 +74,7 @@ def trains(built):
 
 @pytest.fixture
 def tests(built):
-    """What a small model says of some samples, and what its config's metric makes of it."""
+    """Predicts some samples with a small model and evaluates the predictions with the metric of its config."""
 
     def test(path, samples, metainfo, evaluator):
         config, model = built[path]
@@ -142,12 +142,12 @@ NOTHING = {
     "no annotations": ((), {}),
     "crowds alone": ([(5, 5, 20, 20), (0, 0, 48, 40)], CROWD),
     "boxes of no pixel": ([(3, 4, 0, 0), (3, 4, 0.5, 5)], {}),
-    "boxes outside the picture": ([(60, 60, 10, 10), (-20, -20, 10, 10)], {}),
+    "boxes outside the image": ([(60, 60, 10, 10), (-20, -20, 10, 10)], {}),
 }
 SOMETHING = {
     "boxes of one pixel": ([(3, 4, 1, 1), (47, 39, 1, 1), (0, 0, 1, 1)], {}),
     "boxes of one line": ([(0, 5, 48, 1), (7, 0, 1, 40)], {}),
-    "a box larger than the picture": ([(-50, -50, 500, 500)], {}),
+    "a box larger than the image": ([(-50, -50, 500, 500)], {}),
     "the same box many times": ([(5, 5, 20, 20)] * 30, {}),
     "polygons without an area": ([(5, 5, 20, 20)], {"segmentation": [[5, 5, 5, 5, 5, 5]]}),
 }
@@ -160,7 +160,9 @@ def test_mask_rcnn_trains_on_images_with(detection, trains, kind):
     assert len(dataset) == 2
     losses = trains(MASK_RCNN, [dataset[0], dataset[1]])
     assert losses["loss_rpn_cls"] > 0
-    assert (losses["loss_mask"] == 0) == (losses["loss_bbox"] == 0) == (kind in NOTHING)  # truth is a proposal too
+    assert (
+        (losses["loss_mask"] == 0) == (losses["loss_bbox"] == 0) == (kind in NOTHING)
+    )  # the ground truth is also a proposal
 
 
 def test_without_detections_the_evaluation_reports_empty_results(detection, tests, built, mm_log):

@@ -18,7 +18,7 @@ from xcit_dense.mm.loading import LoadCheckedImage, use_checked_loading
 
 @pytest.fixture(params=["mmdet", "mmseg"])
 def load(request):
-    """Loads an image of this path with the transform that takes the place of the one that a config names."""
+    """Loads the image of this path with the transform that replaces the transform of a config."""
     pytest.importorskip(request.param, reason=f"{request.param} is not installed")
     registry = importlib.import_module(f"{request.param}.registry").TRANSFORMS
     step = {"type": "LoadImageFromFile"}
@@ -29,7 +29,7 @@ def load(request):
 
 
 def content(kind):
-    """Bytes of a image of noise in a format."""
+    """The bytes of a noise image in a format."""
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file, kind)
@@ -92,7 +92,7 @@ def test_the_loader_is_replaced_wherever_a_config_names_it(kind):
     ]
 
 
-def test_a_part_that_is_none_is_accepted():
+def test_a_missing_part_is_accepted():
     use_checked_loading(None)
 
 

@@ -1,4 +1,4 @@
-"""Detectors and segmentors as MMDetection 2 and MMSegmentation 0.x saved them load whole into today's models."""
+"""Detectors and segmentors as MMDetection 2 and MMSegmentation 0.x saved them load completely into today's models."""
 
 import importlib
 from collections import OrderedDict
@@ -84,7 +84,7 @@ def upernet():
 
 
 def shrink(config, kind):
-    """Gives the published model the widths above, to be quick."""
+    """Gives the published model the small widths above, so that the test is quick."""
     if kind == "mask_rcnn":
         config.neck.update(in_channels=[WIDTH] * 4, out_channels=NECK)
         config.rpn_head.update(in_channels=NECK, feat_channels=NECK)
@@ -110,7 +110,7 @@ NAMES = {
 
 
 def outputs(model, images):
-    """All that the model's parts make of images: scores, boxes, masks, logits."""
+    """All outputs of the parts of a model for images: scores, boxes, masks, logits."""
     model.eval()
     with torch.no_grad():
         if hasattr(model, "roi_head"):
@@ -141,7 +141,7 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def build(kind):
-    """Makes the published configuration of a kind, small, with weights of its own."""
+    """Makes a small model of a published kind with random weights."""
     library = "mmdet" if kind == "mask_rcnn" else "mmseg"
     pytest.importorskip(library, reason=f"{library} is not installed")
     config = Config.fromfile(MODELS / f"{kind}.py").model
@@ -197,7 +197,7 @@ def saved(kind, build, reference, tmp_path_factory):
 
 
 def check_filled(model, other):
-    """Checks that a model has the weights of another, and makes the same of an image."""
+    """Checks that a model has the weights of another model and gives the same outputs for an image."""
     own, expected = model.state_dict(), other.state_dict()
     assert own.keys() == expected.keys()
     for name, value in own.items():
@@ -210,9 +210,9 @@ def check_filled(model, other):
         assert_close(got, wanted, 1e-6)
 
 
-def test_the_file_fills_the_model_and_nothing_is_left_over(build, saved):
+def test_the_file_fills_the_model_and_every_entry_is_used(build, saved):
     model = build()
-    # strict: an entry too many or too few raises.
+    # With strict, an unknown or missing entry raises an error.
     read = load_checkpoint(model, str(saved.path), map_location="cpu", strict=True)
     check_filled(model, saved.model)
     assert read["meta"]["CLASSES"] == ("wall", "building")

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes what the libraries print: each message is provoked, and found on the page."""
+"""docs/troubleshooting.md quotes messages of the libraries. Each test provokes a message and finds it on the page."""
 
 import contextlib
 import importlib
@@ -36,7 +36,7 @@ QUOTES = re.findall(r"^> `(.+)`$", PAGE.read_text(), re.MULTILINE)
 
 @pytest.fixture
 def scene(tmp_path, monkeypatch, shapes):
-    """What provoking an error needs."""
+    """The fixtures that provoking an error needs."""
     return SimpleNamespace(folder=tmp_path, patch=monkeypatch, shapes=shapes)
 
 
@@ -59,7 +59,7 @@ def custom_import(scene):
     Config.fromfile(scene.folder / "config.py")
 
 
-def no_scope(scene):
+def without_scope(scene):
     scene.patch.setattr(DefaultScope, "get_current_instance", lambda: None)
     MODELS.build({"type": "MaskRCNN"})
 
@@ -80,7 +80,7 @@ def version(scene):
     spec.loader.exec_module(sys.modules["twin"])
 
 
-def no_operators(scene):
+def without_operators(scene):
     if not operators.serving():
         pytest.skip("this mmcv has compiled operators")
     scene.patch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "xcit" not in str(finder.__module__)])
@@ -113,7 +113,7 @@ def distributed_sync_bn(scene):
         nn.parallel.DistributedDataParallel(nn.SyncBatchNorm(2))
 
 
-def no_launcher(scene):
+def without_launcher(scene):
     nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
 
 
@@ -147,7 +147,7 @@ def numpy_abi(scene):
     importlib.import_module("numpy.core._multiarray_umath")._ARRAY_API  # noqa: B018
 
 
-def no_pictures(scene):
+def without_images(scene):
     with DefaultScope.overwrite_default_scope("mmdet"):
         DATASETS.build(
             {
@@ -161,12 +161,12 @@ def no_pictures(scene):
         )
 
 
-def no_annotations(scene):
+def without_annotations(scene):
     with DefaultScope.overwrite_default_scope("mmdet"):
         DATASETS.build({"type": "mmdet.CocoDataset", "ann_file": "gone.json", "pipeline": []})
 
 
-def no_picture(scene):
+def without_image(scene):
     TRANSFORMS.build({"type": "LoadCheckedImage"})({"img_path": str(scene.folder / "gone.jpg")})
 
 
@@ -200,14 +200,14 @@ def shared_memory(scene):
 PROVOKED = {
     "XCiT is not in the mmdet::model registry": xcit_unregistered,
     "Failed to import custom modules from": custom_import,
-    "MaskRCNN is not in the mmengine::model registry": no_scope,
+    "MaskRCNN is not in the mmengine::model registry": without_scope,
     "EncoderDecoder is not in the mmdet::model registry": wrong_scope,
     "is used but incompatible. Please install mmcv>=2.0.0rc4": version,
-    "No module named 'mmcv._ext'": no_operators,
+    "No module named 'mmcv._ext'": without_operators,
     "which replaces mmcv._ext because this mmcv has no compiled operators": missing_operator,
     "SyncBatchNorm expected input tensor to be on GPU": sync_bn,
     "SyncBatchNorm layers only work with GPU modules": distributed_sync_bn,
-    "Default process group has not been initialized": no_launcher,
+    "Default process group has not been initialized": without_launcher,
     "The model and loaded state dict do not match exactly": other_weights,
     "size mismatch for": other_weights,
     "missing keys in source state_dict": other_weights,
@@ -218,9 +218,9 @@ PROVOKED = {
     "A module that was compiled using NumPy 1.x cannot be run in": numpy_abi,
     "module 'numpy' has no attribute 'float'": lambda scene: np.float,
     "module 'numpy' has no attribute 'int'": lambda scene: np.int,
-    "need at least one array to concatenate": no_pictures,
-    "No such file or directory": no_annotations,
-    "there is no such file": no_picture,
+    "need at least one array to concatenate": without_images,
+    "No such file or directory": without_annotations,
+    "there is no such file": without_image,
     "is out of bounds": high_label,
     "CUDA out of memory. Tried to allocate": cuda_memory,
     "This might be caused by insufficient shared memory (shm)": shared_memory,

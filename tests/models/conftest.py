@@ -9,7 +9,7 @@ from xcit_dense.models.pretrained import load_weights
 
 @pytest.fixture(scope="module")
 def dense():
-    """Weights of a dense backbone, each of its own random values."""
+    """Weights of a dense backbone, all with different random values."""
     return dict(randomise(XCiT(NAME), seed=1).state_dict())
 
 
@@ -28,13 +28,13 @@ def classifier(dense):
 
 @pytest.fixture
 def model():
-    """The model that loads, with values of its own."""
+    """The model that loads the weights, with other values."""
     return randomise(XCiT(NAME), seed=2)
 
 
 @pytest.fixture
 def check_loaded(dense):
-    """Checks that a model has the trunk of the checkpoint, and its pyramid or the one it had before."""
+    """Checks that a model has the trunk of the checkpoint, and the pyramid of the checkpoint or its earlier pyramid."""
 
     def check(model, before, from_classifier):
         for name, value in state_of(model).items():
@@ -46,13 +46,13 @@ def check_loaded(dense):
 
 @pytest.fixture
 def content(dense, classifier):
-    """What a file of a dialect holds."""
+    """The content of a file of a dialect."""
     return lambda dialect: DIALECTS[dialect](dense if dialect in DENSE_DIALECTS else classifier)
 
 
 @pytest.fixture
 def refused(tmp_path, model):
-    """Expects that a file is refused, with an error that names it, and that the model is left as it was."""
+    """Expects that loading raises an error with the name of the file and does not change the model."""
 
     def check(*words, file="weights.pth"):
         before = state_of(model)

@@ -1,4 +1,4 @@
-"""What XCiT is built of: each part against its definition, and the blocks against timm's."""
+"""The parts of XCiT agree with their definitions, and the blocks agree with timm's blocks."""
 
 import math
 
@@ -30,7 +30,7 @@ BN = make_norm_layer("BN")
 
 
 def run_tokens(model, images):
-    """Tokens before the first block and after each, of our XCiT or timm's."""
+    """Tokens before the first block and after each block, of our XCiT or timm's XCiT."""
     seen = []
     hooks = [model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))]
     hooks += [block.register_forward_hook(lambda *call: seen.append(call[2])) for block in model.blocks]
@@ -45,7 +45,7 @@ def run_tokens(model, images):
     params=["nano_12_p16", "nano_12_p8", pytest.param("tiny_24_p8", marks=pytest.mark.slow)],
 )
 def pair(request):
-    """timm's own XCiT with random weights, and ours that has loaded them."""
+    """timm's XCiT with random weights, and our XCiT with the same weights."""
     theirs = randomise(timm.create_model(f"xcit_{request.param}_224"))
     ours = XCiT(request.param)
     ours.load_state_dict(theirs.state_dict())
@@ -63,7 +63,7 @@ def test_tokens_equal_timms_block_for_block(pair, training):
 
 
 def test_gradients_equal_timms(pair):
-    # For a single image PyTorch's batch norm on CPU gives timm's stem a wrong gradient.
+    # For a single image, PyTorch's batch norm on CPU gives timm's stem a wrong gradient.
     batch = random_images(2, 3, 64, 80)
     gradients = []
     for model in pair:
@@ -130,7 +130,7 @@ def waves_in_loops(height: int, width: int, hidden: int = 32) -> np.ndarray:
 
 @pytest.fixture
 def bare_encoding():
-    """A positional encoding whose projection changes nothing."""
+    """A positional encoding whose projection is the identity."""
     encoding = PositionalEncodingFourier(64).requires_grad_(False)
     encoding.token_projection.weight.copy_(torch.eye(64)[:, :, None, None])
     encoding.token_projection.bias.zero_()
@@ -152,7 +152,7 @@ def test_positions_in_double_precision_are_encoded_in_double_precision(bare_enco
 
 @pytest.mark.parametrize("autocast", [True, False])
 def test_waves_are_computed_in_single_precision_where_the_model_runs_in_half(bare_encoding, autocast):
-    # In bfloat16 neither these positions (above 256) nor their angles would be distinct.
+    # In bfloat16, some of these positions (above 256) and their angles would be equal.
     height, width = 1, 700
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         encoded = (bare_encoding if autocast else bare_encoding.bfloat16())(height, width)
@@ -214,7 +214,7 @@ def test_a_block_adds_three_scaled_branches_in_the_published_order(x):
     torch.testing.assert_close(b(x), expected)
 
 
-def test_a_block_without_gains_changes_nothing(x):
+def test_a_block_without_gains_is_the_identity(x):
     b = block().train()
     for gain in (b.gamma1, b.gamma2, b.gamma3):
         nn.init.zeros_(gain)
@@ -235,7 +235,7 @@ def test_drop_path_skips_branches_of_samples_only_in_training():
     torch.manual_seed(0)
     half = block(drop_path=0.5).train()
     skipped = torch.stack([(half(x) == x).flatten(1).all(1) for _ in range(40)]).double().mean()
-    assert 0.05 < skipped < 0.25  # each of three branches by chance 1/2
+    assert 0.05 < skipped < 0.25  # each of three branches with probability 1/2
 
 
 @pytest.mark.parametrize("name", ["drop", "attn_drop"])

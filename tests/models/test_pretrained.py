@@ -104,7 +104,7 @@ def test_weights_of_another_variant_are_refused_by_its_name(tmp_path, refused, o
     refused(f"is of XCiT {other}, the model of XCiT {NAME}", f"build the model as {other}")
 
 
-def test_weights_of_no_published_shape_are_refused_by_their_numbers(tmp_path, refused):
+def test_weights_of_an_unpublished_shape_are_refused_with_their_numbers(tmp_path, refused):
     weights = XCiT(patch_size=8, embed_dim=16, depth=4, num_heads=2, out_indices=(0, 1, 2, 3)).state_dict()
     torch.save(weights, tmp_path / "weights.pth")
     refused("embed_dim=16, depth=4, patch_size=8,", NAME)
@@ -157,7 +157,7 @@ def permissions():
     return {kind for kind in torch.serialization.get_safe_globals() if "torch" not in str(kind)}
 
 
-def test_a_command_line_in_the_checkpoint_does_no_harm(tmp_path, model, classifier):
+def test_a_checkpoint_with_a_command_line_is_loaded(tmp_path, model, classifier):
     args = argparse.Namespace(lr=5e-4, model="xcit_nano_12_p16", distillation=None, betas=[0.9, 0.999], cutmix=True)
     torch.save({"model": classifier, "args": args, "epoch": 399, "scaler": {"scale": 1.0}}, tmp_path / "weights.pth")
     before = permissions()
@@ -168,7 +168,7 @@ def test_a_command_line_in_the_checkpoint_does_no_harm(tmp_path, model, classifi
     assert permissions() == before
 
 
-def test_the_metadata_of_the_old_libraries_do_no_harm(tmp_path, model, dense):
+def test_a_checkpoint_with_the_metadata_of_the_old_libraries_is_loaded(tmp_path, model, dense):
     meta = {"PALETTE": np.zeros((2, 3), np.uint8), "best": np.float32(0.5), "CLASSES": ("cat", "dog"), "seed": None}
     amp = {"loss_scaler0": {"loss_scale": 65536.0, "unskipped": 3}}
     content = {"state_dict": prefixed("backbone.", dense), "meta": meta, "amp": amp}

@@ -68,7 +68,7 @@ def tokens(x):
 
 
 def block_features(model, image):
-    """What each block makes of an image, in our XCiT or timm's."""
+    """The outputs of each block for an image, in our XCiT or timm's XCiT."""
     features = []
     hooks = [block.register_forward_hook(lambda *call: features.append(tokens(call[2]))) for block in model.blocks]
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_weights_without_counters_load_with_the_version_that_promises_them(model
 def test_the_options_of_the_weights_of_a_variant_contain_its_name(tmp_path, name):
     with torch.device("meta"):
         shapes = XCiT(name).state_dict()
-    # One value each, however large the tensor.
+    # Each tensor has one value in memory, so its size does not matter.
     torch.save({key: torch.zeros(()).expand(value.shape) for key, value in shapes.items()}, tmp_path / "weights.pth")
     options = infer_options(read_weights(tmp_path / "weights.pth"))
     assert options["variant"] == name
@@ -177,9 +177,9 @@ def test_the_report_of_a_classifier_names_what_matched_what_was_left_out_and_wha
         assert str(len(part)) in sentence
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
-def test_loading_warns_if_the_pyramid_keeps_its_initial_values(model, dense, classifier, caplog, whole):
-    loads, prefix = (nn.ModuleDict({"backbone": model}), "backbone.") if whole else (model, "")
+@pytest.mark.parametrize("in_detector", [False, True], ids=["backbone", "detector"])
+def test_loading_warns_if_the_pyramid_keeps_its_initial_values(model, dense, classifier, caplog, in_detector):
+    loads, prefix = (nn.ModuleDict({"backbone": model}), "backbone.") if in_detector else (model, "")
     with caplog.at_level("INFO"):
         loads.load_state_dict(prefixed(prefix, classifier))
         loads.load_state_dict(prefixed(prefix, {**dense, "cls_token": torch.ones(1)}))
@@ -206,18 +206,20 @@ PARTIAL = {
     "without half the pyramid": lambda dense: {k: v for k, v in dense.items() if "fpn2" not in k},
     "with an unknown name": lambda dense: {**dense, "blocks.5.attn.extra": torch.ones(3)},
     "of other heads": lambda dense: {**dense, "blocks.5.attn.temperature": torch.ones(8, 1, 1)},
-    "stem alone": lambda dense: {k: v for k, v in dense.items() if k.startswith("patch_embed.")},
+    "only the stem": lambda dense: {k: v for k, v in dense.items() if k.startswith("patch_embed.")},
     "without the stem": lambda dense: {k: v for k, v in dense.items() if not k.startswith("patch_embed.")},
     "nothing": lambda dense: {},
 }
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["backbone", "detector"])
+@pytest.mark.parametrize("in_detector", [False, True], ids=["backbone", "detector"])
 @pytest.mark.parametrize("part", PARTIAL)
-def test_load_state_dict_refuses_entries_that_fit_in_part_and_does_not_change_the_backbone(model, dense, part, whole):
+def test_load_state_dict_refuses_entries_that_fit_in_part_and_does_not_change_the_backbone(
+    model, dense, part, in_detector
+):
     weights = PARTIAL[part](dense)
     loads = model
-    if whole:
+    if in_detector:
         loads = nn.ModuleDict({"backbone": model, "head": nn.Linear(2, 2)})
         weights = {**prefixed("backbone.", weights), **prefixed("head.", loads["head"].state_dict())}
     before = state_of(model)

@@ -1,4 +1,4 @@
-"""Cross-covariance attention against the paper's definition, written out in plain loops, and its forms as equals."""
+"""Cross-covariance attention equals the definition of the paper, computed in loops. All forms give the same values."""
 
 import copy
 import math
@@ -14,7 +14,10 @@ from tests.helpers.models import assert_close, raises_user_error, randomise
 from xcit_dense import VARIANTS
 from xcit_dense.models.xca import XCA, cheaper_form
 
-FEW, MANY = 5, 40  # tokens: so few that the literal form is cheaper, and so many that the covariance form is
+FEW, MANY = (
+    5,
+    40,
+)  # numbers of tokens: with few tokens the literal form is cheaper, with many tokens the covariance form
 DIM, HEADS = 12, 3
 FORMS = ("literal", "covariance")
 SHAPES = sorted({(variant.embed_dim, variant.num_heads) for variant in VARIANTS.values()})  # published C and h
@@ -81,7 +84,7 @@ def test_xca_in_single_precision_is_the_papers_definition(n, form):
 
 @both_forms
 @pytest.mark.parametrize("n", [FEW, MANY])
-def test_channels_that_are_zero_on_all_tokens_give_numbers(n, form):
+def test_channels_that_are_zero_on_all_tokens_give_finite_values(n, form):
     xca, x = attention(qkv_bias=False), torch.zeros_like(tokens(n)).requires_grad_()
     y = xca(x, form)
     torch.testing.assert_close(y, torch.from_numpy(attend_in_loops(xca, x.detach().numpy())))
@@ -149,7 +152,7 @@ def test_a_query_and_a_key_of_zero_have_the_same_values_and_gradients_in_both_fo
         for channel in (1, DIM + 2, 2 * DIM - 1):
             xca.qkv.weight[channel] = xca.qkv.bias[channel] = 0
     literal, covariance = (learn(xca, x, form) for form in FORMS)
-    assert literal["qkv.weight"].abs().max() > 1e9  # the minimum length of 1e-12 causes such gradients
+    assert literal["qkv.weight"].abs().max() > 1e9  # the minimum length of 1e-12 causes these large gradients
     for name, expected in literal.items():
         torch.testing.assert_close(covariance[name], expected, rtol=1e-10, atol=1e-10 * expected.abs().max().item())
 
@@ -217,7 +220,7 @@ def test_both_forms_agree_in_single_precision_on_a_hundred_thousand_tokens(offse
 
 
 @pytest.mark.parametrize(("dim", "heads"), SHAPES)
-def test_an_offset_common_to_all_tokens_costs_no_accuracy_that_matters(dim, heads):
+def test_an_offset_common_to_all_tokens_keeps_the_accuracy(dim, heads):
     xca = randomise(XCA(dim, heads, qkv_bias=True))
     x = tokens(3 * dim, dim)[:1] + 5
     with torch.no_grad():
@@ -231,7 +234,7 @@ def test_an_offset_common_to_all_tokens_costs_no_accuracy_that_matters(dim, head
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize(("dim", "heads", "n"), [(128, 4, 200), (192, 4, 900)])
 @pytest.mark.parametrize("offset", [0, 5])
-def test_autocast_costs_no_more_accuracy_than_in_timm(dim, heads, n, dtype, offset):
+def test_autocast_is_at_least_as_accurate_as_in_timm(dim, heads, n, dtype, offset):
     xca = randomise(XCA(dim, heads, qkv_bias=True))
     timm = timm_xcit.XCA(dim, heads, qkv_bias=True)
     timm.load_state_dict(xca.state_dict())
@@ -247,7 +250,7 @@ def test_autocast_costs_no_more_accuracy_than_in_timm(dim, heads, n, dtype, offs
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_autocast_rounds_values_and_gradients_by_no_more_than_its_dtype(dtype):
+def test_autocast_rounds_values_and_gradients_at_most_as_much_as_its_dtype(dtype):
     xca, x = randomise(XCA(48, 4, qkv_bias=True)), tokens(200, 48).float()
     exact, literal, covariance = learn(xca, x, "literal"), *(learn(xca, x, form, dtype) for form in FORMS)
     for name, value in covariance.items():

@@ -123,8 +123,8 @@ def test_default_levels_come_from_four_blocks_up_to_the_last_at_any_depth(depth)
 def test_a_single_image_has_the_levels_that_it_has_in_a_batch(name):
     model, batch = randomise(XCiT(name)).eval(), random_images(3, 3, 48, 70)
     with torch.no_grad():
-        together, alone = model(batch), model(batch[1:2])
-    for got, expected in zip(alone, together):
+        together, single = model(batch), model(batch[1:2])
+    for got, expected in zip(single, together):
         assert_close(got, expected[1:2], 1e-5)
 
 
@@ -390,7 +390,7 @@ def test_linear_layers_start_small_without_outliers_and_without_bias():
 
 
 @pytest.mark.parametrize(("frozen_stages", "blocks"), [(-1, 0), (0, 0), (2, 2), (4, 4)])
-def test_frozen_stages_do_not_change_and_the_rest_trains(frozen_stages, blocks):
+def test_frozen_stages_do_not_change_and_other_stages_train(frozen_stages, blocks):
     model = tiny_xcit(frozen_stages=frozen_stages).train()
     frozen = list(model.blocks[:blocks])
     if frozen_stages >= 0:
@@ -449,7 +449,7 @@ def test_norm_eval_acts_before_the_first_call_of_train():
     assert modes(tiny_xcit(norm_eval=True)) == modes(tiny_xcit(norm_eval=True).train())
 
 
-def test_norm_eval_fixes_statistics_and_trains_the_rest():
+def test_norm_eval_fixes_statistics_and_trains_the_parameters():
     model = tiny_xcit(norm_eval=True).train()
     before = copy.deepcopy(model.state_dict())
     gradients = backward(model, random_images(2, 3, 32, 40))
@@ -480,7 +480,7 @@ def plain_and_checkpointed(**options):
     [{}, {"drop_path_rate": 0.4, "drop_rate": 0.1}, {"norm_eval": True}, {"frozen_stages": 2}, {"norm_cfg": "BN"}],
     ids=str,
 )
-def test_checkpointing_changes_no_output_gradient_or_statistic(options):
+def test_checkpointing_keeps_outputs_gradients_and_statistics(options):
     models, batch = plain_and_checkpointed(**options), random_images(2, 3, 32, 40)
     results = []
     for model in models:
@@ -581,7 +581,7 @@ def test_a_deployed_backbone_compiles_in_one_graph():
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpointing_does_nothing_in_evaluation():
+def test_checkpointing_is_off_in_evaluation():
     plain, checkpointed = (model.eval()(random_images(1, 3, 32, 40)) for model in plain_and_checkpointed())
     for got, expected in zip(checkpointed, plain):
         assert torch.equal(got, expected)

@@ -1,4 +1,4 @@
-"""What the tests of the tools share: short runs on the small shapes data set, each as its user starts it."""
+"""Fixtures of the tests of the tools: short runs on the small shapes data set, with the commands of a user."""
 
 import functools
 from pathlib import Path
@@ -29,7 +29,7 @@ def tools():
 
 @pytest.fixture(scope="session")
 def train(python, tools, shapes, tmp_path_factory):
-    """Trains a shapes config for four iterations; gives the work directory and what the run said."""
+    """Trains a shapes config for four iterations; gives the work directory and the output of the run."""
 
     @functools.cache
     def run(config):
@@ -45,5 +45,5 @@ def train(python, tools, shapes, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(train, tools):
-    """A training of Mask R-CNN of four iterations: its work directory and what it said."""
+    """A training of Mask R-CNN of four iterations: its work directory and its output."""
     return train(tools.shapes)

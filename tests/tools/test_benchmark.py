@@ -1,4 +1,4 @@
-"""tools/benchmark.py: what it counts, writes and refuses. Seconds are never tested."""
+"""tools/benchmark.py counts, writes and refuses correctly. The measured times are not tested."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ WIDE = "256x256"  # N = 2 C, so that the covariance form is the cheaper one
 
 @pytest.fixture(scope="module")
 def training(python, tmp_path_factory):
-    """A run as its user starts it: its directory, JSON and text."""
+    """A run with the command of a user: its directory, JSON and text."""
     out = tmp_path_factory.mktemp("benchmark") / "new" / "directory"
     names = f"{BOTH},checkpointed"
     done = python(TOOL, *SMALL, "--train", "--sizes", f"{WIDE},64x96", "--contenders", names, "--out", out)
@@ -33,7 +33,7 @@ def training(python, tmp_path_factory):
 
 @pytest.fixture
 def main(monkeypatch, tmp_path):
-    """Runs the tool in this process; returns the directory that it was to write."""
+    """Runs the tool in this process. Returns the output directory."""
 
     def run(*arguments):
         out = tmp_path / "out"
@@ -45,7 +45,7 @@ def main(monkeypatch, tmp_path):
 
 @pytest.fixture
 def refused(main, monkeypatch, tmp_path):
-    """Runs the tool, expects it to refuse before it has measured anything, and gives the sentence."""
+    """Runs the tool and expects an error before the first measurement. Returns the sentence."""
 
     def run(*arguments):
         monkeypatch.setattr(race, "measure", lambda *_: pytest.fail("measured"))
@@ -83,7 +83,7 @@ def test_inference_at_one_size_is_not_drawn(main, capsys):
     assert {*result["contenders"]["deployed"]["errors"]} == {"levels"}
 
 
-def test_the_json_says_what_ran_where(training):
+def test_the_json_contains_the_options_and_the_machine(training):
     content = training.content
     assert content["options"]["sizes"] == [[64, 96], [256, 256]]
     assert content["options"]["train"] is True
@@ -112,13 +112,13 @@ def test_one_table_a_size_and_the_growth_are_printed(training):
 def test_time_and_memory_are_drawn_against_pixels(training):
     assert {path.name for path in training.out.iterdir()} == {"benchmark.json", "time.png", "memory.png"}
     for name in ("time.png", "memory.png"):
-        with Image.open(training.out / name) as picture:
-            picture.load()
-            assert min(picture.size) > 300
-            assert len(picture.convert("RGB").getcolors(100_000)) > 10
+        with Image.open(training.out / name) as image:
+            image.load()
+            assert min(image.size) > 300
+            assert len(image.convert("RGB").getcolors(100_000)) > 10
 
 
-def test_what_was_measured_before_a_failure_stays(main, monkeypatch, tmp_path):
+def test_measurements_before_a_failure_are_kept(main, monkeypatch, tmp_path):
     measure = race.measure
 
     def fail(options, size):
@@ -178,5 +178,5 @@ def test_a_directory_that_cannot_be_made_is_refused(refused, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_where_there_is_none_is_refused(refused):
+def test_cuda_without_a_gpu_is_refused(refused):
     assert "--device cpu" in refused("--device", "cuda")

@@ -1,4 +1,4 @@
-"""tools/browse.py draws what training sees: augmented pictures and their ground truth."""
+"""tools/browse.py draws the inputs of a training: augmented images and their ground truth."""
 
 import json
 import runpy
@@ -20,7 +20,7 @@ FLIP = "train_dataloader.dataset.pipeline.3.prob"
 
 @pytest.fixture
 def browse(monkeypatch, tmp_path, shapes, capsys):
-    """Runs the tool in another directory; gives the names of the pictures and the drawings over them, in order."""
+    """Runs the tool in another directory. Returns the names of the images and their drawings, in order."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
@@ -29,8 +29,8 @@ def browse(monkeypatch, tmp_path, shapes, capsys):
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
         runpy.run_path(str(TOOL), run_name="__main__")
         drawn = sorted((tmp_path / out).iterdir())
-        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{out}/")]
-        assert said == [path.relative_to(tmp_path).as_posix() for path in drawn]
+        printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{out}/")]
+        assert printed == [path.relative_to(tmp_path).as_posix() for path in drawn]
         return [(path.stem.partition("_")[2], np.asarray(Image.open(path))) for path in drawn]
 
     return run
@@ -52,31 +52,31 @@ def configs(tools):
     return {"detection": tools.shapes, "segmentation": tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]}
 
 
-def likeness(drawing, picture):
-    """How alike a drawing, without what is right of it, and a picture are."""
+def likeness(drawing, image):
+    """Correlation of an image and the left square of its drawing. A legend can be to the right."""
     height = drawing.shape[0]
-    small = Image.fromarray(drawing[:, :height]).resize(picture.size)
-    return np.corrcoef(np.asarray(small).ravel(), np.asarray(picture).ravel())[0, 1]
+    small = Image.fromarray(drawing[:, :height]).resize(image.size)
+    return np.corrcoef(np.asarray(small).ravel(), np.asarray(image).ravel())[0, 1]
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 @pytest.mark.parametrize("flipped", [True, False])
-def test_drawings_are_of_the_augmented_pictures(browse, configs, shapes, task, flipped):
+def test_drawings_are_of_the_augmented_images(browse, configs, shapes, task, flipped):
     drawn = browse(configs[task], "--number", 4, "--cfg-options", f"{FLIP}={float(flipped)}")
     assert len({name for name, _ in drawn}) == 4
     for name, drawing in drawn:
-        with Image.open(shapes / "train2017" / f"{name}.jpg") as picture:
-            seen = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else picture.copy()
+        with Image.open(shapes / "train2017" / f"{name}.jpg") as image:
+            seen = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else image.copy()
         assert likeness(drawing, seen) > 0.6
         assert likeness(drawing, seen) > likeness(drawing, seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
 
 @pytest.mark.parametrize("changes", [["bgr_to_rgb=False"], ["mean=None", "std=None"]])
-def test_colours_are_those_of_the_file_whatever_the_model_takes(browse, configs, shapes, changes):
+def test_drawings_have_the_colours_of_the_file_for_any_preprocessing(browse, configs, shapes, changes):
     changes = [f"model.data_preprocessor.{change}" for change in changes]
     for name, drawing in browse(configs["detection"], "--number", 2, "--cfg-options", f"{FLIP}=0.0", *changes):
-        with Image.open(shapes / "train2017" / f"{name}.jpg") as picture:
-            assert likeness(drawing, picture) > 0.6
+        with Image.open(shapes / "train2017" / f"{name}.jpg") as image:
+            assert likeness(drawing, image) > 0.6
 
 
 def test_boxes_move_with_their_objects(browse, configs, shapes):
@@ -94,7 +94,7 @@ def test_boxes_move_with_their_objects(browse, configs, shapes):
             assert near.any(axis=1).mean() > 0.9, "no line at the left side of the box"
 
 
-def test_the_seed_says_which_pictures_and_how(browse, configs):
+def test_the_seed_determines_the_images_and_their_augmentation(browse, configs):
     one, same, other = (
         browse(configs["detection"], "--number", 6, "--seed", seed, out=out)
         for seed, out in ((1, "a"), (1, "b"), (2, "c"))
@@ -103,12 +103,12 @@ def test_the_seed_says_which_pictures_and_how(browse, configs):
     assert [name for name, _ in one] != [name for name, _ in other]
 
 
-def test_pictures_come_again_in_another_way_when_all_were_shown(browse, configs):
+def test_images_repeat_with_another_augmentation_after_all_were_shown(browse, configs):
     drawn = browse(configs["detection"], "--number", 17)
     assert len({name for name, _ in drawn}) == 8
 
 
-def test_data_of_ones_own_is_drawn_with_its_own_classes(browse, configs, shapes, tmp_path):
+def test_user_data_is_drawn_with_its_own_classes(browse, configs, shapes, tmp_path):
     root = tmp_path / "mine"
     shutil.copytree(shapes / "train2017", root / "train")
     content = json.loads((shapes / "annotations/instances_train2017.json").read_text())
@@ -122,7 +122,7 @@ def test_the_weights_that_training_starts_from_are_not_needed(browse, configs):
     assert len(browse(configs["detection"], "--number", 1, "--cfg-options", *init_cfg)) == 1
 
 
-def test_what_is_impossible_is_refused(refused, configs, tmp_path):
+def test_impossible_options_are_refused(refused, configs, tmp_path):
     assert "--number 0" in refused(configs["detection"], "--number", 0)
     assert "gone" in refused(configs["detection"], root="gone")
     (tmp_path / "full").mkdir()

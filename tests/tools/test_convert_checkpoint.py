@@ -1,4 +1,4 @@
-"""tools/convert_checkpoint.py writes any dialect anew, with the same outputs, whole or not at all."""
+"""tools/convert_checkpoint.py converts any dialect with the same outputs, and writes files atomically."""
 
 import resource
 import runpy
@@ -20,7 +20,7 @@ TOOL = Path(__file__).parents[2] / "tools/convert_checkpoint.py"
 
 @pytest.fixture
 def convert(monkeypatch, capsys):
-    """Runs the tool and returns what it printed; a refusal is a SystemExit."""
+    """Runs the tool and returns its output. A refusal is a SystemExit."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
@@ -32,7 +32,7 @@ def convert(monkeypatch, capsys):
 
 @pytest.fixture
 def refused(convert, tmp_path):
-    """Expects a refusal in one sentence with these words, which leaves the directory as it was."""
+    """Expects a refusal in one sentence with these words. The tool must not change the directory."""
 
     def check(words, *arguments):
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -53,7 +53,7 @@ def model():
 
 @pytest.fixture
 def detector(model, tmp_path):
-    """A file as training on several processes leaves it."""
+    """A file in the form that training on several processes writes."""
     state = {f"module.backbone.{name}": value for name, value in model.state_dict().items()}
     state |= {"module.neck.weight": torch.arange(6.0).view(2, 3).T, "module.backbone.cls_token": torch.ones(1, 1, 128)}
     state["module.neck.tied"] = state["module.neck.weight"]
@@ -75,11 +75,11 @@ def check_outputs(model):
 
 @pytest.mark.parametrize("whole", [False, True], ids=["backbone", "whole"])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_outputs_are_unchanged_and_nothing_but_weights_is_kept(
+def test_outputs_are_unchanged_and_only_weights_are_kept(
     convert, tmp_path, detector, model, check_outputs, suffix, whole
 ):
     out = tmp_path / f"clean.{suffix}"
-    said = convert(detector, out, *(["--whole"] if whole else []))
+    printed = convert(detector, out, *(["--whole"] if whole else []))
     written = read_weights(out)
     if whole:
         backbone = {f"backbone.{name}" for name in model.state_dict()}
@@ -87,18 +87,18 @@ def test_outputs_are_unchanged_and_nothing_but_weights_is_kept(
         assert torch.equal(written["neck.tied"], torch.tensor([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))
     else:
         assert set(written) == set(model.state_dict())
-    assert said == f"{out}: {len(model.state_dict())} entries of the backbone, 1 of the classifier left out\n"
+    assert printed == f"{out}: {len(model.state_dict())} entries of the backbone, 1 of the classifier left out\n"
     check_outputs(out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "epoch_1.pth"]
 
 
-def test_a_safetensors_file_says_what_it_is(convert, tmp_path, detector):
+def test_a_safetensors_file_contains_its_variant(convert, tmp_path, detector):
     convert(detector, tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt", "variant": "nano_12_p16"}
 
 
-def test_a_safetensors_file_of_another_shape_says_its_numbers(convert, tmp_path):
+def test_a_safetensors_file_of_another_shape_contains_its_numbers(convert, tmp_path):
     torch.save(tiny_xcit().state_dict(), tmp_path / "a.pth")
     convert(tmp_path / "a.pth", tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
@@ -111,17 +111,17 @@ def test_a_classifier_becomes_a_backbone_without_a_pyramid(convert, tmp_path, mo
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith("fpn")}
     old = {name.replace("pos_embeder", "pos_embed") if timm else name: value for name, value in weights.items()}
     torch.save({"model": {**old, "head.bias": torch.ones(1000), "norm.bias": torch.ones(128)}}, tmp_path / "a.pth")
-    said = convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
-    assert "2 of the classifier left out" in said
-    assert "of the pyramid not in the file" in said
-    assert "initialised" not in said
+    printed = convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    assert "2 of the classifier left out" in printed
+    assert "of the pyramid not in the file" in printed
+    assert "initialised" not in printed
     written = read_weights(tmp_path / "b.safetensors")
     assert written.keys() == weights.keys()
     assert all(torch.equal(written[name], value) for name, value in weights.items())
     assert load_weights(XCiT("nano_12_p16"), tmp_path / "b.safetensors").missing
 
 
-def test_the_backbone_of_a_whole_model_gets_its_own_names(convert, tmp_path, model):
+def test_the_backbone_of_a_complete_model_gets_its_own_names(convert, tmp_path, model):
     weights = {f"model.encoder.{k.replace('pos_embeder', 'pos_embed')}": v for k, v in model.state_dict().items()}
     torch.save({**weights, "model.encoder.cls_token": torch.ones(1), "model.head.bias": torch.ones(3)}, tmp_path / "a")
     convert(tmp_path / "a", tmp_path / "b.pth", "--whole")
@@ -131,7 +131,7 @@ def test_the_backbone_of_a_whole_model_gets_its_own_names(convert, tmp_path, mod
     assert set(read_weights(tmp_path / "c.pth")) == set(model.state_dict())
 
 
-def test_the_help_says_that_class_names_are_not_kept(convert, capsys):
+def test_the_help_states_that_class_names_are_not_kept(convert, capsys):
     with pytest.raises(SystemExit):
         convert("--help")
     assert "meta such as class names" in " ".join(capsys.readouterr().out.split())
@@ -163,7 +163,7 @@ def test_other_suffixes_are_refused(refused, tmp_path, detector):
     refused(["out.bin", ".safetensors or .pth"], detector, tmp_path / "out.bin")
 
 
-def test_a_directory_that_is_none_is_refused(refused, tmp_path, detector):
+def test_a_file_in_place_of_the_output_directory_is_refused(refused, tmp_path, detector):
     (tmp_path / "file").touch()
     refused(["file/out.pth cannot be written"], detector, tmp_path / "file" / "out.pth")
 
@@ -181,8 +181,8 @@ def test_part_of_an_xcit_is_refused(refused, tmp_path, model, whole):
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_what_breaks_off_leaves_the_older_file(refused, tmp_path, detector, suffix):
-    """A limit on the size of files, which fails a write in its middle as a full disk does."""
+def test_an_interrupted_write_leaves_the_older_file(refused, tmp_path, detector, suffix):
+    """A limit on the size of files makes a write fail in the middle, as a full disk does."""
     (tmp_path / f"out.{suffix}").write_text("old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))

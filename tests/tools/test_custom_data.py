@@ -21,7 +21,7 @@ from tests.helpers.runs import read_checkpoint, read_text_log
 from xcit_dense.weights.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("floor", "nut", "bolt", "washer")  # not those of the configs, nor as many
+NAMES = ("floor", "nut", "bolt", "washer")  # other names than the configs have, and another number of names
 
 
 def coco(shapes, root):
@@ -35,7 +35,7 @@ def coco(shapes, root):
 
 
 def labels(shapes, root):
-    """The shapes as pictures and label pictures, four of their classes under other names."""
+    """The shapes as images and label maps, four of their classes under other names."""
     for split, source in (("train", "training"), ("val", "validation")):
         shutil.copytree(shapes / "images" / source, root / "images" / split)
         (root / "labels" / split).mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_the_saved_config_is_left_as_training_wrote_it(walk, section):
 @pytest.mark.slow
 @each_task
 @pytest.mark.parametrize(("directory", "count"), [("seen", 8), ("pictures", 4), ("found/pictures", 4)])
-def test_every_step_draws_its_pictures(walk, section, directory, count):
+def test_every_step_draws_its_images(walk, section, directory, count):
     drawn = [path for path in (walk(section).work_dir / directory).rglob("*") if path.suffix in (".jpg", ".png")]
     assert len(drawn) == count
 
@@ -138,7 +138,7 @@ def test_the_rate_is_scaled_with_the_batch(walk, section):
     walked = walk(section)
     assert "Scaling the original LR by 2.0" in read_text_log(
         walked.work_dir
-    )  # four pictures, where the config means two
+    )  # four images instead of the two of the config
     assert "batch_size=4" in walked.config.read_text()
 
 

@@ -1,4 +1,4 @@
-"""The commands of docs/training.md for several processes, here two without GPUs, and what they train and test."""
+"""The commands of docs/training.md for several processes train and test, here with two processes without GPUs."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def documented():
-    """The shortest command of the guide that has all these words, for a config and, in a test, weights of ours."""
+    """The shortest command of the guide with all these words, for our config and, for a test, our weights."""
     text = GUIDE.read_text().replace("\\\n", " ")
     commands = [line.split() for line in text.splitlines() if line.startswith(("    torchrun ", "    srun "))]
 
@@ -57,7 +57,7 @@ def torchrun(python):
 def srun(tmp_path_factory):
     """Runs a command that begins with srun, by two processes with the variables that Slurm sets for a node's tasks."""
     directory = tmp_path_factory.mktemp("slurm")
-    scontrol = directory / "scontrol"  # which Slurm has to make a list of the nodes' names
+    scontrol = directory / "scontrol"  # Slurm uses scontrol to list the names of the nodes
     scontrol.write_text("#!/bin/sh\necho 127.0.0.1\n")
     scontrol.chmod(0o755)
 
@@ -72,7 +72,7 @@ def srun(tmp_path_factory):
         }
         program = [sys.executable, *command[command.index("python") + 1 :], "--device", "cpu", *options]
         log = directory / "log"
-        with log.open("w") as output:  # not into pipes: one that nobody reads yet would stop its process
+        with log.open("w") as output:  # not into pipes, because a full pipe without a reader would block its process
             started = [
                 subprocess.Popen(
                     [*map(str, program)],
@@ -95,7 +95,7 @@ def srun(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
-    """Each task trained by two processes for two steps, and tested by one and by two on three pictures.
+    """Each task trained by two processes for two steps, and tested by one and by two on three images.
 
     Slurm starts the detector's training. The segmentor's is in shards, its second step with blocks recomputed. Necks
     and heads ask for the SyncBN of GPUs.
@@ -143,7 +143,7 @@ def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_two_processes_test_as_one_does(runs, task):
-    """Three pictures, so that one process has one more than the other."""
+    """Three images, so that one process has one more than the other."""
     assert len(runs[task].one) > 2
     assert runs[task].two == pytest.approx(runs[task].one, abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""Trainings that are killed or stopped, and that go on, as their user runs them."""
+"""Trainings are killed or stopped and then resumed, with the commands that a user runs."""
 
 import os
 import random
@@ -19,7 +19,7 @@ from xcit_dense.weights.work_dir import last_intact_checkpoint
 
 pytestmark = pytest.mark.slow
 
-# By epochs of four steps, in an order of its own each; the shapes configs count iterations.
+# Epochs have four steps, and each epoch has another order. The shapes configs count iterations.
 EPOCHS = """
 _base_ = {base!r}
 train_cfg = dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=2, val_interval=2)
@@ -63,7 +63,7 @@ def command(tools, shapes, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def begin(command, fork, tmp_path_factory):
-    """Begins a training, or goes on with it, in a child of this process, which has imported what it needs."""
+    """Starts or resumes a training in a child of this process. This process has imported the libraries already."""
     for library in ("mmdet", "mmseg"):
         for part in ("datasets", "models", "evaluation", "visualization"):
             import_module(f"{library}.{part}")
@@ -82,7 +82,7 @@ def begin(command, fork, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(begin, tmp_path_factory):
-    """What a training logs that nobody interrupts."""
+    """The log of an uninterrupted training."""
 
     def train(task):
         work_dir = tmp_path_factory.mktemp("undisturbed") / "work"
@@ -94,7 +94,7 @@ def undisturbed(begin, tmp_path_factory):
 
 
 def check_losses(got, expected):
-    """Each step that was logged, again after a resume or not, has the losses of the training that went through."""
+    """Each logged step, also a step repeated after a resume, has the losses of the uninterrupted training."""
     assert [record["step"] for record in expected] == list(range(1, 9))
     for ours in got:
         theirs = expected[ours["step"] - 1]
@@ -110,10 +110,10 @@ def wait_for_step(work_dir, records, step, process):
         time.sleep(0.01)
 
 
-def test_a_detector_killed_in_an_epoch_goes_on_with_the_losses_of_one_that_was_not(
+def test_a_detector_killed_in_an_epoch_continues_with_the_losses_of_an_uninterrupted_one(
     command, undisturbed, python, tmp_path
 ):
-    """A process of its own, with its workers, killed somewhere in the steps around the checkpoint of the sixth."""
+    """A separate process and its workers are killed at a random step near the checkpoint of step 6."""
     work_dir = tmp_path / "work"
     with (tmp_path / "output.txt").open("w") as output:
         process = subprocess.Popen(
@@ -137,7 +137,7 @@ def test_a_detector_killed_in_an_epoch_goes_on_with_the_losses_of_one_that_was_n
 
 @pytest.fixture(scope="module")
 def stopped(begin, tmp_path_factory):
-    """A segmentor and its workers told to stop by SIGTERM, twice, in its fourth or fifth step."""
+    """SIGTERM stops a segmentor and its workers, twice, in step 4 or 5."""
     work_dir = tmp_path_factory.mktemp("stopped") / "work"
     child = begin("segmentation", work_dir)
     wait_for_step(work_dir, read_training_log, 4, child)
@@ -146,7 +146,7 @@ def stopped(begin, tmp_path_factory):
     return work_dir, child.wait(), child.output.read_text()
 
 
-def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped):
+def test_a_stopped_segmentor_saves_and_prints_how_to_continue(stopped):
     work_dir, status, output = stopped
     assert status == 128 + signal.SIGTERM, output[-3000:]
     assert f"No intact checkpoint in {work_dir} to continue from; training begins." in output
@@ -157,8 +157,8 @@ def test_a_segmentor_told_to_stop_saves_and_says_how_to_go_on(stopped):
     assert read_checkpoint(saved)["meta"]["iter"] == read_training_log(work_dir)[-1]["step"] >= 4
 
 
-def test_it_goes_on_with_the_losses_of_a_training_that_nobody_stopped(stopped, begin, undisturbed):
-    """A file cut short beside the checkpoint, as other tools leave it, changes nothing."""
+def test_a_stopped_segmentor_continues_with_the_losses_of_an_uninterrupted_training(stopped, begin, undisturbed):
+    """A truncated file next to the checkpoint, as other tools leave it, is ignored."""
     work_dir, *_ = stopped
     saved = last_intact_checkpoint(work_dir)
     (work_dir / "iter_9.pth").write_bytes(saved.read_bytes()[:100_000])

@@ -51,9 +51,9 @@ def test_mmdetections_inferencer_takes_the_config(python, tools, trained, shapes
         "-c",
         "import sys\n"
         "from mmdet.apis import DetInferencer\n"
-        "config, weights, *pictures = sys.argv[1:]\n"
+        "config, weights, *images = sys.argv[1:]\n"
         "inferencer = DetInferencer(model=config, weights=weights, device='cpu')\n"
-        "print([sorted(each) for each in inferencer(pictures)['predictions']])",
+        "print([sorted(each) for each in inferencer(images)['predictions']])",
         tools.shapes,
         trained.checkpoint,
         *sorted((shapes / "val2017").iterdir())[:2],
@@ -81,9 +81,9 @@ def test_mmsegmentations_inferencer_takes_the_config(python, tools, train, shape
         "-c",
         "import sys\n"
         "from mmseg.apis import MMSegInferencer\n"
-        "config, weights, *pictures = sys.argv[1:]\n"
+        "config, weights, *images = sys.argv[1:]\n"
         "inferencer = MMSegInferencer(model=config, weights=weights, device='cpu')\n"
-        "print([(each.shape, each.max() < 5) for each in inferencer(pictures)['predictions']])",
+        "print([(each.shape, each.max() < 5) for each in inferencer(images)['predictions']])",
         config,
         train(config).checkpoint,
         *sorted((shapes / "val2017").iterdir())[:2],

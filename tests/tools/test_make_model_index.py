@@ -1,4 +1,4 @@
-"""tools/make_model_index.py: what it writes, and that what is written says what the zoo says."""
+"""tools/make_model_index.py writes its files, and the written files agree with the zoo."""
 
 import re
 import shutil
@@ -49,7 +49,7 @@ def test_the_generated_files_are_up_to_date(python):
     python(ROOT / TOOL, "--check")
 
 
-def test_check_names_the_files_out_of_step_and_writes_nothing(copy, refusal):
+def test_check_names_the_outdated_files_and_does_not_write(copy, refusal):
     changed = ["configs/detection/metafile.yml", "README.md"]
     for name in changed:
         (copy / name).write_text((copy / name).read_text().replace("45.3", "45.4"))
@@ -77,12 +77,12 @@ def test_a_readme_without_a_place_for_the_table_is_refused(copy, refusal):
     assert state(copy) == before
 
 
-def test_the_model_index_holds_every_whole_model_once(index):
+def test_the_model_index_contains_every_complete_model_once(index):
     models = {model["Weights"]: model for model in index["Models"]}
-    whole = [weights for weights in ZOO.values() if weights.config]
-    assert len(index["Models"]) == len(whole) == 24
+    complete = [weights for weights in ZOO.values() if weights.config]
+    assert len(index["Models"]) == len(complete) == 24
     assert len({model["Name"] for model in index["Models"]}) == 24
-    for weights in whole:
+    for weights in complete:
         model = models[weights.url]
         assert model["Config"] == weights.config
         assert model["Name"] == Path(weights.config).stem
@@ -90,7 +90,7 @@ def test_the_model_index_holds_every_whole_model_once(index):
         assert metrics == weights.metrics
 
 
-def test_the_model_index_says_how_long_the_training_is(index):
+def test_the_model_index_contains_the_length_of_the_training(index):
     lengths = {
         (model["In Collection"], model["Metadata"].get("Epochs"), model["Metadata"].get("Iterations"))
         for model in index["Models"]

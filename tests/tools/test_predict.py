@@ -1,4 +1,4 @@
-"""tools/predict.py and tools/browse.py as docs/predicting.md has them, and what the former refuses."""
+"""tools/predict.py and tools/browse.py run the commands of docs/predicting.md. tools/predict.py refuses wrong input."""
 
 import json
 import os
@@ -62,15 +62,15 @@ def walked(page, weights, tools, shapes, tmp_path_factory):
     (root / "data/shapes").symlink_to(shapes)
     weights(tools.shapes, root / "work_dirs/demo/iter_4.pth")
     weights(tools.segmentation["sem_fpn_xcit_n12_p8_shapes"], root / "work_dirs/demo-seg/iter_4.pth")
-    pictures = sorted((shapes / "val2017").iterdir())
+    images = sorted((shapes / "val2017").iterdir())
     (root / "photos").mkdir()
     (root / "more/deep").mkdir(parents=True)
-    for picture in pictures[:PHOTOS]:
-        (root / "photos" / picture.name).symlink_to(picture)
-    Image.open(pictures[3]).resize((60, 40)).save(root / "more/deep/last.png")
+    for image in images[:PHOTOS]:
+        (root / "photos" / image.name).symlink_to(image)
+    Image.open(images[3]).resize((60, 40)).save(root / "more/deep/last.png")
     video = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 96))
     for _ in range(FRAMES):
-        video.write(cv2.imread(str(pictures[0])))
+        video.write(cv2.imread(str(images[0])))
     video.release()
     commands = page("bash")
     assert commands.count(" predict ") == 3
@@ -112,7 +112,7 @@ def test_every_input_is_drawn_and_listed(walked):
 
 
 @pytest.mark.slow
-def test_what_was_found_is_read_as_the_page_says(walked, page, monkeypatch):
+def test_the_code_of_the_page_reads_the_results(walked, page, monkeypatch):
     monkeypatch.chdir(walked.root)
     names = {}
     exec(page("python"), names)
@@ -132,21 +132,21 @@ def test_two_processes_write_what_one_writes(walked):
 
 
 @pytest.mark.slow
-def test_labels_are_as_large_as_their_pictures_and_hold_classes(walked):
+def test_labels_are_as_large_as_their_images_and_contain_classes(walked):
     labels = walked.root / "labelled/labels"
     assert files(labels) == [
         *(f"clip.mp4/{number:06d}.png" for number in range(FRAMES)),
         *(f"photos/{number:012d}.png" for number in range(1, PHOTOS + 1)),
     ]
     for name in files(labels):
-        with Image.open(labels / name) as picture:
-            assert picture.size == (96, 96)
-            assert set(np.unique(picture)) <= set(range(5))
+        with Image.open(labels / name) as image:
+            assert image.size == (96, 96)
+            assert set(np.unique(image)) <= set(range(5))
     assert files(walked.root / "labelled/pictures")[0] == "clip.mp4"
 
 
 @pytest.mark.slow
-def test_training_pictures_are_drawn(walked):
+def test_training_images_are_drawn(walked):
     assert len(files(walked.root / "seen")) == 8
 
 
@@ -186,7 +186,7 @@ def predict(monkeypatch, tmp_path):
         (["w.pth", "a.png", "--launcher", "pytorch"], ("torchrun", "--launcher none")),
     ],
 )
-def test_what_is_impossible_is_refused_at_once(predict, tools, tmp_path, arguments, words):
+def test_impossible_options_are_refused_at_once(predict, tools, tmp_path, arguments, words):
     (tmp_path / "w.pth").touch()
     (tmp_path / "empty").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
@@ -206,7 +206,7 @@ def test_help_keeps_the_lines_of_its_text(predict, capsys):
 
 
 @pytest.mark.slow
-def test_a_name_of_the_zoo_and_a_picture_that_cannot_be_read(predict, weights, tmp_path, monkeypatch, capsys):
+def test_a_name_of_the_zoo_and_an_image_that_cannot_be_read(predict, weights, tmp_path, monkeypatch, capsys):
     from xcit_dense.weights.zoo import ZOO
 
     name, config = "ade20k/sem_fpn/tiny_12_p16", ROOT / "configs/segmentation/sem_fpn_xcit_t12.py"
@@ -219,6 +219,6 @@ def test_a_name_of_the_zoo_and_a_picture_that_cannot_be_read(predict, weights, t
         predict(config, name, "a.png", "b.png", "--out", "out", *small)
     assert exit_.value.code == 1
     assert files(tmp_path / "out") == ["labels/a.png", "pictures/a.jpg"]
-    said = capsys.readouterr()
-    assert "1 pictures\n" in said.out
-    assert "error: 1 could not be done, or only in part:\n  b.png: the file is not an image\n" in said.err
+    printed = capsys.readouterr()
+    assert "1 pictures\n" in printed.out
+    assert "error: 1 could not be done, or only in part:\n  b.png: the file is not an image\n" in printed.err

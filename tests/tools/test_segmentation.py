@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py on segmentation configs, as their user runs them."""
+"""tools/train.py and tools/test.py run segmentation configs with the commands of a user."""
 
 import json
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def run(train, tools):
 
 @pytest.fixture(scope="module")
 def evaluate(run, python, tools, shapes, tmp_path_factory):
-    """Tests a head's training with tools/test.py; gives the metrics, the directory and what the run said."""
+    """Tests a head's training with tools/test.py; gives the metrics, the directory and the output of the run."""
 
     def test(head, arguments):
         out = tmp_path_factory.mktemp("tested")
@@ -65,15 +65,15 @@ def test_training_writes_checkpoint_log_and_curve(head, run):
     assert all(np.isfinite(record["loss"]) for record in read_training_log(trained.work_dir))
     assert ("aux.loss_ce" in read_training_log(trained.work_dir)[0]) == (head == "upernet")
     assert read_log(trained.work_dir)[-1].keys() >= METRICS
-    with Image.open(trained.work_dir / "learning_curve.png") as picture:
-        assert min(picture.size) > 300
+    with Image.open(trained.work_dir / "learning_curve.png") as image:
+        assert min(image.size) > 300
     for word in ("mIoU", str(trained.work_dir / "learning_curve.png")):
         assert word in trained.output
     assert "star" in read_text_log(trained.work_dir), "not in the table of classes"
 
 
 @pytest.mark.slow
-def test_resuming_goes_on_from_the_last_checkpoint(run, python, tools, shapes, tmp_path):
+def test_resuming_continues_from_the_last_checkpoint(run, python, tools, shapes, tmp_path):
     trained = run("sem_fpn")
     (tmp_path / "iter_4.pth").symlink_to(trained.checkpoint)
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_4.pth"))
@@ -82,7 +82,7 @@ def test_resuming_goes_on_from_the_last_checkpoint(run, python, tools, shapes, t
     assert [record["iter"] for record in read_training_log(tmp_path)] == [5, 6]
     assert optimizer_steps(tmp_path / "iter_6.pth") == {6}
     rates = [record["lr"] for record in read_training_log(trained.work_dir) + read_training_log(tmp_path)]
-    assert rates == sorted(set(rates)), "the warm-up began anew"
+    assert rates == sorted(set(rates)), "the warm-up began again"
 
 
 # Testing
@@ -90,7 +90,7 @@ def test_resuming_goes_on_from_the_last_checkpoint(run, python, tools, shapes, t
 
 @pytest.fixture(scope="module")
 def tested(evaluate):
-    """What tools/test.py wrote about Semantic FPN, with pictures."""
+    """The output of tools/test.py for Semantic FPN, with drawings."""
     return evaluate("sem_fpn", lambda out: ["--show-dir", out / "pictures"])
 
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_gives_the_metrics_of_its_training(tested, run):
 
 
 @pytest.mark.slow
-def test_testing_draws_truth_beside_prediction(tested, shapes):
+def test_testing_draws_ground_truth_next_to_prediction(tested, shapes):
     drawn = {path.stem: path for path in (tested.out / "pictures").iterdir()}
     assert drawn.keys() == {path.stem for path in (shapes / "val2017").iterdir()}
     for path in drawn.values():
@@ -138,12 +138,12 @@ def test_augmented_testing_without_sizes_in_the_config_is_refused(refusal, tools
     assert "ade20k.py" in sentence
 
 
-# Real pictures, the unmodified configs
+# Real images, the unmodified configs
 
 
 @pytest.fixture(scope="module", params=HEADS)
 def real(request, shared, python, tools, tmp_path_factory):
-    """A head with XCiT-N12 trained for two steps on real pictures, made small."""
+    """A head with XCiT-N12 trained for two steps on real images, made small."""
     work_dir = tmp_path_factory.mktemp("real")
     small = "(64,64)"
     options = {
@@ -178,7 +178,7 @@ def real(request, shared, python, tools, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_config_trains_and_evaluates_on_real_pictures(real):
+def test_the_config_trains_and_evaluates_on_real_images(real):
     assert [record["iter"] for record in read_training_log(real.work_dir)] == [1, 2]
     assert all(np.isfinite(record["loss"]) for record in read_training_log(real.work_dir))
     assert read_log(real.work_dir)[-1].keys() >= METRICS
@@ -188,7 +188,7 @@ def test_the_config_trains_and_evaluates_on_real_pictures(real):
 
 
 @pytest.mark.slow
-def test_the_checkpoint_is_tested_on_real_pictures(real, python, tools, tmp_path):
+def test_the_checkpoint_is_tested_on_real_images(real, python, tools, tmp_path):
     config, *rest = real.command
     command = [
         tools.test,

@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py as their user runs them, from another directory."""
+"""tools/train.py and tools/test.py run from another directory, with the commands of a user."""
 
 import json
 import runpy
@@ -28,15 +28,15 @@ def test_training_writes_checkpoint_log_and_curve(trained):
     assert [record["iter"] for record in read_training_log(trained.work_dir)] == [1, 2, 3, 4]
     assert all(np.isfinite(record["loss"]) for record in read_training_log(trained.work_dir))
     assert len(list(trained.work_dir.glob("*/*.log"))) == 1
-    with Image.open(trained.work_dir / "learning_curve.png") as picture:
-        assert min(picture.size) > 300
+    with Image.open(trained.work_dir / "learning_curve.png") as image:
+        assert min(image.size) > 300
     assert "\nmasks " in trained.output
     assert str(trained.work_dir / "learning_curve.png") in trained.output
     assert not list(trained.work_dir.glob("*.part*"))
 
 
 @pytest.mark.slow
-def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, shapes, tmp_path):
+def test_resuming_continues_from_the_last_checkpoint(trained, python, tools, shapes, tmp_path):
     work_dir = tmp_path / "resumed"
     work_dir.mkdir()
     (work_dir / "iter_4.pth").symlink_to(trained.checkpoint)
@@ -47,8 +47,8 @@ def test_resuming_goes_on_from_the_last_checkpoint(trained, python, tools, shape
     assert read_checkpoint(work_dir / "iter_6.pth")["meta"]["iter"] == 6
     assert optimizer_steps(work_dir / "iter_6.pth") == {6}
     rates = [record["lr"] for record in read_training_log(trained.work_dir) + read_training_log(work_dir)]
-    assert rates == sorted(set(rates)), "the warm-up began anew"
-    # Who tests or trains with the config that lies there does not go on from that checkpoint.
+    assert rates == sorted(set(rates)), "the warm-up began again"
+    # A test or training with the config in that directory must not continue from that checkpoint.
     config = Config.fromfile(work_dir / tools.shapes.name)
     assert (config.resume, config.load_from) == (False, None)
 
@@ -72,7 +72,7 @@ def test_resuming_from_a_named_checkpoint_in_mixed_precision_runs_in_float32_on_
 
 @pytest.mark.slow
 def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, shapes, tmp_path):
-    """Four pictures a step, where the config means two."""
+    """Four images a step instead of the two of the config."""
     command = [tools.train, tools.shapes, "--data-root", shapes, "--work-dir", tmp_path, "--device", "cpu"]
     python(*command, "--auto-scale-lr", *short_run(1, **{"train_dataloader.batch_size": 4}))
     assert read_training_log(tmp_path)[0]["lr"] == pytest.approx(2 * read_training_log(trained.work_dir)[0]["lr"])
@@ -80,7 +80,7 @@ def test_the_rate_is_scaled_with_the_batch_where_asked(trained, python, tools, s
 
 @pytest.fixture(scope="module")
 def tested(trained, python, tools, shapes, tmp_path_factory):
-    """What tools/test.py wrote about the training's work directory."""
+    """The output of tools/test.py for the work directory of the training."""
     out = tmp_path_factory.mktemp("tested")
     command = [tools.test, tools.shapes, trained.work_dir, "--data-root", shapes, "--work-dir", out / "work"]
     show = ["--show-dir", out / "pictures"]
@@ -100,7 +100,7 @@ def test_testing_writes_metrics_as_json(tested):
 
 
 @pytest.mark.slow
-def test_testing_draws_truth_beside_prediction(tested, shapes):
+def test_testing_draws_ground_truth_next_to_prediction(tested, shapes):
     out, _ = tested
     drawn = {path.stem: path for path in (out / "pictures").iterdir()}
     assert drawn.keys() == {path.stem for path in (shapes / "val2017").iterdir()}
@@ -112,22 +112,22 @@ def test_testing_draws_truth_beside_prediction(tested, shapes):
 
 @pytest.mark.slow
 def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested):
-    """The same pictures and weights, so what training printed last."""
+    """The images and weights are the same, so the metrics equal the last metrics of the training."""
     metrics = json.loads((tested[0] / "new" / "metrics.json").read_text())
     assert metrics.keys() == {name for name in read_log(trained.work_dir)[-1] if name.startswith("coco/")}
 
 
-# Real pictures, the unmodified config
+# Real images, the unmodified config
 
 
 @pytest.fixture(scope="module")
 def real(shared, python, tools, tmp_path_factory):
-    """Mask R-CNN with XCiT-S12 trained for a step on two real pictures, made small."""
+    """Mask R-CNN with XCiT-S12 trained for a step on two real images, made small."""
     work_dir = tmp_path_factory.mktemp("real")
     small = "[(128,160)]"
     options = {
         "model.backbone.init_cfg": None,
-        "model.test_cfg.rcnn.score_thr": 0.0,  # a detector of one step is sure of nothing
+        "model.test_cfg.rcnn.score_thr": 0.0,  # after one step, a detector gives only low scores
         "train_cfg.max_epochs": 1,
         "train_dataloader.dataset.indices": 2,
         "train_dataloader.num_workers": 0,
@@ -155,7 +155,7 @@ def real(shared, python, tools, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_s12_config_trains_and_evaluates_on_real_pictures(real):
+def test_the_s12_config_trains_and_evaluates_on_real_images(real):
     work_dir, _, _, output = real
     assert [record["epoch"] for record in read_training_log(work_dir)] == [1]
     assert np.isfinite(read_training_log(work_dir)[0]["loss"])
@@ -165,7 +165,7 @@ def test_the_s12_config_trains_and_evaluates_on_real_pictures(real):
 
 
 @pytest.mark.slow
-def test_the_s12_checkpoint_is_tested_on_real_pictures(real, python, tools, tmp_path):
+def test_the_s12_checkpoint_is_tested_on_real_images(real, python, tools, tmp_path):
     work_dir, command, options, _ = real
     config, *rest = command
     python(tools.test, config, work_dir / "epoch_1.pth", *rest, "--out", tmp_path / "metrics.json", *options)
@@ -175,17 +175,17 @@ def test_the_s12_checkpoint_is_tested_on_real_pictures(real, python, tools, tmp_
 @pytest.mark.slow
 def test_mmdetections_inferencer_takes_the_s12_config_and_checkpoint(real, python, tools, shared):
     work_dir, *_ = real
-    picture = next((shared / "data/coco128/val2017").iterdir())
+    image = next((shared / "data/coco128/val2017").iterdir())
     process = python(
         "-c",
         "import sys\n"
         "from mmdet.apis import DetInferencer\n"
-        "config, weights, picture = sys.argv[1:]\n"
+        "config, weights, image = sys.argv[1:]\n"
         "inferencer = DetInferencer(model=config, weights=weights, device='cpu')\n"
-        "print(type(inferencer.model.backbone).__name__, sorted(inferencer(picture)['predictions'][0]))",
+        "print(type(inferencer.model.backbone).__name__, sorted(inferencer(image)['predictions'][0]))",
         tools.s12,
         work_dir / "epoch_1.pth",
-        picture,
+        image,
     )
     assert process.stdout.splitlines()[-1].startswith("XCiT ['bboxes', 'labels', 'masks', 'scores']")
 
@@ -250,7 +250,7 @@ def test_absent_weights_are_refused(refusal, tools, shapes, tmp_path, weights):
 
 
 @pytest.mark.slow
-def test_weights_of_another_variant_are_refused_and_no_metrics_written(refusal, trained, tools, shapes, tmp_path):
+def test_weights_of_another_variant_are_refused_and_metrics_are_not_written(refusal, trained, tools, shapes, tmp_path):
     options = changed(**{"model.backbone.variant": "nano_12_p16"})
     command = [tools.test, tools.shapes, trained.checkpoint, "--data-root", shapes, "--work-dir", tmp_path / "work"]
     sentence = refusal(*command, "--device", "cpu", "--out", tmp_path / "metrics.json", *options)
@@ -261,7 +261,7 @@ def test_weights_of_another_variant_are_refused_and_no_metrics_written(refusal, 
 
 @pytest.fixture
 def in_process(monkeypatch, tmp_path):
-    """Runs a tool's file in this process, for speed; by default only defines what it defines."""
+    """Runs the file of a tool in this process, for speed. By default, the file only defines its functions."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("LOCAL_RANK", "0")
@@ -299,6 +299,6 @@ def test_help_names_every_option(python, tools, tool):
         assert option in text
 
 
-def test_without_mm_libraries_the_tool_says_what_to_install(refusal, without, tools):
+def test_without_mm_libraries_the_tool_prints_what_to_install(refusal, without, tools):
     sentence = refusal(tools.train, tools.shapes, **without("mmengine", "mmcv", "mmdet", "mmseg"))
     assert 'pip install "xcit-dense[mm]"' in sentence

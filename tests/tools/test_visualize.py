@@ -1,4 +1,4 @@
-"""tools/visualize.py draws pictures for weights of any origin, without an MM library."""
+"""tools/visualize.py draws images for weights of any origin, without an MM library."""
 
 import runpy
 import sys
@@ -12,14 +12,14 @@ from PIL import Image
 from tests.helpers.models import randomise, tiny_xcit
 from xcit_dense import XCiT
 
-pytest.importorskip("matplotlib", reason="the pictures are drawn with matplotlib")
+pytest.importorskip("matplotlib", reason="the images are drawn with matplotlib")
 
 TOOL = Path(__file__).parents[2] / "tools/visualize.py"
 
 
 @pytest.fixture
 def draw(monkeypatch, tmp_path):
-    """Runs the tool on the CPU and returns the names of what it drew; a refusal is a SystemExit."""
+    """Runs the tool on the CPU and returns the names of the drawn files. A refusal is a SystemExit."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
     def run(*arguments):
@@ -33,7 +33,7 @@ def draw(monkeypatch, tmp_path):
 
 @pytest.fixture
 def refused(draw, tmp_path):
-    """Expects a refusal with these words; returns the names of what was drawn all the same."""
+    """Expects a refusal with these words. Returns the names of the files that were drawn before it."""
 
     def check(words, *arguments):
         with pytest.raises(SystemExit) as exit_:
@@ -69,7 +69,7 @@ def detector(weights, tmp_path):
 
 @pytest.mark.slow
 def test_a_user_without_mm_libraries_sees_a_classifier_of_the_zoo(python, without, photo, tmp_path):
-    """By its name, as if downloaded before, in the published layout and from another directory."""
+    """The name refers to a downloaded file in the published layout. The tool runs in another directory."""
     model = randomise(XCiT("nano_12_p16")).state_dict()
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
@@ -95,20 +95,20 @@ def test_the_checkpoint_of_a_detector_and_its_work_directory_are_understood(draw
     assert {name: (tmp_path / "out" / name).read_bytes() for name in names} == first
 
 
-def test_a_size_changes_what_is_seen(draw, detector, photo, tmp_path):
+def test_a_size_changes_the_drawing(draw, detector, photo, tmp_path):
     draw(detector, photo)
     before = (tmp_path / "out" / "photo_levels.png").read_bytes()
     draw(detector, photo, "--size", 160)
     assert (tmp_path / "out" / "photo_levels.png").read_bytes() != before
 
 
-def test_what_cannot_be_read_is_named_at_the_end_and_the_rest_is_drawn(refused, detector, photo, tmp_path):
+def test_unreadable_files_are_named_at_the_end_and_the_others_are_drawn(refused, detector, photo, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
     drawn = refused(["bad.png is not a readable image"], detector, tmp_path / "bad.png", photo)
     assert drawn == ["photo_block3.png", "photo_levels.png"]
 
 
-def test_nothing_is_drawn_where_a_picture_is_missing_or_a_name_is_taken_twice(refused, detector, photo, tmp_path):
+def test_a_missing_image_or_a_duplicate_name_is_refused_before_drawing(refused, detector, photo, tmp_path):
     assert refused(["No image at", "gone.png"], detector, photo, tmp_path / "gone.png") == []
     (tmp_path / "more").mkdir()
     Image.open(photo).save(tmp_path / "more" / "photo.png")

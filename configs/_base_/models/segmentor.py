@@ -1,4 +1,4 @@
-# What both segmentors share: preprocessing, backbone, and a test on complete images.
+# The settings that both segmentors share: preprocessing, backbone, and a test on complete images.
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(

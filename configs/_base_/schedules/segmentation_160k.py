@@ -2,7 +2,7 @@
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
-    # Layer norms, and nothing else, escape weight decay.
+    # Only layer norms do not have weight decay.
     paramwise_cfg=dict(custom_keys={"norm": dict(decay_mult=0.0)}),
 )
 param_scheduler = [

@@ -57,7 +57,7 @@ def checked(shapes, tmp_path):
 
 
 def annotations(content):
-    """A change of the held-out pictures' annotation file."""
+    """Replaces the annotation file of the held-out images."""
     text = content if isinstance(content, str) else json.dumps(content)
     return lambda root: (root / "annotations/instances_val2017.json").write_text(text)
 
@@ -210,7 +210,7 @@ def test_a_config_that_cannot_be_read_is_refused(tmp_path, name, text, words):
 
 
 @pytest.mark.parametrize("option", ["param_scheduler.9.end", "model.type.x", "train_dataloader.batch_size.x"])
-def test_an_option_that_has_no_place_is_refused(option):
+def test_an_option_whose_parent_does_not_exist_is_refused(option):
     with raises_user_error("--cfg-options", option, "xcit_dense config"):
         load_config(SHAPES, {option: 3})
 
@@ -240,7 +240,7 @@ def test_an_absent_data_directory_is_refused(tmp_path):
     refused([f"No data directory at {tmp_path / 'gone'}", "--data-root"], check_config, config)
 
 
-def test_an_absent_picture_directory_is_refused(checked, tmp_path):
+def test_an_absent_image_directory_is_refused(checked, tmp_path):
     words = [f"No directory at {tmp_path / 'shapes' / 'val2017'}", "'img'"]
     refused(words, checked, lambda root: (root / "val2017").rmdir())
 
@@ -265,7 +265,7 @@ def test_categories_foreign_to_the_classes_are_refused_by_name(checked):
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2, 3]], ids=["one missing", "another order"])
-def test_categories_that_mmdetection_would_number_otherwise_are_refused(checked, order):
+def test_categories_that_mmdetection_would_number_differently_are_refused(checked, order):
     names = [("circle", "square", "triangle", "star")[index] for index in order]
     content = {"categories": [{"id": number, "name": name} for number, name in enumerate(names)]}
     refused(
@@ -273,7 +273,7 @@ def test_categories_that_mmdetection_would_number_otherwise_are_refused(checked,
     )
 
 
-def test_categories_beyond_the_classes_do_no_harm(checked):
+def test_categories_beyond_the_classes_are_accepted(checked):
     names = ("cat", "circle", "square", "dog", "triangle", "star")
     checked(annotations({"categories": [{"id": number, "name": name} for number, name in enumerate(names)]}))
 
@@ -346,7 +346,7 @@ def test_a_neck_of_another_width_is_refused(checked):
 
 @pytest.fixture
 def widths(written):
-    """Checks the widths of a segmentor with XCiT-N12, 128 channels wide, and no data."""
+    """Checks the widths of a segmentor with XCiT-N12, 128 channels wide, without data."""
 
     def check(**parts):
         model = {"type": "EncoderDecoder", "backbone": {"type": "XCiT", "variant": "nano_12_p16"}, **parts}
@@ -421,6 +421,6 @@ def test_a_batch_that_cannot_train_is_refused(path, batch, options, words):
     refused(words, scale_rate, load_config(path, options), batch)
 
 
-def test_one_picture_a_process_trains_where_there_are_several_processes_or_no_pooling():
+def test_one_image_a_process_is_accepted_with_several_processes_or_without_pooling():
     scale_rate(load_config(SEM_FPN), 1)
     scale_rate(load_config(UPERNET, {"launcher": "pytorch"}), 1)

@@ -1,4 +1,4 @@
-"""A user's own data in a config: found, named, and every head, evaluator and pipeline fitted to it."""
+"""The data of a user in a config: every head, evaluator and pipeline gets the classes and paths of the data."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def coco(shapes, tmp_path):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Two pictures with label pictures of the given values, in each of the given splits."""
+    """Two images with label maps of the given values, in each of the given splits."""
 
     def make(values, *splits, palette=None):
         for split in splits:
@@ -131,7 +131,7 @@ def test_named_categories_are_taken_in_the_order_of_the_file(coco):
     check_config(config)
 
 
-def test_names_that_are_no_categories_are_refused(coco):
+def test_names_that_are_not_categories_are_refused(coco):
     with raises_user_error("cat", "circle, square, triangle, star"):
         own(DETECTION, coco("train"), "circle,cat")
 
@@ -188,7 +188,7 @@ def test_ordinary_configs_are_checked_alike(shared):
 
 
 @pytest.mark.parametrize("path", SEGMENTATION.values(), ids=SEGMENTATION)
-def test_data_classes_heads_and_pipelines_follow_the_label_pictures(labelled, path):
+def test_data_classes_heads_and_pipelines_follow_the_label_maps(labelled, path):
     root = labelled([0, 1, 2, 255], "train", "val")
     config = own(path, root)
     for loader, split in zip(LOADERS, ("train", "val", "val")):
@@ -205,7 +205,7 @@ def test_data_classes_heads_and_pipelines_follow_the_label_pictures(labelled, pa
 
 
 def loads(config):
-    """Values that training sees of a config's first label picture."""
+    """The values of the first label map after the training pipeline of a config."""
     from mmseg.registry import DATASETS
     from mmseg.utils import register_all_modules
 
@@ -220,7 +220,12 @@ def loads(config):
     [
         ([0, 1, 2, 255], False, [0, 1, 2, 255], ("class 0", "class 1", "class 2")),
         ([0, 1, 2, 255], True, [255, 0, 1, 255], ("class 1", "class 2")),
-        ([3, 1, 2, 255], False, [2, 0, 1, 255], ("class 1", "class 2", "class 3")),  # no 0, so no class for it
+        (
+            [3, 1, 2, 255],
+            False,
+            [2, 0, 1, 255],
+            ("class 1", "class 2", "class 3"),
+        ),  # the value 0 is missing, so it does not become a class
     ],
     ids=["zero is a class", "zero is ignored", "no zero"],
 )
@@ -233,7 +238,7 @@ def test_training_sees_the_classes_that_the_values_mean(labelled, values, ignore
     assert metainfo["reduce_zero_label"] == (names[0] == "class 1")
 
 
-def test_names_come_from_the_file_beside_the_pictures(labelled):
+def test_names_come_from_the_file_next_to_the_images(labelled):
     root = labelled([0, 1], "train", "val")
     (root / "classes.txt").write_text("road\ncar\nsky\n")
     config = own(SEGMENTATION["upernet"], root)
@@ -255,7 +260,7 @@ def test_values_beyond_the_named_classes_are_found_by_the_check(labelled):
     assert train.faults["label maps with values other than 0 to 1 and 255"].count == 2
 
 
-def test_colours_come_from_label_pictures_with_a_palette(labelled):
+def test_colours_come_from_label_maps_with_a_palette(labelled):
     root = labelled([0, 1], "train", palette=[10, 20, 30, 200, 100, 50])
     config = own(SEGMENTATION["sem_fpn"], root)
     assert config.train_dataloader.dataset.metainfo.palette == [(10, 20, 30), (200, 100, 50)]
@@ -270,7 +275,7 @@ def test_masks_whose_values_do_not_number_classes_are_refused(labelled, values, 
         own(SEGMENTATION["sem_fpn"], labelled(values, "train"))
 
 
-def test_real_labels_have_the_names_beside_them(shared):
+def test_real_labels_have_the_names_next_to_them(shared):
     config = own(SEGMENTATION["upernet"], shared / "data/ADEChallengeData2016")
     dataset = config.train_dataloader.dataset
     assert dataset.metainfo.classes[:2] == ("person", "bicycle")
@@ -294,13 +299,13 @@ def test_real_labels_have_the_names_beside_them(shared):
         (DETECTION, (".", None, True), ["--ignore-zero", "--classes auto"]),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, path, arguments, words):
+def test_data_that_does_not_fit_is_refused(tmp_path, monkeypatch, path, arguments, words):
     monkeypatch.chdir(tmp_path)
     with raises_user_error(*words):
         load_config(path, NO_START, *arguments)
 
 
-def test_options_win_over_what_the_data_says(coco):
+def test_options_override_the_data(coco):
     options = {"model.roi_head.bbox_head.num_classes": 9, "train_dataloader.dataset.filter_cfg.min_size": 5}
     config = own(DETECTION, coco("train"), **options)
     assert config.model.roi_head.bbox_head.num_classes == 9
@@ -308,7 +313,7 @@ def test_options_win_over_what_the_data_says(coco):
     assert config.train_dataloader.dataset.filter_cfg.min_size == 5
 
 
-def test_no_two_classes_share_a_colour(labelled):
+def test_all_classes_have_different_colours(labelled):
     root = labelled([0, 1], "train")
     (root / "classes.txt").write_text("\n".join(map(str, range(150))))
     palette = own(SEGMENTATION["upernet"], root).train_dataloader.dataset.metainfo.palette

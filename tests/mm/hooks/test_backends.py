@@ -1,4 +1,4 @@
-"""Runs that TensorBoard and Weights & Biases show, by the lines that docs/training.md gives."""
+"""TensorBoard and Weights & Biases show runs that use the config lines of docs/training.md."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.helpers.models import raises_user_error
 from xcit_dense.mm.config.checks import check_config
 
 ROOT = Path(__file__).parents[3]
-LOSS = "loss_of_this_test"  # which no config names
+LOSS = "loss_of_this_test"  # a name that the configs do not use
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def documented(tmp_path_factory):
 
 @pytest.fixture
 def log(documented, tmp_path, monkeypatch):
-    """Logs the config and two losses to one of its back ends, as a run does; returns where."""
+    """Logs the config and two losses to a back end, as a run does. Returns the directory."""
     monkeypatch.setenv("WANDB_MODE", "offline")
 
     def to(kind):

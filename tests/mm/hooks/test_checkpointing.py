@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped or out of room, in child processes forked from this one: their imports are done."""
+"""Runs are killed, stopped or lack disk space. They are child processes, forked after the imports of this process."""
 
 import json
 import os
@@ -33,7 +33,7 @@ STEPS = 24
 
 
 class Noisy(BaseModel):
-    """A model in which all is random that can be: its dropout draws from PyTorch, its targets from NumPy and Python."""
+    """A model with every source of random numbers: dropout uses PyTorch, the targets use NumPy and Python."""
 
     def __init__(self):
         super().__init__()
@@ -64,7 +64,7 @@ class Counted(BaseMetric):
 
 
 class Losses(Hook):
-    """Writes the loss of each step as soon as it is done, and may do more then."""
+    """Writes the loss of each step after the step, and then calls `at_step`."""
 
     priority = "HIGH"
 
@@ -89,7 +89,7 @@ def train(
     load_from=None,
     **checkpoint,
 ):
-    """Trains, or goes on, as tools/train.py does."""
+    """Starts or resumes a training, as tools/train.py does."""
     last = load_from or last_intact_checkpoint(work_dir)
     loader = {
         "dataset": Augmented([None] * 8),
@@ -131,7 +131,7 @@ def train(
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    """What each child would spend a second on: matplotlib, and asking compilers and git for their versions."""
+    """Saves a second in each child: imports matplotlib once, and skips the versions of compilers and git."""
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
 
@@ -143,15 +143,15 @@ def _quick():
 
 @pytest.fixture
 def start(tmp_path, fork):
-    """Starts a child that does what it is told, with its output in a file."""
+    """Starts a child process that runs a task and writes its output to a file."""
 
-    def told(task):
+    def run_task(task):
         try:
             task()
         except UserError as error:  # as the tools do
             sys.exit(f"error: {error}")
 
-    return lambda task: fork(partial(told, task), tmp_path / "output.txt")
+    return lambda task: fork(partial(run_task, task), tmp_path / "output.txt")
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def lines(work_dir):
 
 
 def losses(work_dir):
-    """The loss of each step, that of the last time where a step was repeated."""
+    """The loss of each step. A repeated step has its last loss."""
     return dict(lines(work_dir))
 
 
@@ -175,7 +175,7 @@ def read(path):
 
 
 def check_files(work_dir):
-    """No file has a checkpoint's name and is not one."""
+    """Every file with the name of a checkpoint is a checkpoint."""
     for path in work_dir.glob("*.pth"):
         assert read(path)["optimizer"]["state"], path
     return last_intact_checkpoint(work_dir)
@@ -183,7 +183,7 @@ def check_files(work_dir):
 
 @pytest.fixture
 def undisturbed(tmp_path, run):
-    """Losses of a training that nobody interrupts."""
+    """Losses of an uninterrupted training."""
 
     def train_once(**options):
         work_dir = tmp_path / "undisturbed"
@@ -201,7 +201,7 @@ def kill():
 
 
 def train_and_die_at(work_dir, step, pause):
-    """So many seconds after a step: in the next one, in its data, or while its checkpoint is written."""
+    """Kills the training a time after a step: in the next step, in its data, or while its checkpoint is written."""
 
     def set_alarm(number):
         if number == step:
@@ -212,7 +212,7 @@ def train_and_die_at(work_dir, step, pause):
 
 
 def train_and_die_while_writing(work_dir, fraction):
-    """When that part of a checkpoint is written."""
+    """Kills the training when this fraction of a checkpoint is written."""
 
     def put(self, obj, filepath):
         with Path(filepath).open("wb") as file:
@@ -225,7 +225,7 @@ def train_and_die_while_writing(work_dir, fraction):
 
 
 def train_and_die_before(work_dir, name):
-    """When a file with that in its name is written, but still has another: a checkpoint, or what says which is last."""
+    """Kills the training after it wrote a temporary file and before it renamed the file to a name with `name` in it."""
     replace = Path.replace
     Path.replace = lambda part, path: kill() if name in path.name else replace(part, path)
     train(work_dir)
@@ -235,7 +235,7 @@ def train_and_die_before(work_dir, name):
 
 
 @pytest.mark.slow
-def test_a_run_killed_ten_times_goes_on_from_the_last_whole_checkpoint_with_the_same_losses(
+def test_a_run_killed_ten_times_continues_from_the_last_intact_checkpoint_with_the_same_losses(
     tmp_path, start, run, undisturbed
 ):
     expected = undisturbed()
@@ -265,7 +265,7 @@ def test_a_run_killed_ten_times_goes_on_from_the_last_whole_checkpoint_with_the_
 
 
 def test_workers_of_a_killed_run_end_too(tmp_path, start):
-    """Though they have more to hand over than a pipe holds, and nobody takes it."""
+    """Workers end although a pipe is full and its reader is dead."""
 
     def die():
         get = Augmented.__getitem__
@@ -276,7 +276,7 @@ def test_workers_of_a_killed_run_end_too(tmp_path, start):
     child = start(die)
     os.close(theirs)
     assert child.wait() == -signal.SIGKILL
-    ended, *_ = select.select([ours], [], [], 60)  # when nobody holds the other end
+    ended, *_ = select.select([ours], [], [], 60)  # when all processes closed the other end
     os.close(ours)
     if not ended:
         os.killpg(child.pid, signal.SIGKILL)
@@ -284,7 +284,7 @@ def test_workers_of_a_killed_run_end_too(tmp_path, start):
 
 
 def with_averages_and_loss_scale(work_dir, at_step=lambda step: None):
-    """In mixed precision as on a GPU, its loss scale growing every five steps, with weights averaged beside."""
+    """Trains in mixed precision as on a GPU. The loss scale grows every five steps, and a hook averages the weights."""
     amp_optimizer_wrapper.is_cuda_available = lambda: True
     amp_optimizer_wrapper.GradScaler = partial(torch.amp.GradScaler, "cpu")
     scale = {"init_scale": 8.0, "growth_interval": 5}
@@ -294,7 +294,7 @@ def with_averages_and_loss_scale(work_dir, at_step=lambda step: None):
 
 
 def test_a_resumed_run_ends_with_the_state_of_an_undisturbed_one(tmp_path, run):
-    """Of optimizer, schedule, loss scale and averaged weights too, bit by bit."""
+    """The optimizer, schedule, loss scale and averaged weights are also equal, bit by bit."""
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
@@ -311,7 +311,7 @@ def test_a_resumed_run_ends_with_the_state_of_an_undisturbed_one(tmp_path, run):
     assert got["param_schedulers"] == expected["param_schedulers"]
 
 
-def test_weights_alone_are_no_training_to_go_on_with(tmp_path, run):
+def test_a_file_with_only_weights_cannot_be_resumed(tmp_path, run):
     torch.save({"state_dict": Noisy().state_dict()}, tmp_path / "weights.pth")
     assert run(lambda: train(tmp_path, load_from=tmp_path / "weights.pth")) == 1
     (line,) = [line for line in (tmp_path / "output.txt").read_text().splitlines() if "error: " in line]
@@ -320,13 +320,13 @@ def test_weights_alone_are_no_training_to_go_on_with(tmp_path, run):
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"by_epoch": True}, {"by_epoch": True, "workers": 1}], ids=str)
-def test_a_run_stopped_in_the_middle_goes_on_with_the_same_losses(tmp_path, run, undisturbed, options):
+def test_a_run_stopped_in_the_middle_continues_with_the_same_losses(tmp_path, run, undisturbed, options):
     expected = undisturbed(**options)
     work_dir = tmp_path / "stopped"
     work_dir.mkdir()
 
     def stop(step):
-        if step == 5:  # of four steps an epoch
+        if step == 5:  # an epoch has four steps
             os.killpg(0, signal.SIGTERM)  # the workers too, as some schedulers do
 
     assert run(lambda: train(work_dir, stop, **options)) == 128 + signal.SIGTERM
@@ -334,11 +334,11 @@ def test_a_run_stopped_in_the_middle_goes_on_with_the_same_losses(tmp_path, run,
     assert last_intact_checkpoint(work_dir) == work_dir / "interrupted.pth"
     assert run(lambda: train(work_dir, **options)) == 0
     assert losses(work_dir) == expected
-    assert not (work_dir / "interrupted.pth").exists(), "kept beside a later one"
+    assert not (work_dir / "interrupted.pth").exists(), "kept next to a later one"
 
 
-def test_a_run_without_a_seed_goes_on_with_that_of_its_checkpoint(tmp_path, run):
-    """Each sample once an epoch, before and after."""
+def test_a_run_without_a_seed_continues_with_the_seed_of_its_checkpoint(tmp_path, run):
+    """An epoch has each sample once, before and after the interruption."""
     work_dir = tmp_path / "unseeded"
     work_dir.mkdir()
     seen = []
@@ -359,11 +359,11 @@ def test_a_run_without_a_seed_goes_on_with_that_of_its_checkpoint(tmp_path, run)
     assert sorted(seen) == [f"sample {index}" for index in range(8)]
 
 
-# Told to stop
+# Stopped by a signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_at_the_end_of_the_step_and_says_so(tmp_path, run, number):
+def test_a_signal_saves_at_the_end_of_the_step_and_prints_the_checkpoint(tmp_path, run, number):
     def stop(step):
         if step == 4:
             os.kill(os.getpid(), number)
@@ -379,7 +379,7 @@ def test_a_signal_saves_at_the_end_of_the_step_and_says_so(tmp_path, run, number
 
 
 @pytest.mark.parametrize("first", [4, 6], ids=["its own checkpoint", "a regular one"])
-def test_signals_while_a_checkpoint_is_written_leave_it_whole(tmp_path, run, first):
+def test_signals_while_a_checkpoint_is_written_leave_it_intact(tmp_path, run, first):
     def signalled():
         def put(self, obj, filepath):
             with Path(filepath).open("wb") as file:
@@ -401,7 +401,7 @@ def test_signals_while_a_checkpoint_is_written_leave_it_whole(tmp_path, run, fir
     assert read(check_files(tmp_path))["meta"]["iter"] == first
 
 
-def test_a_step_that_is_saved_anyway_is_saved_once(tmp_path, run):
+def test_a_step_with_a_regular_checkpoint_is_saved_once(tmp_path, run):
     assert run(lambda: train(tmp_path, lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM))) == 143
     assert [path.name for path in tmp_path.glob("*.pth")] == ["iter_3.pth"]
 
@@ -428,7 +428,7 @@ def test_a_second_control_c_does_not_wait(tmp_path, run):
     assert last_intact_checkpoint(tmp_path) is None
 
 
-def test_signals_mean_what_they_did_when_the_training_is_over(tmp_path, run):
+def test_signals_have_their_earlier_handlers_after_the_training(tmp_path, run):
     def check():
         before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
         train(tmp_path, steps=4)
@@ -439,7 +439,7 @@ def test_signals_mean_what_they_did_when_the_training_is_over(tmp_path, run):
 
 @pytest.fixture
 def run_two(tmp_path, start):
-    """Runs a task in each of two processes of one run, told its rank; gives their exit statuses."""
+    """Runs a task in two processes of one run, with the rank as argument. Returns the exit statuses."""
 
     def run(task):
         def process(rank):
@@ -454,7 +454,7 @@ def run_two(tmp_path, start):
     return run
 
 
-def test_all_processes_stop_if_one_is_told_to_and_go_on_together(tmp_path, run_two):
+def test_all_processes_stop_if_one_gets_a_signal_and_resume_together(tmp_path, run_two):
     def task(rank, work_dir, step=None):
         def write(self, obj, filepath):
             assert rank == 0, "only the first writes"
@@ -467,22 +467,22 @@ def test_all_processes_stop_if_one_is_told_to_and_go_on_together(tmp_path, run_t
         put, LocalBackend.put = LocalBackend.put, write
         train(work_dir, stop)
 
-    work_dir, whole = tmp_path / "stopped", tmp_path / "undisturbed"
+    work_dir, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
     work_dir.mkdir()
-    whole.mkdir()
+    undisturbed.mkdir()
     assert run_two(partial(task, work_dir=work_dir, step=4)) == [143, 143], (tmp_path / "output.txt").read_text()
     assert read(check_files(work_dir))["meta"]["iter"] == 4
     assert run_two(partial(task, work_dir=work_dir)) == [0, 0]
-    assert run_two(partial(task, work_dir=whole)) == [0, 0]
-    got, expected = (read(path / f"iter_{STEPS}.pth") for path in (work_dir, whole))
+    assert run_two(partial(task, work_dir=undisturbed)) == [0, 0]
+    got, expected = (read(path / f"iter_{STEPS}.pth") for path in (work_dir, undisturbed))
     torch.testing.assert_close(got["state_dict"], expected["state_dict"], rtol=0, atol=0)
 
 
 # A full disk
 
 
-def test_a_full_disk_is_said_and_leaves_the_last_whole_checkpoint(tmp_path, run):
-    """A limit on the size of files, which fails a write in its middle as a full disk does."""
+def test_a_full_disk_is_reported_and_leaves_the_last_intact_checkpoint(tmp_path, run):
+    """A limit on the size of files makes a write fail in the middle, as a full disk does."""
 
     def fill(step):
         if step == 5:
@@ -517,12 +517,12 @@ def test_a_full_disk_ends_all_processes_with_the_same_sentence(tmp_path, run_two
 # What is kept
 
 
-def test_old_checkpoints_go_when_the_new_one_is_whole(tmp_path, run):
+def test_old_checkpoints_are_removed_when_the_new_checkpoint_is_complete(tmp_path, run):
     assert run(lambda: train(tmp_path)) == 0
     assert {path.name for path in tmp_path.glob("*.pth")} == {"iter_21.pth", "iter_24.pth"}
 
 
-def test_the_best_checkpoint_stays_until_the_next_is_whole(tmp_path, run):
+def test_the_best_checkpoint_stays_until_the_next_is_complete(tmp_path, run):
     def killed():
         Counted.compute_metrics = lambda self, results: {"acc": time.monotonic()}  # ever better
         save = checkpointing.save_atomic

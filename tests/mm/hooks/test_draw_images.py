@@ -1,4 +1,4 @@
-"""Pictures of a test: truth beside prediction, under the picture's own path."""
+"""Drawings of a test: the ground truth next to the prediction, under the path of the image."""
 
 from types import SimpleNamespace
 
@@ -14,12 +14,12 @@ from mmengine.structures import InstanceData, PixelData
 
 import xcit_dense.mm  # noqa: F401
 
-SIZE = 600  # pixels a side, which no drawing enlarges
+SIZE = 600  # pixels a side, so large that drawings are not enlarged
 META = {"classes": ("cat", "dog"), "palette": [(255, 0, 0), (0, 0, 255)]}
 
 
 class Dataset:
-    """Grey pictures of some names."""
+    """Grey images with the given file names."""
 
     metainfo = META
 
@@ -33,13 +33,13 @@ class Dataset:
         return len(self.paths)
 
     def get_data_info(self, index):
-        """What the libraries' data sets tell of a picture."""
+        """The information about an image that data sets of the libraries return."""
         return {"img_path": str(self.paths[index])}
 
 
 @pytest.fixture
 def draw(tmp_path):
-    """Draws samples of some pictures, and returns the files that are made, by name."""
+    """Draws samples of some images. Returns the drawn files by name."""
 
     def run(scope, names, make_sample, **options):
         dataset = Dataset(tmp_path, names)
@@ -54,7 +54,7 @@ def draw(tmp_path):
 
 
 def segmentation(path, truth=True):
-    """A picture that is a cat, of which the model finds a dog in the right half."""
+    """The ground truth is a cat everywhere. The model predicts a dog in the right half."""
     structures = pytest.importorskip("mmseg.structures", reason="MMSegmentation is not installed")
     sample = structures.SegDataSample(metainfo={"img_path": path})
     found = torch.zeros(1, SIZE, SIZE, dtype=torch.long)
@@ -66,7 +66,7 @@ def segmentation(path, truth=True):
 
 
 def detection(path):
-    """A picture with a cat above, and what a model takes for a cat and for a dog below."""
+    """The ground truth is a cat at the top. The model predicts a cat and a dog at the bottom."""
     mmdet = pytest.importorskip("mmdet.structures", reason="MMDetection is not installed")
     masks = pytest.importorskip("mmdet.structures.mask", reason="MMDetection is not installed")
     sample = mmdet.DetDataSample(metainfo={"img_path": path})
@@ -98,7 +98,7 @@ def changed(pixels):
         (["1.png"], {"1.jpg"}),
     ],
 )
-def test_pictures_of_one_name_in_several_directories_are_all_drawn(draw, names, drawn):
+def test_images_of_one_name_in_several_directories_are_all_drawn(draw, names, drawn):
     assert draw("mmseg", names, segmentation).keys() == drawn
 
 
@@ -114,10 +114,10 @@ def test_the_truth_of_a_segmentation_is_left_of_the_prediction_with_a_legend_eac
         assert side[part].mean(axis=(0, 1)).argmax() == channel
 
 
-def test_a_prediction_without_truth_is_drawn_alone(draw):
-    (alone,) = draw("mmseg", ["1.png"], lambda path: segmentation(path, truth=False)).values()
+def test_a_prediction_without_ground_truth_is_the_only_drawing(draw):
+    (single,) = draw("mmseg", ["1.png"], lambda path: segmentation(path, truth=False)).values()
     (both,) = draw("mmseg", ["1.png"], segmentation).values()
-    assert 2 * alone.shape[1] == both.shape[1]
+    assert 2 * single.shape[1] == both.shape[1]
 
 
 def test_the_truth_of_a_detection_is_left_of_what_is_found_with_some_score(draw):

@@ -90,7 +90,7 @@ def test_text_and_times_do_not_become_curves(log):
     assert curves.train.keys() == {"base_lr", "lr", "loss"}
 
 
-def test_a_run_without_logs_has_no_curves(tmp_path):
+def test_a_run_without_logs_does_not_have_curves(tmp_path):
     curves = read_curves(tmp_path)
     assert curves.train == curves.val == {}
 
@@ -129,7 +129,7 @@ def test_every_log_makes_an_image(log, records):
     check_image(draw_learning_curve(work_dir), work_dir)
 
 
-def test_an_empty_log_makes_no_image(log):
+def test_an_empty_log_does_not_make_an_image(log):
     assert draw_learning_curve(log("1")) is None
     assert draw_learning_curve(log("2", val(0, bbox_mAP=0.5))) is None
     assert not list(log("3").glob("*.png"))
@@ -180,7 +180,7 @@ class OneMetric(BaseMetric):
 
 @pytest.mark.parametrize("by_epoch", [False, True])
 def test_a_validation_belongs_to_its_own_iteration(tmp_path, by_epoch):
-    """The log interval is 4 and the validation interval 3, so no training record has the iterations 3 and 6."""
+    """The log interval is 4 and the validation interval 3. Training records thus skip the iterations 3 and 6."""
     loader = {
         "dataset": [{"inputs": torch.ones(4)}] * 3,
         "sampler": {"type": "DefaultSampler" if by_epoch else "InfiniteSampler", "shuffle": False},

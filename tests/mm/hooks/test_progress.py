@@ -1,4 +1,4 @@
-"""ProgressHook: bars in a terminal, and nothing otherwise."""
+"""ProgressHook shows bars only in a terminal."""
 
 import os
 import re
@@ -195,7 +195,7 @@ def test_the_log_has_its_own_stream_again_after_the_run(run, terminal):
     terminal.written()
 
 
-def test_other_ranks_show_nothing(run, terminal, monkeypatch):
+def test_other_ranks_do_not_show_progress(run, terminal, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     terminal("stdout", "stderr")
     run()

@@ -17,7 +17,7 @@ from tests.helpers.models import raises_user_error, tiny_xcit
 
 
 class Model(BaseModel):
-    """A backbone with a neck and a head that learns to say zero."""
+    """A backbone with a neck and a head that learns to predict zero."""
 
     def __init__(self, backbone, classes=3):
         super().__init__()
@@ -71,24 +71,24 @@ def run(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def whole():
-    """Weights of a small model, all of them."""
+def complete_weights():
+    """All weights of a small model."""
     return dict(Model(tiny_xcit(norm_cfg="BN")).state_dict())
 
 
 FAULTS = {
     "missing": (
-        lambda whole: {k: v for k, v in whole.items() if "head" not in k},
+        lambda weights: {k: v for k, v in weights.items() if "head" not in k},
         ["2 missing (head.weight, head.bias)"],
     ),
     "of a trunk": (
-        lambda whole: {k: v for k, v in whole.items() if not k.startswith("backbone.fpn")},
+        lambda weights: {k: v for k, v in weights.items() if not k.startswith("backbone.fpn")},
         ["missing (backbone.fpn1.0.weight"],
     ),
-    "unknown": (lambda whole: {**whole, "decode_head.weight": torch.ones(2)}, ["1 unknown (decode_head.weight)"]),
-    "reshaped": (lambda whole: {**whole, "head.bias": torch.ones(5)}, ["1 of another shape (head.bias)"]),
+    "unknown": (lambda weights: {**weights, "decode_head.weight": torch.ones(2)}, ["1 unknown (decode_head.weight)"]),
+    "reshaped": (lambda weights: {**weights, "head.bias": torch.ones(5)}, ["1 of another shape (head.bias)"]),
     "of another head": (
-        lambda whole: {k.replace("neck", "fpn"): v for k, v in whole.items() if not k.startswith("neck.1.run")},
+        lambda weights: {k.replace("neck", "fpn"): v for k, v in weights.items() if not k.startswith("neck.1.run")},
         ["6 missing (neck.0.weight, neck.0.bias, neck.1.weight, ...)", "4 unknown (fpn.0.weight"],
     ),
 }
@@ -96,25 +96,27 @@ FAULTS = {
 
 @pytest.mark.parametrize("start", ["", "module."])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_test_refuses_weights_that_do_not_fill_the_model(run, whole, tmp_path, fault, start):
+def test_a_test_refuses_weights_that_do_not_fill_the_model(run, complete_weights, tmp_path, fault, start):
     change, words = FAULTS[fault]
-    runner = run({start + name: value for name, value in change(whole).items()})
+    runner = run({start + name: value for name, value in change(complete_weights).items()})
     with raises_user_error(tmp_path / "a.pth", "Give a checkpoint of this config's model", *words):
         runner.test()
 
 
 @pytest.mark.parametrize("start", ["", "module."])
 @pytest.mark.parametrize("dialect", ["own", "timm's names", "class attention", "no counters"])
-def test_a_test_takes_weights_that_fill_the_model_in_any_dialect(run, whole, dialect, start):
+def test_a_test_takes_weights_that_fill_the_model_in_any_dialect(run, complete_weights, dialect, start):
     if dialect == "timm's names":
-        whole = {name.replace("pos_embeder", "pos_embed"): value for name, value in whole.items()}
+        complete_weights = {name.replace("pos_embeder", "pos_embed"): value for name, value in complete_weights.items()}
     elif dialect == "class attention":
-        whole["backbone.cls_token"] = torch.ones(1, 1, 16)
+        complete_weights["backbone.cls_token"] = torch.ones(1, 1, 16)
     elif dialect == "no counters":
-        whole = {name: value for name, value in whole.items() if not name.endswith("num_batches_tracked")}
-    runner = run({start + name: value for name, value in whole.items()})
+        complete_weights = {
+            name: value for name, value in complete_weights.items() if not name.endswith("num_batches_tracked")
+        }
+    runner = run({start + name: value for name, value in complete_weights.items()})
     assert runner.test() == {"seen": 1}
-    assert torch.equal(runner.model.head.weight, whole["head.weight"])
+    assert torch.equal(runner.model.head.weight, complete_weights["head.weight"])
 
 
 def test_a_test_refuses_a_backbone_of_another_shape_by_its_file(run, tmp_path):
@@ -124,7 +126,7 @@ def test_a_test_refuses_a_backbone_of_another_shape_by_its_file(run, tmp_path):
 
 @pytest.fixture
 def weights_lines(mm_log, caplog):
-    """What a training says of its weights."""
+    """The lines that a training logs about its weights."""
 
     def read(runner):
         with caplog.at_level(logging.INFO, logger=runner.logger.name):
@@ -135,9 +137,13 @@ def weights_lines(mm_log, caplog):
     return read
 
 
-def test_a_training_says_in_one_line_what_starts_from_scratch(run, whole, weights_lines, tmp_path):
-    weights = {name: value for name, value in whole.items() if not name.startswith(("neck.0", "backbone.fpn"))}
-    pyramid = sum(name.startswith("backbone.fpn") for name in whole)
+def test_a_training_logs_one_line_about_weights_that_stay_as_initialised(
+    run, complete_weights, weights_lines, tmp_path
+):
+    weights = {
+        name: value for name, value in complete_weights.items() if not name.startswith(("neck.0", "backbone.fpn"))
+    }
+    pyramid = sum(name.startswith("backbone.fpn") for name in complete_weights)
     weights |= {"head.bias": torch.ones(5), "old_head.bias": torch.ones(5)}
     (line,) = weights_lines(run(weights))
     assert f"{pyramid + 2} not in {tmp_path / 'a.pth'} and stay as initialised (neck.0.weight" in line
@@ -146,12 +152,12 @@ def test_a_training_says_in_one_line_what_starts_from_scratch(run, whole, weight
     assert "1 of its entries have no place (old_head.bias)" in line
 
 
-def test_a_training_from_whole_weights_says_nothing(run, whole, weights_lines):
-    assert weights_lines(run(whole)) == []
+def test_a_training_from_complete_weights_does_not_log_a_line(run, complete_weights, weights_lines):
+    assert weights_lines(run(complete_weights)) == []
 
 
-def test_a_run_that_resumes_is_not_checked(run, whole):
-    del whole["head.bias"]
-    runner = run(whole, resume=True)
+def test_a_run_that_resumes_is_not_checked(run, complete_weights):
+    del complete_weights["head.bias"]
+    runner = run(complete_weights, resume=True)
     runner.test_loop  # noqa: B018  # built, as a test would
     runner.load_checkpoint(runner._load_from)

@@ -1,4 +1,4 @@
-"""Names and colours of classes, from whoever knows them."""
+"""Names and colours of classes come from the checkpoint, the config or the data set."""
 
 import sys
 
@@ -22,19 +22,19 @@ def test_classes_are_the_checkpoints_else_the_configs_else_the_data_sets():
     assert len(read_classes({"classes": "ab"}, {}, "mmdet")[1]) == 1
 
 
-def test_who_names_too_few_is_not_asked():
+def test_a_source_with_too_few_names_is_skipped():
     assert read_classes({"classes": ("a",)}, {"metainfo": {"classes": ("b", "c")}}, "mmseg", 2)[0] == ["b", "c"]
 
 
-def test_classes_that_nobody_names_are_refused():
+def test_classes_without_names_are_refused():
     with raises_user_error("names the classes", "metainfo"):
         read_classes({}, {"type": "BaseSegDataset"}, "mmseg")
     with raises_user_error("more than 1 of the model's 3 classes", "metainfo"):
         read_classes({}, {"type": "CocoDataset", **OTHER}, "mmdet", 3)
 
 
-def test_browsing_needs_nothing_of_predicting(monkeypatch):
-    """As pycocotools, which segmentation has no use for."""
+def test_browsing_works_without_the_modules_of_predicting(monkeypatch):
+    """For example without pycocotools, which segmentation does not use."""
     monkeypatch.setitem(sys.modules, "xcit_dense.media.results", None)
     for name in ("browse", "predict"):
         monkeypatch.delitem(sys.modules, f"xcit_dense.mm.{name}", raising=False)

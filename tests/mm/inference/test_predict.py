@@ -1,4 +1,4 @@
-"""Predictions: what the libraries find, streamed from files to files, whatever is among them."""
+"""Predictions of images and videos equal the predictions of the libraries. Unreadable files do not end a run."""
 
 import contextlib
 import dataclasses
@@ -48,7 +48,7 @@ class Setup:
 
 @pytest.fixture(scope="module")
 def setups(tmp_path_factory):
-    """A small model for each task, with random weights, which finds five objects in any picture."""
+    """A small model for each task, with random weights. The detector finds five objects in every image."""
     made = {}
     for task, name in TASKS.items():
         config = load_config(CONFIGS / task / f"{name}_xcit_n12_p8_shapes.py", {"model.neck.in_channels": [16] * 4})
@@ -67,9 +67,9 @@ def setups(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A directory of pictures, neighbours of one size among them."""
-    directory = tmp_path_factory.mktemp("pictures")
+def image_dir(tmp_path_factory):
+    """A directory of images. Some consecutive images have the same size."""
+    directory = tmp_path_factory.mktemp("images")
     noise = np.random.default_rng(0)
     for number, size in enumerate([(48, 36), (48, 36), (48, 36), (36, 48), (1, 1), (96, 96), (48, 37)]):
         small = Image.fromarray(noise.integers(0, 256, (5, 6, 3), np.uint8))
@@ -79,7 +79,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture
 def predict(setups, tmp_path):
-    """Predicts inputs; gives the summary and the directory."""
+    """Predicts inputs. Returns the summary and the directory."""
 
     def start(task, *inputs, name="out", **options):
         setup, out = setups[task], tmp_path / name
@@ -123,18 +123,18 @@ def same_detections(got, expected):
             assert [*one["bbox"], one["score"]] == pytest.approx([*other["bbox"], other["score"]], abs=1e-2)
 
 
-# What is found
+# Predictions
 
 
-def test_the_detector_finds_what_mmdetection_finds(setups, predict, pictures):
+def test_the_detector_finds_what_mmdetection_finds(setups, predict, image_dir):
     from mmdet.apis import inference_detector, init_detector
 
-    _, out = predict("detection", pictures)
+    _, out = predict("detection", image_dir)
     model = init_detector(setups["detection"].config, str(setups["detection"].weights), device="cpu")
     got = detections(out)
     assert len(got) == 7
     for name, found in got.items():
-        expected = inference_detector(model, str(pictures / name)).pred_instances
+        expected = inference_detector(model, str(image_dir / name)).pred_instances
         assert len(found) == len(expected) == 5
         for one, box, label, score, mask in zip(
             found, expected.bboxes, expected.labels, expected.scores, expected.masks
@@ -146,24 +146,24 @@ def test_the_detector_finds_what_mmdetection_finds(setups, predict, pictures):
             assert (coding.decode(one["segmentation"]) == mask.cpu().numpy()).mean() > 0.98
 
 
-def test_the_segmentor_labels_as_mmsegmentation_does(setups, predict, pictures):
+def test_the_segmentor_labels_as_mmsegmentation_does(setups, predict, image_dir):
     from mmseg.apis import inference_model, init_model
 
-    summary, out = predict("segmentation", pictures)
+    summary, out = predict("segmentation", image_dir)
     model = init_model(setups["segmentation"].config, str(setups["segmentation"].weights), device="cpu")
     got = labels(out)
     assert len(got) == summary.pictures == 7
-    assert len(set(np.concatenate([one.ravel() for one in got.values()]))) > 2, "one class alone tells nothing"
+    assert len(set(np.concatenate([one.ravel() for one in got.values()]))) > 2, "only one class"
     for name, found in got.items():
-        expected = inference_model(model, str(pictures / name)).pred_sem_seg.data[0].numpy()
+        expected = inference_model(model, str(image_dir / name)).pred_sem_seg.data[0].numpy()
         assert found.dtype == np.uint8
         assert found.shape == expected.shape
         assert (found == expected).mean() > 0.999
 
 
 @each_task
-def test_batches_give_the_answers_of_pictures_one_by_one(predict, pictures, task, monkeypatch):
-    _, one = predict(task, pictures, name="one", score_thr=None)
+def test_batches_give_the_predictions_of_single_images(predict, image_dir, task, monkeypatch):
+    _, one = predict(task, image_dir, name="one", score_thr=None)
     sizes = []
     original = torch.nn.Module.__call__
 
@@ -173,7 +173,7 @@ def test_batches_give_the_answers_of_pictures_one_by_one(predict, pictures, task
         return original(module, *args, **kwargs)
 
     monkeypatch.setattr(torch.nn.Module, "__call__", spy)
-    _, two = predict(task, pictures, name="two", score_thr=None, batch=2)
+    _, two = predict(task, image_dir, name="two", score_thr=None, batch=2)
     assert sizes == [2, 1, 1, 1, 1, 1]
     if task == "detection":
         same_detections(detections(two), detections(one))
@@ -188,15 +188,15 @@ def test_the_model_is_in_the_form_that_only_infers(setups, task):
     assert [module.deployed for module in setups[task].predictor.model.modules() if isinstance(module, XCiT)] == [True]
 
 
-def test_what_is_drawn_is_sure_enough_and_what_is_written_is_everything(predict, pictures):
-    picture = pictures / "5.png"
+def test_drawings_have_objects_above_the_threshold_and_results_have_all_objects(predict, image_dir):
+    image = image_dir / "5.png"
     drawn, written = {}, {}
     for score_thr in (0.0, 1.0, None):
-        _, out = predict("detection", picture, name=f"out{score_thr}", score_thr=score_thr)
+        _, out = predict("detection", image, name=f"out{score_thr}", score_thr=score_thr)
         written[score_thr] = (out / "results.json").read_bytes()
         assert (out / "pictures").exists() == (score_thr is not None)
         if score_thr is not None:
-            with Image.open(out / "pictures/5.jpg") as drawing, Image.open(picture) as plain:
+            with Image.open(out / "pictures/5.jpg") as drawing, Image.open(image) as plain:
                 whole = plain.resize(drawing.size, Image.Resampling.BICUBIC)
                 drawn[score_thr] = abs(np.asarray(drawing, int) - np.asarray(whole)).mean()
     assert written[0.0] == written[1.0] == written[None]
@@ -204,7 +204,7 @@ def test_what_is_drawn_is_sure_enough_and_what_is_written_is_everything(predict,
     assert drawn[0.0] > 5
 
 
-# What they are called
+# Class names
 
 
 @each_task
@@ -222,14 +222,14 @@ def test_a_model_of_more_classes_than_have_names_is_refused_before_any_work(setu
 
 
 @each_task
-def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(predict, pictures, tmp_path, task):
+def test_unreadable_files_are_reported_and_the_others_are_predicted(predict, image_dir, tmp_path, task):
     inputs = tmp_path / "in"
     inputs.mkdir()
     for name in ("a.png", "c.png"):
-        (inputs / name).symlink_to(pictures / "0.png")
-    (inputs / "b.png").write_bytes((pictures / "5.png").read_bytes()[:80])
+        (inputs / name).symlink_to(image_dir / "0.png")
+    (inputs / "b.png").write_bytes((image_dir / "5.png").read_bytes()[:80])
     (inputs / "d.mp4").touch()
-    Image.new("RGB", (900, 1)).save(inputs / "e.png")  # which is less than a pixel high, made smaller
+    Image.new("RGB", (900, 1)).save(inputs / "e.png")  # after the resize, the height is less than a pixel
     summary, out = predict(task, inputs, batch=2)
     assert summary.pictures == 2
     assert [name for name, _ in summary.failures] == ["b.png", "d.mp4", "e.png"]
@@ -243,12 +243,12 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(predict, pictures,
 
 
 @each_task
-def test_a_video_is_predicted_frame_by_frame_and_drawn_as_a_video(predict, pictures, tmp_path, task):
-    """Beside it lie pictures whose names are those that its frames could have."""
+def test_a_video_is_predicted_frame_by_frame_and_drawn_as_a_video(predict, image_dir, tmp_path, task):
+    """The directory next to the video contains an image with the name that a frame could have."""
     inputs = tmp_path / "in"
     (inputs / "clip").mkdir(parents=True)
     clip(inputs / "clip.mp4")
-    (inputs / "clip/000000.png").symlink_to(pictures / "5.png")
+    (inputs / "clip/000000.png").symlink_to(image_dir / "5.png")
     summary, out = predict(task, inputs, batch=2)
     assert summary.pictures == 4
     video = cv2.VideoCapture(str(out / "pictures/clip.mp4"))
@@ -267,10 +267,10 @@ def test_a_video_is_predicted_frame_by_frame_and_drawn_as_a_video(predict, pictu
 
 
 @each_task
-def test_pictures_of_one_name_do_not_overwrite_each_other(predict, pictures, tmp_path, task):
+def test_images_of_the_same_name_do_not_overwrite_each_other(predict, image_dir, tmp_path, task):
     for name, source in (("a/x.png", "0.png"), ("b/x.png", "3.png"), ("a/x.bmp", "5.png")):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.open(pictures / source).save(tmp_path / "in" / name)
+        Image.open(image_dir / source).save(tmp_path / "in" / name)
     _, out = predict(task, tmp_path / "in/a", tmp_path / "in/b")
     assert len(list(out.rglob("pictures/*/*.jpg"))) == 3
     if task == "segmentation":
@@ -291,12 +291,12 @@ def test_a_video_cut_short_is_kept_and_reported(predict, tmp_path):
     assert f"after {summary.pictures} of 20 frames" in why
 
 
-# What goes wrong with one picture
+# What goes wrong with one image
 
 
 @pytest.fixture
-def mixed(setups, pictures, tmp_path):
-    """Predicts pictures 0 to 2, in one batch, and a video, with a detector to which something is done at each call."""
+def mixed(setups, image_dir, tmp_path):
+    """Predicts images 0 to 2, in one batch, and a video. `change` replaces each call of the detector."""
 
     def start(change, **options):
         setup = setups["detection"]
@@ -312,7 +312,7 @@ def mixed(setups, pictures, tmp_path):
 
         init_default_scope(setup.config.default_scope)
         reserve(tmp_path / "out")
-        media = find_media([*(str(pictures / f"{number}.png") for number in range(3)), str(tmp_path / "v.mp4")])
+        media = find_media([*(str(image_dir / f"{number}.png") for number in range(3)), str(tmp_path / "v.mp4")])
         predictor = dataclasses.replace(setup.predictor, model=Changed())
         return run(predictor, media, tmp_path / "out", batch=3, **options), tmp_path / "out"
 
@@ -323,7 +323,7 @@ def outside(names):
     return sorted(Path(name).name for name in names)
 
 
-def test_what_is_too_large_for_the_gpu_in_a_batch_is_tried_alone(mixed):
+def test_the_images_of_a_batch_too_large_for_the_gpu_are_tried_one_by_one(mixed):
     def change(names, step):
         if len(names) > 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -342,10 +342,10 @@ def test_what_is_too_large_for_the_gpu_in_a_batch_is_tried_alone(mixed):
         (KeyError("x"), "KeyError: 'x'"),
     ],
 )
-def test_a_picture_with_which_the_model_fails_is_reported_and_the_rest_goes_on(mixed, error, words):
+def test_an_image_with_which_the_model_fails_is_reported_and_the_others_are_predicted(mixed, error, words):
     def change(names, step):
         if {"1.png", "v.mp4"} & set(names):
-            raise type(error)(*error.args)  # not itself, which would hold the pictures
+            raise type(error)(*error.args)  # a new error, because a reused error keeps the images in memory
         return step()
 
     summary, out = mixed(change, score_thr=None)
@@ -357,7 +357,7 @@ def test_a_picture_with_which_the_model_fails_is_reported_and_the_rest_goes_on(m
 
 
 @pytest.mark.parametrize("fault", ["not a number", "no such class", "a name too long"])
-def test_a_picture_whose_answer_makes_no_sense_is_reported_and_the_rest_goes_on(mixed, monkeypatch, fault):
+def test_an_image_with_an_invalid_prediction_is_reported_and_the_others_are_predicted(mixed, monkeypatch, fault):
     def change(names, step):
         samples = step()
         for name, sample in zip(names, samples):
@@ -390,7 +390,7 @@ def test_a_picture_whose_answer_makes_no_sense_is_reported_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_results(mixed, tmp_path, monkeypatch, number):
+def test_a_failing_disk_ends_the_run_and_leaves_the_results(mixed, tmp_path, monkeypatch, number):
     original = Image.Image.save
 
     def save(self, path, **options):
@@ -407,8 +407,8 @@ def test_a_disk_that_takes_no_more_ends_the_run_and_leaves_the_results(mixed, tm
 # Several processes
 
 
-def test_of_several_processes_the_first_says_that_it_counts_its_own_pictures(predict, pictures, monkeypatch, capsys):
-    """This one takes three of seven; the other has found nothing."""
+def test_rank_0_of_several_processes_reports_that_it_counts_its_own_images(predict, image_dir, monkeypatch, capsys):
+    """Rank 0 takes three of seven images. The other process did not find objects."""
     reserve_, seconds = reserve, itertools.count()
 
     def with_the_others_part(out):
@@ -417,8 +417,8 @@ def test_of_several_processes_the_first_says_that_it_counts_its_own_pictures(pre
 
     monkeypatch.setitem(globals(), "reserve", with_the_others_part)
     monkeypatch.setattr("xcit_dense.mm.inference.predict.dist.get_dist_info", lambda: (0, 2))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))  # of a short run nothing is said
-    assert predict("segmentation", pictures, score_thr=None)[0].pictures == 3
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))  # a short run does not print its progress
+    assert predict("segmentation", image_dir, score_thr=None)[0].pictures == 3
     assert "3 of 3 pictures of this process in " in capsys.readouterr().err
 
 
@@ -426,15 +426,15 @@ def test_of_several_processes_the_first_says_that_it_counts_its_own_pictures(pre
 
 
 @each_task
-def test_no_more_than_two_batches_are_in_memory(setups, pictures, tmp_path, task):
+def test_at_most_two_batches_are_in_memory(setups, image_dir, tmp_path, task):
     setup, held = setups[task], []
 
     def load(results):
-        counted = len(held) % 3 == 0  # which takes a while
+        counted = len(held) % 3 == 0  # only every third time, because the count is slow
         held.append(sum(type(thing) is Frame for thing in gc.get_objects()) if counted else 0)
         return setup.predictor.load(results)
 
-    media = [Medium(pictures / f"{number % 3}.png", f"{number}.png", str(number)) for number in range(12)]
+    media = [Medium(image_dir / f"{number % 3}.png", f"{number}.png", str(number)) for number in range(12)]
     init_default_scope(setup.config.default_scope)
     reserve(tmp_path / "out")
     summary = run(dataclasses.replace(setup.predictor, load=load), media, tmp_path / "out", batch=3)
@@ -443,8 +443,8 @@ def test_no_more_than_two_batches_are_in_memory(setups, pictures, tmp_path, task
 
 
 @pytest.mark.slow
-def test_a_thousand_pictures_of_varying_size_hold_memory_flat(setups, memory, tmp_path):
-    """Boxes and masks of all are written, and some are drawn."""
+def test_memory_stays_constant_over_a_thousand_images_of_varying_size(setups, memory, tmp_path):
+    """Boxes and masks of all images are written, and some images are drawn."""
     setup, chance, seen = setups["detection"], random.Random(0), []
 
     def load(results):
@@ -468,7 +468,7 @@ def test_a_thousand_pictures_of_varying_size_hold_memory_flat(setups, memory, tm
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_results_are_not_mixed_with_those_of_another_run(tmp_path, name):
+def test_results_are_not_mixed_with_the_results_of_another_run(tmp_path, name):
     (tmp_path / name).mkdir()
     with raises_user_error(tmp_path / name, "exists already", "another directory"):
         reserve(tmp_path)
@@ -481,7 +481,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
         reserve(tmp_path / "file/out")
 
 
-def test_a_run_that_breaks_off_leaves_only_whole_files(setups, pictures, tmp_path):
+def test_an_interrupted_run_leaves_only_complete_files(setups, image_dir, tmp_path):
     setup, loaded = setups["detection"], []
     clip(tmp_path / "clip.mp4")
 
@@ -494,7 +494,7 @@ def test_a_run_that_breaks_off_leaves_only_whole_files(setups, pictures, tmp_pat
     init_default_scope(setup.config.default_scope)
     out = tmp_path / "out"
     reserve(out)
-    media = find_media([str(tmp_path / "clip.mp4"), str(pictures)])
+    media = find_media([str(tmp_path / "clip.mp4"), str(image_dir)])
     with pytest.raises(KeyboardInterrupt):
         run(dataclasses.replace(setup.predictor, load=load), media, out)
     assert sorted(path.name for path in out.iterdir()) == ["images.json", "parts", "pictures", "results.json"]
@@ -513,7 +513,7 @@ def test_weights_of_another_model_are_refused(setups):
         make_predictor(setups["detection"].config, str(setups["segmentation"].weights))
 
 
-def test_a_config_without_a_way_to_load_pictures_is_refused(setups):
+def test_a_config_without_a_way_to_load_images_is_refused(setups):
     config = setups["detection"].config.copy()
     config.test_dataloader = None
     with raises_user_error("LoadImageFromFile", "test_dataloader.dataset.pipeline"):

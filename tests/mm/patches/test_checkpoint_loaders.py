@@ -1,4 +1,4 @@
-"""MMEngine reads the checkpoints of trainings and publications, executes nothing, and finds weights by name."""
+"""MMEngine reads the checkpoints of trainings and publications without executing code, and finds weights by name."""
 
 import os
 import zipfile
@@ -22,7 +22,7 @@ from xcit_dense.weights import resolve
 
 @pytest.fixture
 def saved_and_read(tmp_path):
-    """Saves, and reads by MMEngine."""
+    """Saves a checkpoint and reads it with MMEngine."""
 
     def check(content, **options):
         torch.save(content, tmp_path / "a.pth")
@@ -33,7 +33,7 @@ def saved_and_read(tmp_path):
 
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
-    """Puts a file of this content at an address, downloaded before if it is one; it returns the address."""
+    """Saves a file with this content and makes the address refer to the file. Returns the address."""
 
     def put(address, content):
         path = tmp_path / ("a.safetensors" if address.startswith("timm") else "a.pth")
@@ -55,7 +55,7 @@ class Intruder:
 
 
 class Call:
-    """Pickled as a call, as a malicious file would hold one."""
+    """An object that is pickled as a call, as in a malicious file."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -186,7 +186,7 @@ def start_from(path):
 
 @pytest.mark.parametrize("load", [load_into_model, start_from, CheckpointLoader.load_checkpoint])
 @pytest.mark.parametrize("address", ["{}/a.pth", "https://example.com/a.pth", "xcit://nano_12_p16_224"])
-def test_no_way_to_load_in_mmengine_executes_code(tmp_path, serve, load, address):
+def test_mmengine_loads_without_executing_code(tmp_path, serve, load, address):
     content = {"state_dict": {"weight": torch.ones(1, 1)}, "hook": Intruder(tmp_path / "executed")}
     address = serve(address.format(tmp_path), content)
     with raises_user_error("holds more than weights", "mkdir", "was not executed"):

@@ -42,7 +42,7 @@ def stand_in(mmcv_ops):
 
 
 def interpolation_weights(y, x):
-    """Weights of the cells around a point; a point farther than a cell outside has none."""
+    """Weights of the cells around a point. A point more than a cell outside does not have weights."""
     weights = np.zeros((HEIGHT, WIDTH))
     if not (-1 <= y <= HEIGHT and -1 <= x <= WIDTH):
         return weights
@@ -75,8 +75,8 @@ def example_rois(spatial_scale):
             [0, 1.3, 2.1, 7.7, 6.2],
             [1, 0.0, 0.0, 11.0, 9.0],  # the complete image
             [1, 3.1, 2.2, 3.4, 2.3],  # less than a cell
-            [0, 5.2, 4.1, 5.2, 4.1],  # no area
-            [1, 5.2, 1.1, 5.2, 7.9],  # no width
+            [0, 5.2, 4.1, 5.2, 4.1],  # the area is 0
+            [1, 5.2, 1.1, 5.2, 7.9],  # the width is 0
             [0, -4.3, -3.2, 3.6, 2.7],  # over the upper left corner
             [1, 8.4, 6.3, 15.9, 14.2],  # over the lower right corner
             [0, 20.3, 20.1, 25.2, 24.7],  # outside
@@ -95,7 +95,7 @@ def features(dtype=torch.float64):
 @pytest.mark.parametrize("spatial_scale", [1.0, 0.5, 0.0625])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 @pytest.mark.parametrize("aligned", [True, False])
-def test_roi_align_and_its_gradient_are_those_of_the_definition(mmcv_ops, aligned, sampling_ratio, spatial_scale):
+def test_roi_align_and_its_gradient_follow_the_definition(mmcv_ops, aligned, sampling_ratio, spatial_scale):
     x, rois = features(), example_rois(spatial_scale)
     weights = roi_align_weights(rois, spatial_scale, sampling_ratio, aligned)
     expected = torch.einsum("kijhw,kchw->kcij", weights, x[rois[:, 0].long()])
@@ -183,7 +183,7 @@ def loop_nms(boxes, scores, iou_threshold, offset=0):
 
 
 def example_boxes(count=60):
-    """Boxes with corners at whole pixels, at times many to an object, and scores all different."""
+    """Boxes with integer corners, some objects with many boxes, and all scores different."""
     rng = np.random.default_rng(0)
     near = rng.integers(0, 15, (count, 2))
     boxes = np.concatenate([near, near + rng.integers(1, 12, (count, 2))], 1)
@@ -222,7 +222,7 @@ def test_nms_drops_low_scores_then_caps_the_number(mmcv_ops):
     assert mmcv_ops.nms(boxes, scores, 0.5, score_threshold=low, max_num=3)[1].tolist() == expected[:3]
 
 
-def test_nms_of_nothing_is_empty(mmcv_ops):
+def test_nms_without_boxes_is_empty(mmcv_ops):
     detections, kept = mmcv_ops.nms(torch.zeros(0, 4), torch.zeros(0), 0.5, offset=1)
     assert detections.shape == (0, 5)
     assert kept.shape == (0,)
@@ -250,7 +250,7 @@ def test_nms_takes_arrays(mmcv_ops):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("offset", [0, 1])
 def test_nms_takes_lower_precision(stand_in, dtype, offset):
-    # Beyond 256 bfloat16 has no odd numbers, beyond 2048 float16: the offset must not be lost there.
+    # bfloat16 cannot represent odd numbers above 256, and float16 above 2048. The offset must not be lost there.
     boxes, scores = (tensor.to(dtype) for tensor in example_boxes())
     boxes = (boxes + (256 if dtype == torch.bfloat16 else 2048)).to(dtype)
     scores = torch.arange(len(scores), 0, -1).to(dtype)
@@ -260,7 +260,7 @@ def test_nms_takes_lower_precision(stand_in, dtype, offset):
 
 @pytest.mark.parametrize("split_thr", [10000, 10])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_batched_nms_treats_each_class_alone(mmcv_ops, split_thr, offset):
+def test_batched_nms_treats_each_class_separately(mmcv_ops, split_thr, offset):
     boxes, scores = example_boxes()
     classes = torch.arange(len(boxes)) % 3
     config = {"type": "nms", "iou_threshold": 0.3, "offset": offset, "split_thr": split_thr}
@@ -305,10 +305,10 @@ class TestModule:
             mmcv_ops.soft_nms(*example_boxes(3), 0.5)
 
     @pytest.mark.parametrize("name", ["__wrapped__", "__path__", "_repr_html_"])
-    def test_has_no_private_names(self, name):
+    def test_does_not_have_private_names(self, name):
         assert not hasattr(sys.modules["mmcv._ext"], name)
 
-    def test_reports_no_compiler(self, mmcv_ops):
+    def test_reports_that_the_compiler_is_not_available(self, mmcv_ops):
         assert mmcv_ops.get_compiler_version().startswith("n/a")
         assert mmcv_ops.get_compiling_cuda_version().startswith("n/a")
 
@@ -327,7 +327,7 @@ IS_FINDER = "lambda finder: type(finder).__name__ == '_Finder'"
 
 @pytest.fixture
 def fresh_python(tmp_path):
-    """Runs code where `operators` is loaded and mmcv is made up; `compiled` says whether with operators."""
+    """Runs code with `operators` loaded and a fake mmcv. With `compiled`, the fake mmcv has operators."""
     package = tmp_path / "mmcv"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -336,7 +336,7 @@ def fresh_python(tmp_path):
     def run(code, compiled=False):
         if compiled:
             (package / "_ext.py").write_text("softnms = 'compiled'\n")
-        # -S: no site-packages, so neither a real mmcv nor a hook that installs the importer at start-up.
+        # -S hides site-packages: a real mmcv and the hook that installs the importer at start-up.
         done = subprocess.run(
             [sys.executable, "-S", "-c", LOAD + code],
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -358,7 +358,7 @@ def test_installing_twice_gives_one_importer_in_the_last_place(fresh_python):
     assert done.lines == ["1 True"]
 
 
-def test_installing_prints_nothing_and_imports_no_large_library(fresh_python):
+def test_installing_does_not_print_and_does_not_import_a_large_library(fresh_python):
     done = fresh_python(
         "operators.install(); print(operators.serving())\n"
         "print({'mmcv', 'torch', 'torchvision', 'numpy', 'xcit_dense'} & set(sys.modules) or 'nothing')"
@@ -367,7 +367,7 @@ def test_installing_prints_nothing_and_imports_no_large_library(fresh_python):
     assert done.stderr == ""
 
 
-def test_the_stand_in_works_after_a_failed_import_and_prints_nothing(fresh_python):
+def test_the_stand_in_works_after_a_failed_import_and_does_not_print(fresh_python):
     done = fresh_python(
         "try:\n    import mmcv.ops\n"
         "except ImportError:\n    print('failed', operators.serving())\n"
@@ -404,7 +404,7 @@ def test_a_compiled_mmcv_of_another_importer_is_preferred(fresh_python, place):
     assert done.lines == ["False mmcv._ext", "True"]
 
 
-def test_without_mmcv_nothing_is_served(fresh_python):
+def test_without_mmcv_the_operators_are_not_served(fresh_python):
     done = fresh_python(
         "operators.install()\nsys.path.clear()\nprint(operators.serving(), importlib.util.find_spec('mmcv'))"
     )

@@ -1,4 +1,4 @@
-"""torch.cuda.set_device does nothing inside the context, and works again after it."""
+"""torch.cuda.set_device does not change the device inside the context, and works again after it."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def set_a_device_and_fail():
     raise KeyError
 
 
-def test_the_function_does_nothing_inside_the_context_and_is_restored_after_an_error():
+def test_the_function_is_disabled_inside_the_context_and_is_restored_after_an_error():
     original = torch.cuda.set_device
     with pytest.raises(KeyError), without_set_device():
         set_a_device_and_fail()

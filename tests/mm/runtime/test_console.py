@@ -202,7 +202,7 @@ def test_metrics_of_other_names_are_one_row():
     assert [line.split() for line in table.splitlines()] == [["mIoU", "a_metric_with_a_long_name"], ["5.000", "-"]]
 
 
-def test_no_metrics_are_reported_as_such():
+def test_missing_metrics_are_reported():
     assert format_metrics({}) == "no metrics"
 
 

@@ -31,7 +31,7 @@ def variables(monkeypatch):
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Sets the number of GPUs that this machine seems to have."""
+    """Sets the number of GPUs that the libraries report."""
 
     def set_to(count):
         monkeypatch.setattr("xcit_dense.mm.config.checks.get_device", lambda: "cuda" if count else "cpu")
@@ -44,7 +44,7 @@ def check(launcher, **more):
     check_launcher(Config({"launcher": launcher, **more}))
 
 
-def test_a_single_process_needs_no_launcher(variables):
+def test_a_single_process_does_not_need_a_launcher(variables):
     check("none")
     check_launcher(Config({}))
 

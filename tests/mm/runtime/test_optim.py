@@ -23,7 +23,7 @@ SEGMENTOR = ("mmseg", CONFIGS / "segmentation/sem_fpn_xcit_n12.py")
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Pretends that there is a GPU, or that there is none."""
+    """Pretends that a GPU is present or missing."""
 
     def pretend(present):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
@@ -40,7 +40,7 @@ def build(**options):
 
 
 @pytest.mark.parametrize("options", [{}, {"loss_scale": 512.0, "dtype": "float16"}, {"loss_scale": "dynamic"}])
-def test_without_a_gpu_it_is_the_plain_wrapper_and_says_so(gpu, mm_log, options):
+def test_without_a_gpu_it_is_the_plain_wrapper_and_a_notice_is_logged(gpu, mm_log, options):
     gpu(False)
     wrapper = build(accumulative_counts=2, clip_grad={"max_norm": 1.0}, **options)
     assert type(wrapper) is OptimWrapper
@@ -76,7 +76,7 @@ def test_it_steps_in_full_precision(gpu):
 
 
 def groups(library, path, backbone=None, **options):
-    """Optimizer settings of each parameter, by name, for a config's model and options of its ``optim_wrapper``."""
+    """Optimizer settings of each parameter by name, for the model of a config and options of ``optim_wrapper``."""
     pytest.importorskip(library, reason=f"{library} is not installed")
     config = load_config(path, {f"optim_wrapper.{name}": value for name, value in options.items()})
     config.model.backbone.update(backbone or {})
@@ -127,7 +127,7 @@ def test_a_falling_rate_leaves_weight_decay_as_it_was(config):
     assert max(decay.values()) > 0
 
 
-def test_a_falling_rate_multiplies_those_of_custom_keys(config):
+def test_a_falling_rate_multiplies_the_rates_of_custom_keys(config):
     keys = {
         "paramwise_cfg.custom_keys.neck.lr_mult": 0.5,
         "paramwise_cfg.custom_keys.attn.lr_mult": 10.0,
@@ -173,7 +173,7 @@ def test_a_model_without_an_xcit_is_refused():
         build(**options)
 
 
-def test_a_backbone_alone_is_found_too():
+def test_a_backbone_without_a_detector_is_found_too():
     model = tiny_xcit()
     cfg = {
         "constructor": "XCiTLayerDecay",
@@ -188,7 +188,7 @@ def test_a_backbone_alone_is_found_too():
 
 
 def test_two_options_take_all_but_matrices_out_of_weight_decay(config):
-    """The rule of the authors' classifiers, where temperatures escape by name."""
+    """The rule of the authors' classifiers. The name of the temperatures excludes them from weight decay."""
     keys = {"paramwise_cfg.flat_decay_mult": 0, "paramwise_cfg.custom_keys.temperature.decay_mult": 0}
     got = groups(*config, **keys)
     with torch.device("meta"), DefaultScope.overwrite_default_scope(config[0]):

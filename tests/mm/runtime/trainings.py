@@ -30,7 +30,7 @@ class Regressor(BaseModel):
 
     def __init__(self, backbone):
         super().__init__()
-        torch.manual_seed(3)  # the runner for shards may have drawn more numbers by now than the other
+        torch.manual_seed(3)  # the runner for shards may have drawn more random numbers than the other runner
         self.backbone = MODELS.build(backbone)
         self.head = nn.Linear(16, 2)
 
@@ -54,7 +54,7 @@ class Recording(OptimWrapper):
 
 @DATASETS.register_module()
 class Noise(Dataset):
-    """Random pictures, each with two numbers or with a label map of three classes."""
+    """Random images, each with two numbers or with a label map of three classes."""
 
     metainfo = {}  # noqa: RUF012
 
