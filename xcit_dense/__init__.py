@@ -8,7 +8,7 @@ The folders, from bottom to top; each imports only from those before it:
 - ``utils``: atomic file writes, progress, tables, ranks.
 - ``ops``, ``weights``: numbers without architecture; checkpoint files and published names.
 - ``models``: XCiT, its blocks and its pyramid.
-- ``inference``: models that only predict. Beside it ``datasets``, ``media`` and ``visualization``.
+- ``inference``: models that only predict. ``datasets``, ``visualization`` and ``media`` are on the same level or below.
 - ``mm``: everything that touches MMEngine, MMCV, MMDetection and MMSegmentation.
 - ``cli``, ``benchmark``: command lines and measurements.
 """

@@ -154,7 +154,7 @@ def test_training_images_are_drawn(walked):
 def test_outside_a_terminal_progress_is_plain_lines(walked):
     assert "\r" not in walked.err
     assert "\x1b" not in walked.err
-    assert re.search(r"^8 pictures, \d+ objects of any score\nfound/results.json\n", walked.out, re.M)
+    assert re.search(r"^8 images, \d+ objects of any score\nfound/results.json\n", walked.out, re.M)
 
 
 # In this process, for speed
@@ -220,5 +220,5 @@ def test_a_name_of_the_zoo_and_an_image_that_cannot_be_read(predict, weights, tm
     assert exit_.value.code == 1
     assert files(tmp_path / "out") == ["labels/a.png", "pictures/a.jpg"]
     printed = capsys.readouterr()
-    assert "1 pictures\n" in printed.out
+    assert "1 images\n" in printed.out
     assert "error: 1 could not be done, or only in part:\n  b.png: the file is not an image\n" in printed.err

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SIZES = {"detection": (800, 1344), "segmentation": (512, 512)}
-"""Height and width of the image for each task of a whole model."""
+"""Height and width of the image for each task of a complete model."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def config_of(weights: str) -> tuple[Path, Path | None]:
     """Finds the config that belongs to weights.
 
     Args:
-        weights: A work directory, a checkpoint in one, or a published name of a whole model.
+        weights: A work directory, a checkpoint in one, or a published name of a complete model.
 
     Returns:
         The config's file, and the work directory that has it; None for a published name.

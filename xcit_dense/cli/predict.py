@@ -94,7 +94,7 @@ def report(summary: Summary, out: Path) -> int:
         The exit status.
     """
     found = "" if summary.objects is None else f", {summary.objects} objects of any score"
-    print(f"{summary.pictures} pictures{found}")
+    print(f"{summary.images} images{found}")
     for name in ("results.json", "images.json", "labels", "pictures"):
         if (out / name).exists():
             print(out / name)

@@ -152,7 +152,7 @@ def test_the_segmentor_labels_as_mmsegmentation_does(setups, predict, image_dir)
     summary, out = predict("segmentation", image_dir)
     model = init_model(setups["segmentation"].config, str(setups["segmentation"].weights), device="cpu")
     got = labels(out)
-    assert len(got) == summary.pictures == 7
+    assert len(got) == summary.images == 7
     assert len(set(np.concatenate([one.ravel() for one in got.values()]))) > 2, "only one class"
     for name, found in got.items():
         expected = inference_model(model, str(image_dir / name)).pred_sem_seg.data[0].numpy()
@@ -231,7 +231,7 @@ def test_unreadable_files_are_reported_and_the_others_are_predicted(predict, ima
     (inputs / "d.mp4").touch()
     Image.new("RGB", (900, 1)).save(inputs / "e.png")  # after the resize, the height is less than a pixel
     summary, out = predict(task, inputs, batch=2)
-    assert summary.pictures == 2
+    assert summary.images == 2
     assert [name for name, _ in summary.failures] == ["b.png", "d.mp4", "e.png"]
     for (_, why), word in zip(summary.failures, ("may be cut short", "not a video", "at 900 x 1 pixels")):
         assert word in why
@@ -250,7 +250,7 @@ def test_a_video_is_predicted_frame_by_frame_and_drawn_as_a_video(predict, image
     clip(inputs / "clip.mp4")
     (inputs / "clip/000000.png").symlink_to(image_dir / "5.png")
     summary, out = predict(task, inputs, batch=2)
-    assert summary.pictures == 4
+    assert summary.images == 4
     video = cv2.VideoCapture(str(out / "pictures/clip.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     video.release()
@@ -285,10 +285,10 @@ def test_a_video_cut_short_is_kept_and_reported(predict, tmp_path):
     path = tmp_path / "clip.avi"
     path.write_bytes(b"00dc".join(path.read_bytes().split(b"00dc")[:10]))
     summary, out = predict("segmentation", path)
-    assert 5 < summary.pictures == len(labels(out)) < 12
+    assert 5 < summary.images == len(labels(out)) < 12
     ((name, why),) = summary.failures
     assert name == "clip.avi"
-    assert f"after {summary.pictures} of 20 frames" in why
+    assert f"after {summary.images} of 20 frames" in why
 
 
 # What goes wrong with one image
@@ -330,7 +330,7 @@ def test_the_images_of_a_batch_too_large_for_the_gpu_are_tried_one_by_one(mixed)
         return step()
 
     summary, out = mixed(change)
-    assert summary.pictures == len(detections(out)) == 6
+    assert summary.images == len(detections(out)) == 6
     assert not summary.failures
 
 
@@ -418,8 +418,8 @@ def test_rank_0_of_several_processes_reports_that_it_counts_its_own_images(predi
     monkeypatch.setitem(globals(), "reserve", with_the_others_part)
     monkeypatch.setattr("xcit_dense.mm.inference.predict.dist.get_dist_info", lambda: (0, 2))
     monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))  # a short run does not print its progress
-    assert predict("segmentation", image_dir, score_thr=None)[0].pictures == 3
-    assert "3 of 3 pictures of this process in " in capsys.readouterr().err
+    assert predict("segmentation", image_dir, score_thr=None)[0].images == 3
+    assert "3 of 3 images of this process in " in capsys.readouterr().err
 
 
 # Memory
@@ -438,7 +438,7 @@ def test_at_most_two_batches_are_in_memory(setups, image_dir, tmp_path, task):
     init_default_scope(setup.config.default_scope)
     reserve(tmp_path / "out")
     summary = run(dataclasses.replace(setup.predictor, load=load), media, tmp_path / "out", batch=3)
-    assert summary.pictures == len(held) == 12
+    assert summary.images == len(held) == 12
     assert 3 <= max(held) <= 6
 
 
@@ -460,7 +460,7 @@ def test_memory_stays_constant_over_a_thousand_images_of_varying_size(setups, me
     for count, score_thr in ((100, 0.2), (900, None)):
         media = [Medium(tmp_path / f"{number}.png", f"{number}.png", str(number)) for number in range(count)]
         reserve(tmp_path / str(count))
-        assert run(predictor, media, tmp_path / str(count), batch=2, score_thr=score_thr).pictures == count
+        assert run(predictor, media, tmp_path / str(count), batch=2, score_thr=score_thr).images == count
     assert max(seen[-100:]) - max(seen[200:400]) < 4
 
 

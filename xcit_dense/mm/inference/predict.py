@@ -81,12 +81,12 @@ class Summary:
     """The result of a run.
 
     Attributes:
-        pictures: The number of images, including frames of videos.
+        images: The number of images, including frames of videos.
         objects: The number of detected objects; None for a segmentor.
         failures: Inputs that failed completely or in part, each with the reason.
     """
 
-    pictures: int
+    images: int
     objects: int | None
     failures: Sequence[tuple[str, str]]
 
@@ -98,13 +98,13 @@ class Frame:
     Attributes:
         medium: The file that contains the image.
         number: The number of a video's frame, from 0; None for an image file.
-        picture: The image, (H, W, 3), BGR.
+        image: (H, W, 3), BGR.
         data: The model's input: ``inputs`` and ``data_samples``.
     """
 
     medium: Medium
     number: int | None
-    picture: Pixels
+    image: Pixels
     data: dict[str, Any]
 
 
@@ -169,7 +169,7 @@ def run(
     rank, world = dist.get_dist_info()
     mine = media[rank * len(media) // world : (rank + 1) * len(media) // world]
     parts = [out / "parts" / f"{number}.jsonl" for number in range(world)]
-    what = "pictures" if world == 1 else "pictures of this process"
+    what = "images" if world == 1 else "images of this process"
     try:
         with parts[rank].open("w") as part, track(what, sum(map(count_frames, mine))) as count:
 
@@ -304,7 +304,7 @@ def write(
     """
     categories = [] if predictor.segments else make_categories(predictor.classes)
     with ExitStack() as stack:
-        pictures = None if score_thr is None else stack.enter_context(FrameWriter(out / "pictures", fail))
+        drawings = None if score_thr is None else stack.enter_context(FrameWriter(out / "pictures", fail))
         for frame, sample in predictions:
             try:
                 record: dict[str, Any] = {"image": _describe(frame)}
@@ -317,10 +317,10 @@ def write(
                     record["results"] = make_results(instances, categories)
                     draw = partial(draw_instances, instances=instances.keep(score_thr or 0.0))
                 write_record(part, record)
-                if pictures is not None:
-                    picture = np.ascontiguousarray(frame.picture[..., ::-1])
-                    drawing = draw(picture, classes=predictor.classes, palette=predictor.palette)
-                    pictures.write(frame.medium, drawing)
+                if drawings is not None:
+                    image = np.ascontiguousarray(frame.image[..., ::-1])
+                    drawing = draw(image, classes=predictor.classes, palette=predictor.palette)
+                    drawings.write(frame.medium, drawing)
             except Exception as error:
                 if _is_of_disk(error):
                     raise
@@ -356,16 +356,16 @@ def _join(predictor: Predictor, out: Path, parts: Sequence[Path]) -> int | None:
 
 
 def _sum_up(predictor: Predictor, out: Path, parts: Sequence[Path]) -> Summary:
-    pictures, failures = 0, Counter[tuple[str, str]]()
+    images, failures = 0, Counter[tuple[str, str]]()
     for record in read_records(parts):
         if "failed" in record:
             failures[record["failed"], record["why"]] += 1
         else:
-            pictures += 1
+            images += 1
     objects = _join(predictor, out, parts)
     shutil.rmtree(out / "parts")
     often = [(name, why if count == 1 else f"{why} ({count} frames)") for (name, why), count in failures.items()]
-    return Summary(pictures, objects, often)
+    return Summary(images, objects, often)
 
 
 def _load(predictor: Predictor, path: Path) -> dict[str, Any]:
@@ -379,17 +379,17 @@ def _load(predictor: Predictor, path: Path) -> dict[str, Any]:
 
 
 def _prepare(predictor: Predictor, medium: Medium, number: int | None, sample: dict[str, Any]) -> Frame:
-    picture = np.asarray(sample["img"]).clip(0, 255).astype(np.uint8)
+    image = np.asarray(sample["img"]).clip(0, 255).astype(np.uint8)
     try:
         data = predictor.prepare({**sample, "img_id": 0})
     except cv2.error as error:
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         raise OSError(f"at {width} x {height} pixels the config's test pipeline fails, {error.err}") from error
-    return Frame(medium, number, picture, data)
+    return Frame(medium, number, image, data)
 
 
 def _sizes(frame: Frame) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return frame.picture.shape, tuple(frame.data["inputs"].shape)
+    return frame.image.shape, tuple(frame.data["inputs"].shape)
 
 
 def _run(model: Any, frames: list[Frame], fail: Fail) -> Iterator[tuple[Frame, Any]]:
@@ -411,7 +411,7 @@ def _run(model: Any, frames: list[Frame], fail: Fail) -> Iterator[tuple[Frame, A
 
 def _describe(frame: Frame) -> dict[str, Any]:
     """Makes COCO's entry of an image, without the id."""
-    height, width = frame.picture.shape[:2]
+    height, width = frame.image.shape[:2]
     image: dict[str, Any] = {"file_name": frame.medium.name, "height": height, "width": width}
     if frame.number is not None:
         image |= {"file_name": f"{frame.medium.name}/{frame.number:06d}", "video": frame.medium.name}
