@@ -38,6 +38,8 @@ $(VENV)/.installed: requirements/$(STACK).lock setup.py startup/xcit_dense.pth s
 	$(pip) --upgrade pip
 	$(pip) --no-deps --requirement requirements/$(STACK).lock
 	$(pip) --no-deps --editable .
+	# MMEngine imports yapf. yapf writes a cache at its first import, and two test processes must not do so at once.
+	$(python) -c 'import yapf'
 	touch $@
 
 # Without TESTS, also the examples of the docstrings.
