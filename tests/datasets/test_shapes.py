@@ -352,7 +352,7 @@ def test_the_tool_reports_errors_in_one_sentence(root, monkeypatch, arguments, m
 @pytest.mark.parametrize("library", ["shapely", "pycocotools"])
 def test_a_missing_library_is_named(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=rf'{library} is missing; write pip install "\.\[mm'):
+    with pytest.raises(ImportError, match=rf'{library} is missing; write pip install "xcit-dense\[mm'):
         importlib.reload(xcit_dense.datasets.shapes)
 
 

@@ -1,6 +1,7 @@
 """tools/train.py and tools/test.py run from another directory, with the commands of a user."""
 
 import json
+import re
 import runpy
 import sys
 
@@ -95,7 +96,8 @@ def test_testing_writes_metrics_as_json(tested):
     metrics = json.loads((out / "new" / "metrics.json").read_text())
     for name in ("coco/bbox_mAP", "coco/bbox_mAP_50", "coco/segm_mAP", "coco/segm_mAP_50"):
         assert 0 <= metrics[name] <= 1
-        assert name in output
+    assert re.search(rf"^boxes +{metrics['coco/bbox_mAP']:.3f} +{metrics['coco/bbox_mAP_50']:.3f} ", output, re.M)
+    assert re.search(rf"^masks +{metrics['coco/segm_mAP']:.3f} +{metrics['coco/segm_mAP_50']:.3f} ", output, re.M)
     assert str(out / "new" / "metrics.json") in output
 
 
