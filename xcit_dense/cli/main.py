@@ -34,11 +34,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Args:
         argv: The arguments; by default those of the process.
-
-    Example:
-        >>> main(["zoo", "coco", "nano"])
-        Traceback (most recent call last):
-        SystemExit: error: No published weights have all of coco, nano; leave one out.
     """
     parser = argparse.ArgumentParser(prog="xcit-dense", description="XCiT for dense prediction.")
     parser.add_argument("--version", action="version", version=__version__)
