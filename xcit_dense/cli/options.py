@@ -162,10 +162,11 @@ def start_mm(device: str = "auto") -> None:
     """
     choose_device(device)
     from xcit_dense import mm  # noqa: F401  # isort: skip
-    from mmengine.device import utils
 
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        utils.DEVICE = "cpu"  # MMEngine may have found another accelerator
+        from xcit_dense.mm.patches import cpu_only
+
+        cpu_only.install()
 
 
 def read_config_options(options: Sequence[str]) -> dict[str, Any]:
@@ -246,8 +247,8 @@ def find_checkpoint(weights: str) -> str:
     from xcit_dense.weights.resolve import check, resolve
     from xcit_dense.weights.zoo import SCHEME, ZOO
 
-    check(weights)
     if "://" in weights:
+        check(weights)
         return weights
     if weights in ZOO and not Path(weights).exists():
         return SCHEME + weights

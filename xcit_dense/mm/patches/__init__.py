@@ -1,7 +1,8 @@
 """Every effect of this package on other libraries: one file for each patch, with its reason.
 
 :func:`apply` applies the patches that every user of ``xcit_dense.mm`` needs. :mod:`.no_gpu` is a context manager and
-acts only inside its ``with`` statement. :mod:`.warnings_to_log` acts only in runs with a quiet console.
+acts only inside its ``with`` statement. :mod:`.warnings_to_log` acts only in runs with a quiet console,
+and :mod:`.cpu_only` in commands that hide the GPUs.
 
 Patches import nothing of ``mm`` except ``mm.distributed``. The table in docs/architecture.md lists every patch. Before
 you add a patch, look for a documented call of the library that does the same. A new patch is a file here with a

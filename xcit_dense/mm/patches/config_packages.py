@@ -1,4 +1,4 @@
-"""Tells MMEngine that the package ``xcit_dense`` ships configs.
+"""Adds ``xcit_dense`` to MMEngine's table of packages that ship configs.
 
 MMEngine finds configs of other packages by ``PACKAGE::PATH``, in ``mmengine.hub.get_config`` and in a config's
 ``_base_``. It knows the packages from a table, for which it documents no call
