@@ -34,7 +34,7 @@ class Positionals:
 
 
 def read_config_argument(words: Sequence[str]) -> Positionals:
-    """Reads the arguments of a command that takes a config alone: train, browse, config.
+    """Reads the arguments of a command that takes only a config: train, browse, config.
 
     Args:
         words: The positional arguments. A work directory means the config in it.

@@ -24,10 +24,9 @@ def resolve_once(checkpoint: str) -> Path:
     Raises:
         UserError: As for :func:`xcit_dense.weights.resolve.resolve`.
     """
-    if is_local_rank_zero():
-        resolve(checkpoint)
+    path = resolve(checkpoint) if is_local_rank_zero() else None
     dist.barrier()
-    return resolve(checkpoint)
+    return path or resolve(checkpoint)
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:

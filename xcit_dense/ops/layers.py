@@ -1,4 +1,4 @@
-"""Plain layers: the layers whose output follows from the layer's type and weights alone.
+"""Plain layers: the layers whose output follows from only the layer's type and weights.
 
 A fast path computes with the weights of a layer and does not call the layer. The fast path has the same result only if
 a call of the layer would run nothing else: no hook, no parametrization, no method of a subclass, no operator of a
