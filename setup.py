@@ -91,8 +91,9 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    # Tried: the lock and all tests on 3.11, the lock and a sample of the fast tests on 3.13. 3.14 was not tried: the imaug
-    # that onedl-mmdetection 3.5 requires has no release for it, and mmcv calls pkgutil.find_loader, which 3.14 removes.
+    # Tried: the lock and all tests on 3.11; the lock and a sample of the fast tests on 3.13. 3.14 was not tried: the
+    # imaug that onedl-mmdetection 3.5 requires has no release for it, and mmcv calls pkgutil.find_loader, which 3.14
+    # removes.
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["xcit_dense", "xcit_dense.*"]),
     cmdclass={"build_py": Build},
