@@ -92,7 +92,8 @@ def check_data(config: Any, limit: int | None, own: bool) -> None:
     Raises:
         UserError: A training would fail or learn something wrong.
     """
-    from xcit_dense.mm.config.own_data import check_data, describe_data
+    from xcit_dense.mm.config.data_checks import check_data
+    from xcit_dense.mm.config.own_data import describe_data
 
     print(*describe_data(config), sep="\n")
     reports = check_data(config, ("train_dataloader", "val_dataloader"), limit)

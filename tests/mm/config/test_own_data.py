@@ -14,8 +14,9 @@ pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 
 from tests.helpers.models import raises_user_error
 from xcit_dense.mm.config.checks import check_config
+from xcit_dense.mm.config.data_checks import check_data
 from xcit_dense.mm.config.load import load_config
-from xcit_dense.mm.config.own_data import check_data, describe_data
+from xcit_dense.mm.config.own_data import describe_data
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 DETECTION = CONFIGS / "detection/mask_rcnn_xcit_n12.py"

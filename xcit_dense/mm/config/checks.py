@@ -13,10 +13,10 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from torch import cuda, device
 
-from xcit_dense.datasets.layouts import read_categories
+from xcit_dense.datasets.formats.coco import read_categories
 from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
 from xcit_dense.mm.config.libraries import import_library
-from xcit_dense.mm.config.own_data import LOADERS
+from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
 from xcit_dense.models.state_dict import translate
 from xcit_dense.models.xcit import XCiT

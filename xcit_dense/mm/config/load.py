@@ -9,7 +9,8 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from xcit_dense.errors import UserError, nearest
-from xcit_dense.mm.config.own_data import LOADERS, use_own_data
+from xcit_dense.mm.config.own_data import use_own_data
+from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
 
 

@@ -1,110 +1,21 @@
-"""Finds faults of a data set, and their places, before training meets the faults.
-
-A fault is an error if training would fail or learn something wrong. A fault is a warning if training works, but uses
-less of the data than expected. All annotations are read, and every image file must exist. Of a large data set only a
-sample of images and label maps is opened, because opening files takes time: images for their size, label maps for their
-values.
-"""
+"""Checks annotation files in COCO's format and their images."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from PIL import Image
-
-from xcit_dense.datasets.layouts import Split, counts, files_in, read_json
+from xcit_dense.datasets.checks.report import Report
+from xcit_dense.datasets.checks.sample import are_numbers, by, has, mark_sample, read_size, sampled
+from xcit_dense.datasets.formats.coco import read_json
 from xcit_dense.errors import UserError
-from xcit_dense.media.images import UNREADABLE
-from xcit_dense.structures import IGNORED
 from xcit_dense.utils.progress import tracked
 
-T = TypeVar("T")
-
-SAMPLE = 2000
-"""This many opened images of a split are enough to find faults that many images have."""
-
 _ID = (int, str)
-_PLACES = 3  # the number of places that a report lists for each fault
-_ORIENTATION = 0x0112  # the tag in EXIF
-_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _MANY = 0.1  # the share of boxes beyond the image from which on a warning becomes an error
-
-
-@dataclass
-class Fault:
-    """One kind of fault.
-
-    Attributes:
-        is_error: Whether the fault is an error. Otherwise the fault is a warning.
-        count: How often the fault occurs.
-        places: The first places where the fault occurs.
-    """
-
-    is_error: bool
-    count: int = 0
-    places: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Report:
-    """The faults of one split.
-
-    Attributes:
-        source: The annotation file or the directory.
-        summary: The numbers of images, objects and classes.
-        faults: The faults by their description.
-    """
-
-    source: Path
-    summary: str = ""
-    faults: dict[str, Fault] = field(default_factory=dict)
-
-    @property
-    def errors(self) -> int:
-        """The number of kinds of errors."""
-        return sum(fault.is_error for fault in self.faults.values())
-
-    def error(self, what: str, where: str) -> None:
-        """Adds an error.
-
-        Args:
-            what: The description, in the plural.
-            where: The place.
-        """
-        self._add(what, where, True)
-
-    def warning(self, what: str, where: str) -> None:
-        """Adds a warning.
-
-        Args:
-            what: The description, in the plural.
-            where: The place.
-        """
-        self._add(what, where, False)
-
-    def _add(self, what: str, where: str, is_error: bool) -> None:
-        fault = self.faults.setdefault(what, Fault(is_error))
-        fault.count += 1
-        if len(fault.places) < _PLACES:
-            fault.places.append(where)
-
-    def __str__(self) -> str:
-        """The summary, then one line for each fault, errors first."""
-        lines = [f"{self.source}: {self.summary}"]
-        for what, fault in sorted(self.faults.items(), key=lambda item: not item[1].is_error):
-            more = "; ..." if fault.count > len(fault.places) else ""
-            kind = "error" if fault.is_error else "warning"
-            lines.append(f"  {kind:7}  {what}: {fault.count:,} ({'; '.join(fault.places)}{more})")
-        return "\n".join(lines)
-
-
-# COCO
 
 
 def check_coco(
@@ -167,7 +78,7 @@ def check_coco(
     elif not used:
         report.error("annotation files of which training leaves out every image", annotations.name)
     count = len(entries)
-    report.summary = f"{count:,} images{_sampled(opened, count)}, {total:,} objects, {len(classes)} classes"
+    report.summary = f"{count:,} images{sampled(opened, count)}, {total:,} objects, {len(classes)} classes"
     return report
 
 
@@ -208,7 +119,7 @@ def _check_categories(report: Report, categories: list[Any], classes: Sequence[s
     """The names by category id. The name is None if the category is not in use."""
     names: dict[Any, str | None] = {}
     for number, category in enumerate(categories, start=1):
-        if not _has(category, id=_ID, name=str):
+        if not has(category, id=_ID, name=str):
             report.error("categories without a valid id or name", f"entry {number} of the list")
             continue
         if category["id"] in names:
@@ -223,7 +134,7 @@ def _check_images(report: Report, images: list[Any], min_size: int) -> dict[Any,
     """The valid entries by image id."""
     entries: dict[Any, _Image] = {}
     for number, image in enumerate(images, start=1):
-        if not _has(image, id=_ID, file_name=str) or not _are_numbers(image.get("width"), image.get("height")):
+        if not has(image, id=_ID, file_name=str) or not are_numbers(image.get("width"), image.get("height")):
             report.error("images without a valid id, file_name, width or height", f"entry {number} of the list")
             continue
         image_id, entry = image["id"], _Image(image["file_name"], image["width"], image["height"])
@@ -248,8 +159,8 @@ def _check_annotations(
     boxes = 0
     beyond = []  # places of boxes that reach beyond their image
     for number, annotation in enumerate(annotations, start=1):
-        if not _has(annotation, id=int, image_id=_ID, category_id=_ID) or not _are_numbers(annotation.get("area")):
-            where = f"annotation {annotation['id']}" if _has(annotation, id=int) else f"entry {number} of the list"
+        if not has(annotation, id=int, image_id=_ID, category_id=_ID) or not are_numbers(annotation.get("area")):
+            where = f"annotation {annotation['id']}" if has(annotation, id=int) else f"entry {number} of the list"
             report.error("annotations without a valid id, image_id, category_id or area", where)
             continue
         where = f"annotation {annotation['id']}"
@@ -268,7 +179,7 @@ def _check_annotations(
             continue
         where += f" in {image.name}"
         box = annotation.get("bbox")
-        if not (isinstance(box, list) and len(box) == 4 and _are_numbers(*box)):
+        if not (isinstance(box, list) and len(box) == 4 and are_numbers(*box)):
             report.error("boxes that are not four finite numbers", f"{where}: {box}")
             continue
         boxes += 1
@@ -319,7 +230,7 @@ def _check_mask(report: Report, mask: Any, image: _Image, where: str) -> bool:
         if any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask):
             return True
         report.warning("objects whose polygons have fewer than three points, which training leaves out", where)
-    elif _has(mask, counts=(list, str), size=list):
+    elif has(mask, counts=(list, str), size=list):
         size = [image.height, image.width]
         if mask["size"] == size:
             return True
@@ -332,163 +243,14 @@ def _check_mask(report: Report, mask: Any, image: _Image, where: str) -> bool:
 def _check_image_files(report: Report, images: Path, entries: Mapping[Any, _Image], limit: int | None) -> int:
     """Checks that every image exists, and the sizes of a sample. Returns the number of opened images."""
     opened = 0
-    for entry, is_sampled in tracked("images checked", _mark_sample(list(entries.values()), limit)):
+    for entry, is_sampled in tracked("images checked", mark_sample(list(entries.values()), limit)):
         path = images / entry.name
         opened += is_sampled
         if not path.is_file():
             report.error("missing images", entry.name)
         elif is_sampled:
-            size = _read_size(report, path, entry.name)
+            size = read_size(report, path, entry.name)
             if size and size != entry.size:
-                where = f"{entry.name}: {_by(size)}, not {_by(entry.size)}"
+                where = f"{entry.name}: {by(size)}, not {by(entry.size)}"
                 report.error("images of another size than their entry", where)
     return opened
-
-
-# Label maps
-
-
-def check_labels(
-    root: Path,
-    split: Split,
-    classes: Sequence[str],
-    *,
-    ignore_zero: bool = False,
-    limit: int | None = None,
-) -> Report:
-    """Checks images and their label maps.
-
-    Args:
-        root: The data directory.
-        split: The directories of the images and of the label maps.
-        classes: The names of the classes, in the order of their values.
-        ignore_zero: Whether 0 marks pixels without a label, and the classes begin with 1.
-        limit: The largest number of images to open, with their label maps, evenly spread. None opens all images.
-
-    Returns:
-        The faults.
-
-    Example:
-        >>> from xcit_dense.datasets.layouts import find_labels
-        >>> from xcit_dense.datasets.shapes import SEGMENTATION_CLASSES, write_shapes
-        >>> root = write_shapes("checked-labels", train=4, val=1, size=64)
-        >>> split = find_labels(root).splits["train"]
-        >>> report = check_labels(root, split, SEGMENTATION_CLASSES, ignore_zero=True)
-        >>> report.summary, report.errors
-        ('4 images, 5 classes', 0)
-    """
-    images, labels = root / split.images, root / split.annotations
-    report = Report(images)
-    # MMSegmentation finds images by the same rule: the suffix is case-sensitive.
-    names = [name for name in files_in(images, [split.image_suffix]) if name.endswith(split.image_suffix)]
-    pixels: Counter[int] = Counter()
-    expected = set()
-    opened = 0
-    for name, is_sampled in tracked("images checked", _mark_sample(names, limit)):
-        label = name.removesuffix(split.image_suffix) + split.label_suffix
-        expected.add(label)
-        exists = (labels / label).is_file()
-        if not exists:
-            report.error("images without a label map", label)
-        opened += is_sampled
-        if is_sampled:
-            size = _read_size(report, images / name, name)
-            if exists:
-                pixels.update(_check_label(report, labels / label, label, size, len(classes), ignore_zero))
-    for label in files_in(labels, [split.label_suffix]):
-        if label not in expected:
-            report.warning("label maps without an image", label)
-    if not names:
-        report.error("directories without images", f"{images}, *{split.image_suffix}")
-    _check_values(report, pixels, classes, labels, ignore_zero, has_images=bool(names))
-    report.summary = f"{len(names):,} images{_sampled(opened, len(names))}, {len(classes)} classes"
-    return report
-
-
-def _check_values(
-    report: Report, pixels: Counter[int], classes: Sequence[str], labels: Path, ignore_zero: bool, has_images: bool
-) -> None:
-    """Checks the numbers of pixels by value, over all opened label maps."""
-    is_any_labelled = False
-    for value, name in enumerate(classes, start=int(ignore_zero)):
-        if pixels[value]:
-            is_any_labelled = True
-        else:
-            report.warning("classes without pixels", name)
-    if has_images and not is_any_labelled:
-        report.error("directories without any labelled pixel", str(labels))
-    if is_any_labelled and not ignore_zero and not pixels[0]:
-        what = "labels without the value 0 (if values begin with 1, write --ignore-zero)"
-        if pixels[len(classes)]:  # one value more than there are classes
-            report.error(what, str(labels))
-        else:
-            report.warning(what, str(labels))
-
-
-def _check_label(
-    report: Report, path: Path, name: str, size: tuple[int, int] | None, classes: int, ignore_zero: bool
-) -> dict[int, int]:
-    """The numbers of pixels by value of a label map. Empty if the label map is not readable."""
-    try:
-        with Image.open(path) as label:
-            if size and label.size != size:
-                where = f"{name}: {_by(label.size)}, not {_by(size)}"
-                report.error("label maps of another size than their image", where)
-            if len(label.getbands()) > 1:
-                report.error("label maps that have colours, not one value a pixel", f"{name}: {label.mode}")
-                return {}
-            pixels = counts(label)
-    except UNREADABLE as error:
-        report.error("unreadable label maps", f"{name}: {error}")
-        return {}
-    first = int(ignore_zero)
-    last = classes + first - 1
-    unknown = [value for value in pixels if value != IGNORED and not 0 <= value <= last]
-    if unknown:
-        listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        report.error(f"label maps with values other than 0 to {last} and 255", f"{name}: {listed}")
-    elif all(value == IGNORED or value < first for value in pixels):
-        report.warning("images without any labelled pixel", name)
-    return pixels
-
-
-# Both
-
-
-def _mark_sample(files: list[T], limit: int | None) -> list[tuple[T, bool]]:
-    """Each file, and whether the file belongs to an evenly spread sample of at most ``limit`` files."""
-    step = max(1, math.ceil(len(files) / limit)) if limit else 1
-    return [(file, number % step == 0) for number, file in enumerate(files)]
-
-
-def _sampled(opened: int, count: int) -> str:
-    return f" ({opened:,} of them opened)" if opened < count else ""
-
-
-def _has(entry: Any, **kinds: Any) -> bool:
-    """Whether an entry is a dictionary that has these keys, with values of these types."""
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
-
-
-def _are_numbers(*values: Any) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-
-
-def _read_size(report: Report, path: Path, name: str) -> tuple[int, int] | None:
-    """Width and height of an image as training sees the image: upright, by the image's EXIF orientation."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            orientation = None
-            with suppress(Exception):  # damaged EXIF data, which image readers ignore
-                orientation = image.getexif().get(_ORIENTATION)
-    except Image.DecompressionBombError:
-        return None  # a limit of Pillow; training reads larger images
-    except UNREADABLE as error:
-        report.error("unreadable images", f"{name}: {error}")
-        return None
-    return (height, width) if orientation in _SIDEWAYS else (width, height)
-
-
-def _by(size: tuple[float, float]) -> str:
-    return f"{size[0]} x {size[1]}"

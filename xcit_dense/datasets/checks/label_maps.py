@@ -1,0 +1,121 @@
+"""Checks images and their label maps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from xcit_dense.datasets.checks.report import Report
+from xcit_dense.datasets.checks.sample import by, mark_sample, read_size, sampled
+from xcit_dense.datasets.formats.label_maps import counts, files_in
+from xcit_dense.datasets.formats.splits import Split
+from xcit_dense.media.images import UNREADABLE
+from xcit_dense.structures import IGNORED
+from xcit_dense.utils.progress import tracked
+
+
+def check_labels(
+    root: Path,
+    split: Split,
+    classes: Sequence[str],
+    *,
+    ignore_zero: bool = False,
+    limit: int | None = None,
+) -> Report:
+    """Checks images and their label maps.
+
+    Args:
+        root: The data directory.
+        split: The directories of the images and of the label maps.
+        classes: The names of the classes, in the order of their values.
+        ignore_zero: Whether 0 marks pixels without a label, and the classes begin with 1.
+        limit: The largest number of images to open, with their label maps, evenly spread. None opens all images.
+
+    Returns:
+        The faults.
+
+    Example:
+        >>> from xcit_dense.datasets.formats.label_maps import find_labels
+        >>> from xcit_dense.datasets.shapes import SEGMENTATION_CLASSES, write_shapes
+        >>> root = write_shapes("checked-labels", train=4, val=1, size=64)
+        >>> split = find_labels(root).splits["train"]
+        >>> report = check_labels(root, split, SEGMENTATION_CLASSES, ignore_zero=True)
+        >>> report.summary, report.errors
+        ('4 images, 5 classes', 0)
+    """
+    images, labels = root / split.images, root / split.annotations
+    report = Report(images)
+    # MMSegmentation finds images by the same rule: the suffix is case-sensitive.
+    names = [name for name in files_in(images, [split.image_suffix]) if name.endswith(split.image_suffix)]
+    pixels: Counter[int] = Counter()
+    expected = set()
+    opened = 0
+    for name, is_sampled in tracked("images checked", mark_sample(names, limit)):
+        label = name.removesuffix(split.image_suffix) + split.label_suffix
+        expected.add(label)
+        exists = (labels / label).is_file()
+        if not exists:
+            report.error("images without a label map", label)
+        opened += is_sampled
+        if is_sampled:
+            size = read_size(report, images / name, name)
+            if exists:
+                pixels.update(_check_label(report, labels / label, label, size, len(classes), ignore_zero))
+    for label in files_in(labels, [split.label_suffix]):
+        if label not in expected:
+            report.warning("label maps without an image", label)
+    if not names:
+        report.error("directories without images", f"{images}, *{split.image_suffix}")
+    _check_values(report, pixels, classes, labels, ignore_zero, has_images=bool(names))
+    report.summary = f"{len(names):,} images{sampled(opened, len(names))}, {len(classes)} classes"
+    return report
+
+
+def _check_values(
+    report: Report, pixels: Counter[int], classes: Sequence[str], labels: Path, ignore_zero: bool, has_images: bool
+) -> None:
+    """Checks the numbers of pixels by value, over all opened label maps."""
+    is_any_labelled = False
+    for value, name in enumerate(classes, start=int(ignore_zero)):
+        if pixels[value]:
+            is_any_labelled = True
+        else:
+            report.warning("classes without pixels", name)
+    if has_images and not is_any_labelled:
+        report.error("directories without any labelled pixel", str(labels))
+    if is_any_labelled and not ignore_zero and not pixels[0]:
+        what = "labels without the value 0 (if values begin with 1, write --ignore-zero)"
+        if pixels[len(classes)]:  # one value more than there are classes
+            report.error(what, str(labels))
+        else:
+            report.warning(what, str(labels))
+
+
+def _check_label(
+    report: Report, path: Path, name: str, size: tuple[int, int] | None, classes: int, ignore_zero: bool
+) -> dict[int, int]:
+    """The numbers of pixels by value of a label map. Empty if the label map is not readable."""
+    try:
+        with Image.open(path) as label:
+            if size and label.size != size:
+                where = f"{name}: {by(label.size)}, not {by(size)}"
+                report.error("label maps of another size than their image", where)
+            if len(label.getbands()) > 1:
+                report.error("label maps that have colours, not one value a pixel", f"{name}: {label.mode}")
+                return {}
+            pixels = counts(label)
+    except UNREADABLE as error:
+        report.error("unreadable label maps", f"{name}: {error}")
+        return {}
+    first = int(ignore_zero)
+    last = classes + first - 1
+    unknown = [value for value in pixels if value != IGNORED and not 0 <= value <= last]
+    if unknown:
+        listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        report.error(f"label maps with values other than 0 to {last} and 255", f"{name}: {listed}")
+    elif all(value == IGNORED or value < first for value in pixels):
+        report.warning("images without any labelled pixel", name)
+    return pixels

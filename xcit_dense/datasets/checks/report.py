@@ -1,0 +1,76 @@
+"""What a check finds: kinds of faults, with their numbers and places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PLACES = 3  # the number of places that a report lists for each fault
+
+
+@dataclass
+class Fault:
+    """One kind of fault.
+
+    Attributes:
+        is_error: Whether the fault is an error. Otherwise the fault is a warning.
+        count: How often the fault occurs.
+        places: The first places where the fault occurs.
+    """
+
+    is_error: bool
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """The faults of one split.
+
+    Attributes:
+        source: The annotation file or the directory.
+        summary: The numbers of images, objects and classes.
+        faults: The faults by their description.
+    """
+
+    source: Path
+    summary: str = ""
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> int:
+        """The number of kinds of errors."""
+        return sum(fault.is_error for fault in self.faults.values())
+
+    def error(self, what: str, where: str) -> None:
+        """Adds an error.
+
+        Args:
+            what: The description, in the plural.
+            where: The place.
+        """
+        self._add(what, where, True)
+
+    def warning(self, what: str, where: str) -> None:
+        """Adds a warning.
+
+        Args:
+            what: The description, in the plural.
+            where: The place.
+        """
+        self._add(what, where, False)
+
+    def _add(self, what: str, where: str, is_error: bool) -> None:
+        fault = self.faults.setdefault(what, Fault(is_error))
+        fault.count += 1
+        if len(fault.places) < _PLACES:
+            fault.places.append(where)
+
+    def __str__(self) -> str:
+        """The summary, then one line for each fault, errors first."""
+        lines = [f"{self.source}: {self.summary}"]
+        for what, fault in sorted(self.faults.items(), key=lambda item: not item[1].is_error):
+            more = "; ..." if fault.count > len(fault.places) else ""
+            kind = "error" if fault.is_error else "warning"
+            lines.append(f"  {kind:7}  {what}: {fault.count:,} ({'; '.join(fault.places)}{more})")
+        return "\n".join(lines)
