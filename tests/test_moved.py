@@ -21,7 +21,7 @@ cli: LOCAL_RANKS add_data_root add_launcher choose_device
 convert: SUFFIXES convert_checkpoint save_weights
 data.scene: FloatArray CLASSES MIN_SIZE MIN_VISIBLE MIN_AREA MIN_PART_AREA Instance Scene draw_scene parts
 data.shapes: SEGMENTATION_CLASSES PALETTE FORMAT write_shapes
-data_check: T SAMPLE Fault Report check_coco check_labels
+data_check: SAMPLE Fault Report check_coco check_labels
 data_layout: IGNORED UNREADABLE PICTURE_SUFFIXES Split Layout find_coco find_labels files_in has_masks
     read_categories read_names read_values counts read_palette
 deploy: Model ENCODINGS deploy
