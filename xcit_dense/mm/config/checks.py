@@ -18,7 +18,7 @@ from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
 from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
-from xcit_dense.models.state_dict import translate
+from xcit_dense.models.state_dict import adapt_input, translate
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils.ranks import is_local_rank_zero
 from xcit_dense.weights.read import naming, read_weights
@@ -138,7 +138,7 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
             path = resolve(start["checkpoint"])
             weights = read_weights(path)
             with naming(path):
-                translate(weights, "", built.state_dict())
+                translate(adapt_input(weights, built.in_channels)[0], "", built.state_dict())
 
 
 def _check_widths(model: Any, width: int) -> None:
