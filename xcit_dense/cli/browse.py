@@ -14,11 +14,13 @@ from pathlib import Path
 
 from xcit_dense.cli.options import (
     CONFIG_HELP,
+    add_bands,
     add_config_options,
     add_data_root,
     add_own_data,
     add_verbose,
     add_words,
+    band_options,
     read_config_options,
     start_mm,
 )
@@ -37,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of order and augmentation; default 0")
     add_data_root(parser)
     add_own_data(parser)
+    add_bands(parser, trains=True)
     add_verbose(parser)
 
 
@@ -55,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
     from xcit_dense.mm.inference.browse import browse
 
     options = read_config_options(args.cfg_options)
-    config = load_config(positionals.config, options, args.data_root, args.classes, args.ignore_zero)
+    own = args.data_root, args.classes, args.ignore_zero
+    config = load_config(positionals.config, options, *own, **band_options(args))
     check_config(config, ("train_dataloader",), weights=False)
     drawings = browse(config, args.seed, verbose=args.verbose)
     for number, (name, drawing) in enumerate(islice(drawings, args.number), start=1):

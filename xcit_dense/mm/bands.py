@@ -97,6 +97,20 @@ class LoadBands(BaseTransform):
         return f"{type(self).__name__}(bands={self.bands}, drawn={self.drawn})"
 
 
+def loader_of(dataset: Any) -> LoadBands | None:
+    """Returns the transform of a data set that loads bands. None if the data set loads ordinary images.
+
+    Args:
+        dataset: A data set of the libraries, also inside wrappers.
+    """
+    if hasattr(dataset, "datasets"):
+        dataset = dataset.datasets[0]
+    if not hasattr(dataset, "pipeline") and hasattr(dataset, "dataset"):
+        return loader_of(dataset.dataset)
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", ())
+    return next((step for step in steps if isinstance(step, LoadBands)), None)
+
+
 @MODELS.register_module(name="BandsPreprocessor", force=True)
 def make_preprocessor(base: str, mean: Sequence[float], std: Sequence[float], **options: Any) -> nn.Module:
     """Builds a data preprocessor of a library that normalises images with any number of channels.
@@ -125,7 +139,7 @@ def make_preprocessor(base: str, mean: Sequence[float], std: Sequence[float], **
             f"The data preprocessor has {len(mean)} means and {len(std)} standard deviations; write one of each for "
             "each channel."
         )
-    built: nn.Module = MODELS.build({"type": base, **options})
+    built: Any = MODELS.build({"type": base, **options})
     for name, values in (("mean", mean), ("std", std)):
         built.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
     built._enable_normalize = True

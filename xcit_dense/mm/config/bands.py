@@ -27,10 +27,11 @@ from xcit_dense.utils.ranks import is_local_rank_zero
 MEASURED = 200
 """This many training images, evenly spread, give the mean and the standard deviation of the bands."""
 
-_FOR_COLOURS = (
-    "Albu AutoAugment AutoContrast AdjustGamma Brightness CLAHE Color ColorTransform Contrast Corrupt Equalize Invert "
-    "PhotoMetricDistortion Posterize RandAugment Rerange RGB2Gray Sharpness Solarize SolarizeAdd YOLOXHSVRandomAug"
-).split()
+_FOR_COLOURS = {
+    *("Albu", "AutoAugment", "RandAugment", "Corrupt", "PhotoMetricDistortion", "YOLOXHSVRandomAug"),
+    *("AutoContrast", "Brightness", "Color", "ColorTransform", "Contrast", "Equalize", "Invert", "Posterize"),
+    *("Sharpness", "Solarize", "SolarizeAdd", "AdjustGamma", "CLAHE", "Rerange", "RGB2Gray"),
+}
 """Transforms of the libraries for three channels with values from 0 to 255."""
 
 
@@ -82,7 +83,8 @@ def use_bands(config: Config, bands: str | None, drawn: str | None = None, norma
             of the config.
         drawn: The bands that drawings show, as for :class:`xcit_dense.mm.bands.LoadBands`.
         normalize: ``'data'`` measures the mean and the standard deviation. ``'config'`` keeps the values of the config.
-            None keeps the values of a config that reads these bands already.
+            ``'auto'`` keeps the values of a config that reads these bands already, and measures otherwise. None keeps
+            them too, and refuses otherwise.
 
     Raises:
         UserError: The bands do not fit the images or the config, or the normalisation is not known.
@@ -90,19 +92,21 @@ def use_bands(config: Config, bands: str | None, drawn: str | None = None, norma
     before = bands_of(config)
     if bands is not None:
         numbers = read_numbers(bands, "--bands")
-        if normalize is None and numbers != before:
-            raise UserError(
-                f"--bands {bands} needs the mean and the standard deviation of each band; give the work directory of "
-                "the training, whose config contains bands and values, or write --normalize data to measure them."
-            )
-        _set_loader(config, numbers, read_numbers(drawn, "--draw-bands") if drawn else None)
-        _set_channels(config, len(numbers))
-        _leave_out_colours(config)
-    elif drawn is not None:
-        if before is None:
-            raise UserError("--draw-bands chooses among the bands of --bands; write --bands too.")
-        _set_loader(config, before, read_numbers(drawn, "--draw-bands"))
+        if numbers != before:
+            if normalize is None:
+                raise UserError(
+                    f"--bands {bands} needs the mean and the standard deviation of each band; give the work directory "
+                    "of the training, whose config contains them, or write --normalize data to measure them."
+                )
+            normalize = "data" if normalize == "auto" else normalize
+            _set_loader(config, numbers)
+            _set_channels(config, len(numbers))
+            _leave_out_colours(config)
     numbers = bands_of(config) or []
+    if drawn is not None:
+        if not numbers:
+            raise UserError("--draw-bands chooses among the bands of --bands; write --bands too.")
+        _set_loader(config, numbers, read_numbers(drawn, "--draw-bands"))
     if normalize == "data":
         _set_statistics(config, numbers)
     elif numbers:
@@ -115,7 +119,7 @@ def _loaders_of(config: Config, kind: str) -> Iterator[Any]:
             yield node
 
 
-def _set_loader(config: Config, bands: list[int], drawn: list[int] | None) -> None:
+def _set_loader(config: Config, bands: list[int], drawn: list[int] | None = None) -> None:
     loader = LoadBands(bands, drawn)  # raises an error if the bands do not fit
     for kind in ("LoadImageFromFile", "LoadBands"):
         for node in list(_loaders_of(config, kind)):
@@ -128,10 +132,8 @@ def _set_channels(config: Config, count: int) -> None:
     if not isinstance(backbone, dict):
         raise UserError("--bands sets model.backbone.in_channels, but the config has no model.backbone; write one.")
     kind = type_of(config, backbone, MODELS)
-    parameters: dict[str, Any] = {}
-    for each in inspect.getmro(kind) if inspect.isclass(kind) else ():
-        parameters.update(inspect.signature(each.__init__).parameters)
-    if "in_channels" not in parameters:
+    bases: tuple[Any, ...] = inspect.getmro(kind) if inspect.isclass(kind) else ()
+    if not any("in_channels" in inspect.signature(base.__init__).parameters for base in bases):
         raise UserError(
             f"--bands sets model.backbone.in_channels, but {backbone.get('type')} has no argument in_channels; take a "
             "backbone that has one, for example XCiT."

@@ -17,6 +17,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import Tensor
 
 from xcit_dense.errors import UserError
+from xcit_dense.mm.bands import LoadBands, loader_of
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import draw_truth
 from xcit_dense.mm.loading import use_checked_loading
@@ -61,6 +62,7 @@ def browse(config: Config, seed: int = 0, verbose: bool = False) -> Iterator[tup
     prepare = import_module(f"{config.default_scope}.registry").MODELS.build(settings)
     meta = {key: value for key, value in batches.dataset.metainfo.items() if value is not None}
     classes, palette = read_classes(meta, {}, config.default_scope)
+    bands = loader_of(batches.dataset)
     epoch = 0
     while True:
         if hasattr(batches.sampler, "set_epoch"):  # samplers without end do not have this method
@@ -68,15 +70,17 @@ def browse(config: Config, seed: int = 0, verbose: bool = False) -> Iterator[tup
         for batch in batches:
             data = prepare(batch, training=True)
             for image, sample in zip(data["inputs"], data["data_samples"]):
-                original = _restore(image, prepare, settings)
+                original = _restore(image, prepare, settings, bands)
                 yield Path(sample.img_path).name, draw_truth(original, sample, classes, palette)
         epoch += 1
 
 
-def _restore(image: Tensor, prepare: Any, settings: dict[str, Any]) -> Pixels:
-    """Undoes the normalisation of an image (3, H, W); returns (H, W, 3), RGB."""
+def _restore(image: Tensor, prepare: Any, settings: dict[str, Any], bands: LoadBands | None) -> Pixels:
+    """Undoes the normalisation of an image (N, H, W); returns (H, W, 3), RGB."""
     if settings.get("mean") is not None:
         image = image * prepare.std + prepare.mean
+    if bands is not None:
+        return bands.show(image.permute(1, 2, 0).cpu().numpy())
     pixels = image.permute(1, 2, 0).round().clamp(0, 255).byte().cpu().numpy()
     is_rgb = settings.get("bgr_to_rgb") or settings.get("rgb_to_bgr")  # both swap channels, and images are read as BGR
     return np.ascontiguousarray(pixels if is_rgb else pixels[..., ::-1])
