@@ -12,7 +12,8 @@ from typing import Any
 import mmcv.cnn  # noqa: F401  registers the norm layers
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
+from mmengine.dist import barrier, is_distributed
+from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 from mmengine.runner import FlexibleRunner, Runner
 
@@ -67,6 +68,7 @@ def make_runner(
     else:
         runner = kind.from_cfg(config)
     runner.register_hook(ReportHook())
+    runner.register_hook(_MeetBeforeTest())
     if resume_from is not None:
         runner._load_from, runner._resume = str(resume_from), True
     return runner
@@ -118,6 +120,17 @@ def leave(status: int = 0) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+class _MeetBeforeTest(Hook):
+    """Lets all processes build their evaluators before one of them writes results.
+
+    MMSegmentation's IoUMetric makes ``output_dir`` on rank 0 only. Another process that has its first result earlier
+    would not find the directory.
+    """
+
+    def before_test(self, runner: Any) -> None:
+        barrier()
 
 
 class _Quiet:
