@@ -249,7 +249,7 @@ def _check_image_files(report: Report, images: Path, entries: Mapping[Any, _Imag
         if not path.is_file():
             report.error("missing images", entry.name)
         elif is_sampled:
-            size = read_size(report, path, entry.name)
+            size = read_size(report, path, entry.name, entry.size)
             if size and size != entry.size:
                 where = f"{entry.name}: {by(size)}, not {by(entry.size)}"
                 report.error("images of another size than their entry", where)

@@ -27,7 +27,9 @@ def use_coco(config: Config, root: Path, given: list[str] | None) -> None:
         UserError: There is no annotation file, or it lacks a given category.
     """
     layout = find_coco(root)
-    present = [str(category["name"]) for category in read_categories(root / layout.splits["train"].annotations)]
+    present = [
+        str(category["name"]) for category in read_categories(root / layout.splits["train"].annotations, given or ())
+    ]
     unknown = [name for name in given or () if name not in present]
     if unknown:
         raise UserError(
