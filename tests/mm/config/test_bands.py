@@ -16,6 +16,7 @@ from tests.helpers.models import raises_user_error
 from tests.helpers.rasters import copy_as_tiffs, noise, write_tiff
 from xcit_dense.media.bands import read_bands
 from xcit_dense.mm.config.checks import check_config
+from xcit_dense.mm.config.data_checks import check_data
 from xcit_dense.mm.config.load import load_config
 from xcit_dense.mm.config.walk import dicts_in
 
@@ -154,3 +155,15 @@ def test_an_image_with_fewer_bands_ends_the_measurement_by_its_name(tiffs, tmp_p
     write_tiff(root / "train2017/000000000003.tif", noise(96, 96, 3))
     with raises_user_error(root / "train2017/000000000003.tif", "3 bands", "band 4"):
         load(DETECTION, root, bands="4,3,2", normalize="auto")
+
+
+@each_task
+def test_the_check_reads_the_named_bands_and_refuses_a_config_that_would_lose_them(tiffs, path):
+    def faults(**options):
+        config = load(path, tiffs, **options)
+        return {what for report in check_data(config, ("train_dataloader",)) for what in report.faults}
+
+    loss = "images of other bands than red, green and blue (--bands reads them)"
+    without = faults()
+    assert loss in without
+    assert faults(bands="4,3", normalize="auto") == without - {loss}

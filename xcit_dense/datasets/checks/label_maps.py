@@ -24,6 +24,7 @@ def check_labels(
     *,
     ignore_zero: bool = False,
     limit: int | None = None,
+    bands: Sequence[int] = (),
 ) -> Report:
     """Checks images and their label maps.
 
@@ -33,6 +34,7 @@ def check_labels(
         classes: The names of the classes, in the order of their values.
         ignore_zero: Whether 0 marks pixels without a label, and the classes begin with 1.
         limit: The largest number of images to open, with their label maps, evenly spread. None opens all images.
+        bands: The numbers of the bands that training reads. Empty if training reads ordinary images.
 
     Returns:
         The faults.
@@ -61,7 +63,7 @@ def check_labels(
             report.error("images without a label map", label)
         opened += is_sampled
         if is_sampled:
-            size = read_size(report, images / name, name)
+            size = read_size(report, images / name, name, bands=bands)
             if exists:
                 pixels.update(_check_label(report, labels / label, label, size, len(classes), ignore_zero))
     for label in files_in(labels, [split.label_suffix]):

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from xcit_dense.datasets.checks import Report, check_coco, check_labels
 from xcit_dense.datasets.formats.splits import Split
+from xcit_dense.mm.config.bands import bands_of
 from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_zero, reads_coco
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 
@@ -42,6 +43,7 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
                 min_size=left_out.get("min_size", 0),
                 leaves_out_empty=left_out.get("filter_empty_gt", False),
                 limit=limit,
+                bands=bands_of(config) or (),
             )
         elif config.get("default_scope") == "mmseg" and not leaf.get("ann_file"):
             split = Split(
@@ -51,7 +53,9 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
                 default_of(config, leaf, "seg_map_suffix"),
             )
             zero = ignores_zero(config, leaf)
-            reports[key] = check_labels(root, split, classes, ignore_zero=zero, limit=limit)
+            reports[key] = check_labels(
+                root, split, classes, ignore_zero=zero, limit=limit, bands=bands_of(config) or ()
+            )
         else:
             reports[key] = Report(root, "not checked")
             reports[key].warning("data sets that are neither COCO files nor label maps", str(leaf.type))
