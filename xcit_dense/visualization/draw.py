@@ -6,20 +6,13 @@ import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
-from xcit_dense.errors import MissingLibraryError
 from xcit_dense.structures import IGNORED, Colour, Instances, Pixels
-
-try:
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
-except ImportError as error:
-    raise MissingLibraryError("Drawings use matplotlib's font; write pip install matplotlib.") from error
+from xcit_dense.visualization.text import load_font, shorten
 
 Box = tuple[float, float, float, float]
 
@@ -119,7 +112,7 @@ def draw_instances(
     pen = ImageDraw.Draw(canvas)
     for each in objects:
         pen.rectangle(each.box, outline=each.colour, width=line)
-    _write_labels(pen, objects, canvas.size, _font(size))
+    _write_labels(pen, objects, canvas.size, load_font(size))
     return np.asarray(canvas)
 
 
@@ -165,7 +158,7 @@ def _write_labels(
     labels: list[tuple[Box, str, Colour]] = []
     # The object with the highest score chooses its place first, and is written last.
     for each in reversed(objects):
-        text = _shorten(each.text, font, size[0] - 2 * padding)
+        text = shorten(each.text, font, size[0] - 2 * padding)
         place = _find_place(each.box, text, font, size, [place for place, *_ in labels])
         if place is not None:
             labels.append((place, text, each.colour))
@@ -175,7 +168,11 @@ def _write_labels(
 
 
 def draw_label_map(
-    image: Pixels, label_map: npt.NDArray[np.integer], classes: Sequence[str], palette: Sequence[Colour] | None = None
+    image: Pixels,
+    label_map: npt.NDArray[np.integer],
+    classes: Sequence[str],
+    palette: Sequence[Colour] | None = None,
+    legend: bool = True,
 ) -> Pixels:
     """Blends a label map over an image. A legend to the right lists the classes by their share of the pixels.
 
@@ -185,6 +182,7 @@ def draw_label_map(
             indices get magenta stripes.
         classes: The names of the classes.
         palette: A colour for each class. By default the colours of :func:`make_palette`.
+        legend: Whether the drawing has a legend.
 
     Returns:
         The drawing, RGB, uint8. Its size depends only on the image's size and the names of the classes, so the drawings
@@ -220,7 +218,10 @@ def draw_label_map(
     # A paler image shifts the colours of the classes less.
     ground = Image.blend(canvas, canvas.convert("L").convert("RGB"), 0.3)
     pixels = np.asarray(ground) * (1 - opacity) + colours * opacity
-    return _add_legend(Image.fromarray(pixels.round().astype(np.uint8)), entries, classes, _font(size))
+    drawing = pixels.round().astype(np.uint8)
+    if not legend:
+        return drawing
+    return _add_legend(Image.fromarray(drawing), entries, classes, load_font(size))
 
 
 def _enlarge(image: Pixels) -> tuple[Image.Image, int]:
@@ -234,11 +235,6 @@ def _enlarge(image: Pixels) -> tuple[Image.Image, int]:
 def _text_size(size: tuple[int, int]) -> int:
     """The height of text in pixels for a drawing of this (width, height)."""
     return max(12, round(0.02 * math.sqrt(size[0] * size[1])))
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def _clip(box: npt.NDArray[np.floating], size: tuple[int, int]) -> Box | None:
@@ -307,15 +303,6 @@ def _overlap(one: Box, other: Box) -> float:
     return max(0.0, width) * max(0.0, height)
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Shortens a text until it fits."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
-
-
 def _percent(share: float) -> str:
     if share < 0.0005:
         return "<0.1 %"
@@ -346,7 +333,7 @@ def _add_legend(
     x, y = canvas.width + pad, pad
     for name, colour, part in entries:
         pen.rectangle((x, y, x + font.size, y + font.size), fill=colour, outline=(0, 0, 0))
-        pen.text((x + font.size + pad, y), _shorten(name, font, names), fill=(0, 0, 0), font=font)
+        pen.text((x + font.size + pad, y), shorten(name, font, names), fill=(0, 0, 0), font=font)
         pen.text((drawing.width - pad, y), _percent(part), fill=(0, 0, 0), font=font, anchor="ra")
         y += row
     if omitted:
