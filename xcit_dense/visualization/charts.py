@@ -113,7 +113,7 @@ def draw_sizes(path: Path, sizes: npt.NDArray[np.floating], strides: Sequence[in
     first = min(0, int(np.floor(np.log2(sizes.min()))) if len(sizes) else 0)
     edges = 2.0 ** np.arange(first, last + 0.25, 0.25)
     shares = np.full(len(sizes), 100 / max(1, len(sizes)))
-    axes.hist(sizes, bins=edges, weights=shares, color=_COLOURS["train"], edgecolor="white", linewidth=0.5)
+    axes.hist(sizes, bins=edges.tolist(), weights=shares, color=_COLOURS["train"], edgecolor="white", linewidth=0.5)
     axes.set_xscale("log", base=2)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.25 * max(axes.get_ylim()[1], 1))

@@ -20,6 +20,7 @@ _SMALL = 512  # pixels; smaller images are enlarged until the longer side has ab
 _FILL = 0.4  # the opacity of a mask
 _COVER = 0.55  # the opacity of a label map
 _HIDDEN = 0.15  # a label is left out if other labels would cover a larger share of it
+_NAMED = 0.01  # a class with a smaller share of the pixels gets no name
 _GREY: Colour = (128, 128, 128)  # for objects and pixels that training ignores
 _OTHERS: dict[str, Colour] = {"ignored": _GREY, "no class": (255, 0, 255)}
 
@@ -182,7 +183,7 @@ def draw_label_map(
             indices get magenta stripes.
         classes: The names of the classes.
         palette: A colour for each class. By default the colours of :func:`make_palette`.
-        legend: Whether the drawing has a legend.
+        legend: Whether the drawing has a legend. Otherwise the names of large classes are written on their pixels.
 
     Returns:
         The drawing, RGB, uint8. Its size depends only on the image's size and the names of the classes, so the drawings
@@ -220,8 +221,38 @@ def draw_label_map(
     pixels = np.asarray(ground) * (1 - opacity) + colours * opacity
     drawing = pixels.round().astype(np.uint8)
     if not legend:
-        return drawing
+        return _write_names(Image.fromarray(drawing), labels, entries, names, load_font(size))
     return _add_legend(Image.fromarray(drawing), entries, classes, load_font(size))
+
+
+def _write_names(
+    canvas: Image.Image,
+    labels: npt.NDArray[np.integer],
+    entries: list[tuple[str, Colour, float]],
+    names: Sequence[str],
+    font: ImageFont.FreeTypeFont,
+) -> Pixels:
+    """Writes the names of the largest classes on their pixels. Names without a free place are left out."""
+    pen = ImageDraw.Draw(canvas)
+    padding = _padding(font)
+    ascent, descent = font.getmetrics()
+    taken: list[Box] = []
+    for name, colour, share in entries:
+        text = shorten(name, font, canvas.width - 2 * padding)
+        width, height = math.ceil(font.getlength(text)) + 2 * padding, ascent + descent + padding
+        if share < _NAMED:
+            break
+        rows, columns = np.nonzero(labels == names.index(name))
+        # The centre may be outside the class, so the pixel of the class that is nearest to the centre gets the name.
+        nearest = np.argmin((rows - np.median(rows)) ** 2 + (columns - np.median(columns)) ** 2)
+        left = float(np.clip(columns[nearest] - width / 2, 0, max(0, canvas.width - width)))
+        top = float(np.clip(rows[nearest] - height / 2, 0, max(0, canvas.height - height)))
+        place = (left, top, left + width, top + height)
+        if not any(_overlap(place, other) for other in taken):
+            taken.append(place)
+            pen.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
+            pen.text((left + padding, top + padding // 2), text, fill=ink_on(colour), font=font)
+    return np.asarray(canvas)
 
 
 def _enlarge(image: Pixels) -> tuple[Image.Image, int]:

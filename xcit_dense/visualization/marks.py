@@ -41,14 +41,18 @@ def draw_mark(image: Pixels, box: Sequence[float] | None = None, polygons: Seque
     """
     height, width = image.shape[:2]
     size = np.array([width, height], float)
-    shapes = [np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)) for polygon in polygons if len(polygon) >= 2]
+    shapes: list[npt.NDArray[np.floating]] = []
+    for polygon in polygons:
+        if len(polygon) >= 2:
+            shapes.append(np.reshape(polygon[: len(polygon) // 2 * 2], (-1, 2)))
     if box is not None:
         x1, y1, x2, y2 = box
         shapes.append(np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]))
     shapes = [np.clip(shape, -_FAR * size, (1 + _FAR) * size) for shape in shapes if np.isfinite(shape).all()]
     # The drawing shows the image and all marks. Marks outside the image get some space around them.
     space = 0.02 * max(width, height)
-    low, high = np.zeros(2), size
+    low: npt.NDArray[np.floating] = np.zeros(2)
+    high: npt.NDArray[np.floating] = size
     for shape in shapes:
         low = np.where(shape.min(axis=0) < 0, np.minimum(low, shape.min(axis=0) - space), low)
         high = np.where(shape.max(axis=0) > size, np.maximum(high, shape.max(axis=0) + space), high)

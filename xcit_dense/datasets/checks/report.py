@@ -15,13 +15,11 @@ class Mark:
     """A place of a fault that can be drawn on its image.
 
     Attributes:
-        where: The place in words.
         image: The image file, which may be missing.
         box: The corners x1, y1, x2, y2 in pixels of the upright image. None if the fault concerns the complete image.
         polygons: Each polygon as x, y, x, y and so on, in pixels of the upright image.
     """
 
-    where: str
     image: Path
     box: tuple[float, float, float, float] | None = None
     polygons: Sequence[Sequence[float]] = ()
@@ -35,13 +33,13 @@ class Fault:
         is_error: Whether the fault is an error. Otherwise the fault is a warning.
         count: How often the fault occurs.
         places: The first places where the fault occurs.
-        marks: The first places that can be drawn.
+        marks: The first places that can be drawn, by the same words as in ``places``.
     """
 
     is_error: bool
     count: int = 0
     places: list[str] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
+    marks: dict[str, Mark] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,7 +87,7 @@ class Report:
         if len(fault.places) < _PLACES:
             fault.places.append(where)
         if mark is not None and len(fault.marks) < _MARKS:
-            fault.marks.append(mark)
+            fault.marks[where] = mark
 
     def __str__(self) -> str:
         """The summary, then one line for each fault, errors first."""
