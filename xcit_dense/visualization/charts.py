@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,8 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with atomic_write(path) as part:
+    with atomic_write(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # matplotlib's font does not have every script
         figure.savefig(part, format="png", dpi=110)
 
 
@@ -180,7 +182,7 @@ def _draw_bars(
         places = rows + (number - (len(splits) - 1) / 2) * thickness
         axes.barh(places, np.maximum(row - lowest, 0), thickness, left=lowest, color=_colour(split), label=split)
         for place, value in zip(places, row, strict=True):
-            axes.annotate(
+            label = axes.annotate(
                 _number(value),
                 (max(value, lowest), place),
                 xytext=(3, -0.5),
@@ -190,6 +192,7 @@ def _draw_bars(
                 color="black" if value else _ALARM,
                 fontweight="normal" if value else "bold",
             )
+            label.set_in_layout(False)  # the axis has space for the label, and measuring hundreds of labels is slow
     if lowest:
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())

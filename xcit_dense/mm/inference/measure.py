@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from mmengine.runner import set_random_seed
 
 from xcit_dense.mm.config.splits import LOADERS
@@ -142,8 +143,10 @@ def _leaves(dataset: Any) -> Iterator[Any]:
 
 
 def _build(config: Config, leaves: list[Any], verbose: bool) -> list[Any]:
-    registry = import_module(f"{config.default_scope}.registry").DATASETS
-    with nullcontext() if verbose else prints_to_log(MMLogger.get_current_instance()):
+    scope = config.default_scope
+    registry = import_module(f"{scope}.registry").DATASETS
+    quiet = nullcontext() if verbose else prints_to_log(MMLogger.get_current_instance())
+    with quiet, DefaultScope.overwrite_default_scope(scope):
         return [registry.build({**deepcopy(leaf), "pipeline": []}) for leaf in leaves]
 
 
