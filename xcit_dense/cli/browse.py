@@ -19,11 +19,13 @@ from pathlib import Path
 
 from xcit_dense.cli.options import (
     CONFIG_HELP,
+    add_bands,
     add_config_options,
     add_data_root,
     add_own_data,
     add_verbose,
     add_words,
+    band_options,
     read_config_options,
     start_mm,
 )
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of order and augmentation; default 0")
     add_data_root(parser)
     add_own_data(parser)
+    add_bands(parser, trains=True)
     add_verbose(parser)
 
 
@@ -64,7 +67,8 @@ def run(args: argparse.Namespace) -> None:
     from xcit_dense.visualization.contact_sheet import Tile, make_contact_sheet
 
     options = read_config_options(args.cfg_options)
-    config = load_config(positionals.config, options, args.data_root, args.classes, args.ignore_zero)
+    own = args.data_root, args.classes, args.ignore_zero
+    config = load_config(positionals.config, options, *own, **band_options(args))
     check_config(config, ("train_dataloader",), weights=False)
     data = TrainingData(config, args.seed, args.verbose)
     tiles = []

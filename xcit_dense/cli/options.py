@@ -120,6 +120,36 @@ def add_own_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_bands(parser: argparse.ArgumentParser, trains: bool) -> None:
+    """Adds the options for images with other bands than red, green and blue, or with more than 8 bits.
+
+    Args:
+        parser: The parser.
+        trains: Whether the command uses training images, so that it can measure the mean and the standard deviation.
+            Other commands measure only on request, because the model needs the values of its training.
+    """
+    parser.add_argument(
+        "--bands", metavar="N,N,N", help="bands of the image files, counted from 1, in the order for the model"
+    )
+    parser.add_argument("--draw-bands", metavar="N,N,N", help="three of --bands for drawings; default the first three")
+    parser.add_argument(
+        "--normalize",
+        choices=["data", "config"],
+        default="auto" if trains else None,
+        help="mean and standard deviation: measured from training images, or the config's; default with --bands: "
+        + ("data" if trains else "those in the config of the training"),
+    )
+
+
+def band_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments of :func:`xcit_dense.mm.config.load.load_config` about bands.
+
+    Args:
+        args: With the options of :func:`add_bands`.
+    """
+    return {"bands": args.bands, "draw_bands": args.draw_bands, "normalize": args.normalize}
+
+
 def add_verbose(parser: argparse.ArgumentParser) -> None:
     """Adds ``--verbose``.
 
@@ -195,7 +225,8 @@ def make_config(
     """Reads, adapts and checks the config of a training or test.
 
     Args:
-        args: With the options of :func:`add_run_options`, and perhaps those of :func:`add_own_data`.
+        args: With the options of :func:`add_run_options` and :func:`add_bands`, and perhaps those of
+            :func:`add_own_data`.
         positionals: What the positional arguments mean.
         loaders: The data loaders that the run will use, whose data is checked.
         weights: Whether the weights that a training starts from are checked too.
@@ -211,7 +242,8 @@ def make_config(
 
     set_local_rank(args)
     own = {"classes": args.classes, "ignore_zero": args.ignore_zero} if "classes" in args else {}
-    config = load_config(positionals.config, read_config_options(args.cfg_options), args.data_root, **own)
+    options = read_config_options(args.cfg_options)
+    config = load_config(positionals.config, options, args.data_root, **own, **band_options(args))
     config.launcher = args.launcher
     # A work directory may have been moved since its config was written.
     work_dir = args.work_dir or positionals.work_dir or config.get("work_dir")

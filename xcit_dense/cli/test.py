@@ -18,6 +18,7 @@ from typing import Any
 from xcit_dense.cli.options import (
     CONFIG_HELP,
     WEIGHTS_HELP,
+    add_bands,
     add_run_options,
     add_verbose,
     add_words,
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = WEIGHTS_HELP.format("coco/small_12_p16")
     add_words(parser, "[CONFIG] WEIGHTS", f"CONFIG: {CONFIG_HELP}. WEIGHTS: {weights}")
     add_run_options(parser)
+    add_bands(parser, trains=False)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the metrics there")
     parser.add_argument(
         "--show-dir", type=Path, metavar="DIR", help="draw each image there, ground truth left and prediction right"

@@ -11,6 +11,7 @@ from typing import Any
 
 from xcit_dense.cli.options import (
     CONFIG_HELP,
+    add_bands,
     add_own_data,
     add_run_options,
     add_verbose,
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, metavar="N", help="images per step and process; scales the learning rate with it"
     )
     add_own_data(parser)
+    add_bands(parser, trains=True)
     parser.add_argument(
         "--check-data",
         action="store_true",

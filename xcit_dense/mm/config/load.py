@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from xcit_dense.errors import UserError, nearest
+from xcit_dense.mm.config.bands import use_bands
 from xcit_dense.mm.config.own_data import use_own_data
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
@@ -44,6 +45,9 @@ def load_config(
     data_root: str | None = None,
     classes: str | None = None,
     ignore_zero: bool = False,
+    bands: str | None = None,
+    draw_bands: str | None = None,
+    normalize: str | None = None,
 ) -> Config:
     """Reads a config and applies the options of the command line.
 
@@ -54,6 +58,9 @@ def load_config(
         classes: ``'auto'`` or names of classes, for data with its own classes in ``data_root``
             (:func:`xcit_dense.mm.config.own_data.use_own_data`).
         ignore_zero: Whether 0 in label maps marks pixels without a label. Needs ``classes``.
+        bands: The bands that the model gets (:func:`xcit_dense.mm.config.bands.use_bands`).
+        draw_bands: The bands that drawings show.
+        normalize: Where the mean and the standard deviation of the bands come from.
 
     Returns:
         The complete config.
@@ -77,6 +84,7 @@ def load_config(
     elif data_root is not None:
         _set_data_root(config, data_root)
     _merge_options(config, options or {}, path)
+    use_bands(config, bands, draw_bands, normalize)
     return config
 
 

@@ -18,6 +18,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import Tensor
 
 from xcit_dense.errors import UserError
+from xcit_dense.mm.bands import LoadBands, loader_of
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import Truth, read_truth
 from xcit_dense.mm.loading import use_checked_loading
@@ -80,6 +81,7 @@ class TrainingData:
         self._settings = config.model.get("data_preprocessor") or config.data_preprocessor
         self._prepare = import_module(f"{config.default_scope}.registry").MODELS.build(self._settings)
         self.dataset = self._batches.dataset
+        self._bands = loader_of(self.dataset)
         meta = {key: value for key, value in self.dataset.metainfo.items() if value is not None}
         self.classes, self.palette = read_classes(meta, {}, config.default_scope)
 
@@ -92,7 +94,7 @@ class TrainingData:
             for batch in self._batches:
                 data = self._prepare(batch, training=True)
                 for image, sample in zip(data["inputs"], data["data_samples"]):
-                    original = _restore(image, self._prepare, self._settings)
+                    original = _restore(image, self._prepare, self._settings, self._bands)
                     truth = read_truth(sample, (original.shape[0], original.shape[1]))
                     yield View(Path(sample.img_path).name, original, truth)
             epoch += 1
@@ -117,10 +119,12 @@ def browse(config: Config, seed: int = 0, verbose: bool = False) -> Iterator[tup
         yield view.name, view.truth.draw(view.image, data.classes, data.palette)
 
 
-def _restore(image: Tensor, prepare: Any, settings: dict[str, Any]) -> Pixels:
-    """Undoes the normalisation of an image (3, H, W); returns (H, W, 3), RGB."""
+def _restore(image: Tensor, prepare: Any, settings: dict[str, Any], bands: LoadBands | None) -> Pixels:
+    """Undoes the normalisation of an image (N, H, W); returns (H, W, 3), RGB."""
     if settings.get("mean") is not None:
         image = image * prepare.std + prepare.mean
+    if bands is not None:
+        return bands.show(image.permute(1, 2, 0).cpu().numpy())
     pixels = image.permute(1, 2, 0).round().clamp(0, 255).byte().cpu().numpy()
     is_rgb = settings.get("bgr_to_rgb") or settings.get("rgb_to_bgr")  # both swap channels, and images are read as BGR
     return np.ascontiguousarray(pixels if is_rgb else pixels[..., ::-1])

@@ -1,0 +1,37 @@
+"""Shows three bands of an image as red, green and blue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xcit_dense.structures import Pixels
+
+LOW, HIGH = 2, 98
+"""The percentiles of a band's values that become black and full brightness."""
+
+
+def stretch(bands: npt.NDArray[Any]) -> Pixels:
+    """Shows bands as red, green and blue, each stretched between two percentiles of its values.
+
+    Args:
+        bands: (H, W, 3) of any type and range, or (H, W, 1) for a grey image. Values that are not finite become black.
+
+    Returns:
+        (H, W, 3), uint8.
+
+    Example:
+        >>> stretch(np.linspace(1000, 3000, 101)[None, :, None])[0, [0, 50, 100], 0].tolist()
+        [0, 128, 255]
+    """
+    values = np.where(np.isfinite(bands), bands, np.nan).astype(np.float32)
+    shown = np.zeros(values.shape, np.uint8)
+    for band in range(values.shape[2]):
+        finite = values[..., band][np.isfinite(values[..., band])]
+        low, high = np.percentile(finite, (LOW, HIGH)) if finite.size else (0, 0)
+        if high > low:
+            share = (values[..., band] - low) / (high - low)
+            shown[..., band] = np.nan_to_num(share.clip(0, 1) * 255).round()
+    return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
