@@ -91,6 +91,11 @@ class ContentBuilder:
         self._categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
         self._faults = Notes()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the last image."""
+        return self._images[-1]["width"], self._images[-1]["height"]
+
     def add_image(self, name: str, size: tuple[int, int] | None = None) -> tuple[int, int] | None:
         """Adds an image. The objects that are added next belong to this image.
 
@@ -140,7 +145,7 @@ class ContentBuilder:
         """
         from pycocotools import mask
 
-        size = [self._images[-1]["height"], self._images[-1]["width"]]
+        size = list(reversed(self.size))
         code = mask.frPyObjects({"counts": counts, "size": size}, *size)
         segmentation = {"counts": code["counts"].decode(), "size": size}
         self._add(label, mask.toBbox(code).tolist(), float(mask.area(code)), segmentation, False)
@@ -188,7 +193,7 @@ class ContentBuilder:
         usable = [polygon for polygon in polygons if len(polygon) >= 6]
         if not usable:
             return 0.0
-        height, width = self._images[-1]["height"], self._images[-1]["width"]
+        width, height = self.size
         return float(mask.area(mask.merge(mask.frPyObjects(usable, height, width))))
 
     def _read_size(self, name: str) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from xcit_dense.datasets.formats import coco_files, yolo
+from xcit_dense.datasets.formats import coco_files, csv_rle, labelme, voc, yolo
 from xcit_dense.datasets.formats.labels import LabelData
 from xcit_dense.datasets.formats.objects import ObjectData
 from xcit_dense.datasets.formats.refused import explain
@@ -37,6 +37,9 @@ class Format:
 OBJECT_FORMATS: tuple[Format, ...] = (
     Format(coco_files.find, "a JSON file with images, annotations and categories (COCO)", (".json",)),
     Format(yolo.find, "data.yaml, or label files with classes.txt (YOLO)", (".yaml", ".yml")),
+    Format(voc.find, "XML files with bndbox (Pascal VOC)"),
+    Format(labelme.find, "a JSON file with shapes for each image (LabelMe)"),
+    Format(csv_rle.find, "a CSV file with ImageId, EncodedPixels and perhaps ClassId", (".csv",)),
 )
 LABEL_FORMATS: tuple[Format, ...] = ()
 
