@@ -11,7 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
+from mmengine.dist import barrier, is_distributed
+from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner, Runner
 
 from xcit_dense.mm.config.checks import check_launcher
@@ -64,6 +65,7 @@ def make_runner(
     else:
         runner = kind.from_cfg(config)
     runner.register_hook(ReportHook())
+    runner.register_hook(_MeetBeforeTest())
     if resume_from is not None:
         runner._load_from, runner._resume = str(resume_from), True
     return runner
@@ -115,6 +117,17 @@ def leave(status: int = 0) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+class _MeetBeforeTest(Hook):
+    """Lets all processes build their evaluators before one of them writes results.
+
+    MMSegmentation's IoUMetric makes ``output_dir`` on rank 0 only. Another process that has its first result earlier
+    would not find the directory.
+    """
+
+    def before_test(self, runner: Any) -> None:
+        barrier()
 
 
 class _Quiet:
