@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
 
 from xcit_dense.datasets.formats.label_maps import files_in, find_labels, read_names, read_palette, read_values
 from xcit_dense.errors import UserError
+from xcit_dense.mm.config.dataset_class import is_a
 from xcit_dense.mm.config.splits import set_classes, set_splits
 from xcit_dense.mm.config.walk import dicts_in
 from xcit_dense.structures import IGNORED
@@ -78,6 +80,6 @@ def use_labels(config: Config, root: Path, given: list[str] | None, ignore_zero:
         },
     )
     for node in dicts_in(config._cfg_dict):
-        if node.get("type") == "LoadAnnotations":
+        if is_a(config, node, "LoadAnnotations", TRANSFORMS):
             node["reduce_zero_label"] = ignore_zero
     set_classes(config, classes, palette)
