@@ -18,6 +18,22 @@ pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytestmark = pytest.mark.slow
 
 GUIDE = Path(__file__).parents[2] / "docs/training.md"
+# Runs a tool whose rank 0 makes the directory of IoUMetric three seconds late.
+LATE_RANK_0 = """
+import os, runpy, sys, time
+from mmseg.evaluation.metrics import iou_metric
+
+make = iou_metric.mkdir_or_exist
+
+def make_late(*arguments, **options):
+    time.sleep(3)
+    make(*arguments, **options)
+
+if os.environ["RANK"] == "0":
+    iou_metric.mkdir_or_exist = make_late
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 SHARDS, RECOMPUTED = "strategy.type=XCiTFSDPStrategy", "strategy.activation_checkpointing=True"
 
 
@@ -130,7 +146,13 @@ def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
             return options
 
         python(tools.test, config, directory / "work", "--device", "cpu", *uneven("one"))
-        torchrun(documented("test", config=config, weights=directory / "work"), *uneven("two"))
+        command = documented("test", config=config, weights=directory / "work")
+        if task == "segmentation":  # all processes have to wait for the directory that rank 0 makes
+            late = directory / "late.py"
+            late.write_text(LATE_RANK_0)
+            place = command.index("-m")  # -m xcit_dense test
+            command[place : place + 3] = [late, tools.test]
+        torchrun(command, *uneven("two"))
         one, two = (json.loads((directory / f"{name}.json").read_text()) for name in ("one", "two"))
         return SimpleNamespace(directory=directory, work_dir=directory / "work", one=one, two=two)
 

@@ -32,7 +32,7 @@ def prepare(directory: Path, name: str, sources: Iterable[Path], settings: Any, 
         The complete directory.
 
     Example:
-        >>> _ = Path("source.txt").write_text("a\\nb\\n")
+        >>> _ = Path("source.txt").write_text("a b")
         >>> def count(made):
         ...     _ = (made / "count").write_text(str(len(Path("source.txt").read_text().split())))
         >>> made = prepare(Path("work/data"), "counts", [Path("source.txt")], {}, count)

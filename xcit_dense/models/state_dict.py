@@ -16,7 +16,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, strided
@@ -46,15 +46,19 @@ class Report:
         missing: Entries of the model that the checkpoint does not contain: the pyramid, if the checkpoint is of a
             classifier.
         unexpected: Entries of the checkpoint that the model does not have. Strict loading refuses them.
+        others: Entries of neck and heads. A conversion writes them under their own names; a load does not use them.
     """
 
     matched: list[str]
     left_out: list[str]
     missing: list[str]
     unexpected: list[str]
+    others: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         text = f"{len(self.matched)} entries of the backbone"
+        if self.others:
+            text += f", {len(self.others)} of neck and heads"
         if self.left_out:
             text += f", {len(self.left_out)} of the classifier left out"
         if self.missing:

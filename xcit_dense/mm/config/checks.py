@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import DefaultScope
+from mmengine.registry import MODELS, STRATEGIES, VISBACKENDS
 from torch import cuda, device
 
 from xcit_dense.datasets.formats.coco import read_categories
 from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
+from xcit_dense.mm.config.dataset_class import classes_of, is_a, reads_coco, type_of
 from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
@@ -46,9 +46,9 @@ def check_launcher(config: Config) -> None:
     """
     launcher = config.get("launcher", "none")
     if launcher == "none":
-        if (config.get("strategy") or {}).get("type", "").endswith("FSDPStrategy"):
+        if is_a(config, config.get("strategy") or {}, "FSDPStrategy", STRATEGIES):
             raise UserError(
-                f"{config.strategy.type} distributes a model over several processes; start them with "
+                f"The strategy {config.strategy.type} distributes a model over several processes; start them with "
                 f"{_LAUNCHERS['pytorch'][1]} --launcher pytorch."
             )
         if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -90,18 +90,18 @@ def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bo
     _check_backbone(config, pretrained=weights and "train_dataloader" in loaders)
     for loader in loaders:
         for dataset in datasets_in(config.get(loader)):
-            _check_dataset(dataset)
+            _check_dataset(config, dataset)
 
 
 def _check_visualizer(config: Config) -> None:
     libraries = {"TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb"}
     for backend in (config.get("visualizer") or {}).get("vis_backends") or []:
-        library = libraries.get(backend.get("type"))
-        if library and find_spec(library) is None:
-            raise MissingLibraryError(
-                f"The config logs to {backend.type}, but {library} is not installed; write pip install {library}, or "
-                f"remove {backend.type} from vis_backends."
-            )
+        for name, library in libraries.items():
+            if is_a(config, backend, name, VISBACKENDS) and find_spec(library) is None:
+                raise MissingLibraryError(
+                    f"The config logs to {name}, but {library} is not installed; write pip install {library}, or "
+                    f"remove {name} from vis_backends."
+                )
 
 
 def _check_backbone(config: Config, pretrained: bool) -> None:
@@ -119,14 +119,11 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
         return
     import_library(scope, "models")
     import_library(scope, "datasets")
-    models = import_module(f"{scope}.registry").MODELS
-    kind = backbone.get("type")
-    with DefaultScope.overwrite_default_scope(scope):
-        backbone_class = models.get(kind) if isinstance(kind, str) else kind
+    backbone_class = type_of(config, backbone, MODELS)
     if backbone_class is None:
         raise UserError(
-            f"The backbone {kind!r} is not registered; write 'XCiT', or add the module that registers it to "
-            "custom_imports = dict(imports=[...]) in the config."
+            f"The backbone {backbone.get('type')!r} is not registered; write 'XCiT', or add the module that registers "
+            "it to custom_imports = dict(imports=[...]) in the config."
         )
     if isinstance(backbone_class, type) and issubclass(backbone_class, XCiT):
         with device("meta"):  # tests the arguments without using memory or time
@@ -165,7 +162,7 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _check_dataset(dataset: Any) -> None:
+def _check_dataset(config: Config, dataset: Any) -> None:
     root = Path(dataset.get("data_root") or "")
     if not root.is_dir():
         raise UserError(f"No data directory at {root}; put the data there, or write --data-root DIR.")
@@ -176,17 +173,14 @@ def _check_dataset(dataset: Any) -> None:
         path = root / dataset.ann_file
         if not path.is_file():
             raise UserError(f"No annotation file at {path}; put it there, or write --data-root DIR.")
-        if dataset.type == "CocoDataset":
-            _check_categories(path, dataset)
+        if reads_coco(config, dataset):
+            _check_categories(path, classes_of(config, dataset))
 
 
-def _check_categories(path: Path, dataset: Any) -> None:
-    from mmdet.datasets import CocoDataset
-
-    classes = (dataset.get("metainfo") or {}).get("classes") or CocoDataset.METAINFO["classes"]
-    present = [category["name"] for category in read_categories(path)]
+def _check_categories(path: Path, classes: list[str]) -> None:
+    present = [category["name"] for category in read_categories(path, classes)]
     # MMDetection numbers the classes in the order of the file and ignores the order in the config.
-    if [name for name in present if name in classes] != list(classes):
+    if [name for name in present if name in classes] != classes:
         raise UserError(
             f"{path} has the categories {', '.join(present)}, but the config has the classes {', '.join(classes)}; "
             "write metainfo = dict(classes=...) in the config's data sets, with names of the file in the order of the "

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from xcit_dense.datasets.checks import Report, check_coco, check_labels
 from xcit_dense.datasets.formats.splits import Split
-from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_zero
+from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_zero, reads_coco
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 
 
@@ -32,7 +32,7 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
         if key in reports:
             continue
         classes = classes_of(config, leaf)
-        if leaf.type == "CocoDataset":
+        if reads_coco(config, leaf):
             left_out = {} if leaf.get("test_mode") else leaf.get("filter_cfg") or {}
             reports[key] = check_coco(
                 root / leaf.ann_file,

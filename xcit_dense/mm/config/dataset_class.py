@@ -1,16 +1,76 @@
-"""Facts about a data set of a config: from the config, or else from the class that the config names."""
+"""Facts about the classes that a config names, and about its data sets: from the config, or else from the class."""
 
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DATASETS, Registry
 
 from xcit_dense.errors import UserError
-from xcit_dense.mm.config.libraries import import_library
+from xcit_dense.mm.config.libraries import prints_logged
+
+
+def type_of(config: Config, node: Any, registry: Registry = DATASETS) -> Any:
+    """Returns what MMEngine would build from a part of a config.
+
+    The ``type`` may be a name, a name with its library (``'mmdet.CocoDataset'``), a path
+    (``'mmdet.datasets.CocoDataset'``) or a class.
+
+    Args:
+        config: The complete config.
+        node: The part.
+        registry: MMEngine's registry of such parts.
+
+    Returns:
+        A class, or a function that makes an object. None if the part has no type, or if the type is not registered.
+    """
+    kind = node.get("type")
+    if not isinstance(kind, str):
+        return kind
+    scope = node.get("_scope_") or config.get("default_scope")
+    if scope is not None and find_spec(scope) is None:
+        return None
+    with prints_logged(), registry.switch_scope_and_registry(scope) as registered:
+        return registered.get(kind)
+
+
+def is_a(config: Config, node: Any, name: str, registry: Registry = DATASETS) -> bool:
+    """Returns whether MMEngine would build an object of a class from a part of a config.
+
+    Use this function instead of a comparison of ``type`` with a string.
+
+    Args:
+        config: The complete config.
+        node: The part.
+        name: The name of the class, without its library. An object of a subclass counts too.
+        registry: MMEngine's registry of such parts.
+
+    Example:
+        >>> from mmengine.registry import VISBACKENDS
+        >>> backend = {"type": "mmengine.LocalVisBackend"}
+        >>> is_a(Config(), backend, "BaseVisBackend", VISBACKENDS), is_a(Config(), backend, "Hook", VISBACKENDS)
+        (True, False)
+    """
+    kind = type_of(config, node, registry)
+    return inspect.isclass(kind) and any(base.__name__ == name for base in kind.__mro__)
+
+
+def reads_coco(config: Config, leaf: Any) -> bool:
+    """Returns whether a data set reads its annotation file as MMDetection's ``CocoDataset`` does.
+
+    Args:
+        config: The complete config.
+        leaf: The data set's config.
+    """
+    if not is_a(config, leaf, "CocoDataset") or is_a(config, leaf, "CocoPanopticDataset"):
+        return False
+    # Subclasses for LVIS and Objects365 number the classes in other ways.
+    kind = type_of(config, leaf)
+    coco = next(base for base in kind.__mro__ if base.__name__ == "CocoDataset")
+    return bool(kind.load_data_list is coco.load_data_list)
 
 
 def classes_of(config: Config, leaf: Any) -> list[str]:
@@ -42,10 +102,7 @@ def default_of(config: Config, leaf: Any, name: str) -> Any:
     """
     if name in leaf:
         return leaf[name]
-    scope = config.default_scope
-    with DefaultScope.overwrite_default_scope(scope):
-        import_library(scope, "datasets")
-        kind = import_module(f"{scope}.registry").DATASETS.get(leaf.type)
+    kind = type_of(config, leaf)
     if kind is None:
         raise UserError(
             f"The data set type {leaf.type!r} is not registered; add the module of the type to custom_imports."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
 
 from xcit_dense.datasets.formats.label_maps import read_palette
 from xcit_dense.datasets.formats.labels import LabelData
@@ -15,6 +16,7 @@ from xcit_dense.datasets.formats.meaning import interpret
 from xcit_dense.datasets.formats.splits import Layout, Split
 from xcit_dense.datasets.label_files import write_label_maps, write_pairs
 from xcit_dense.datasets.prepare import prepare
+from xcit_dense.mm.config.dataset_class import is_a
 from xcit_dense.mm.config.splits import set_classes, set_splits
 from xcit_dense.mm.config.walk import dicts_in
 from xcit_dense.structures import Colour
@@ -54,7 +56,7 @@ def use_labels(
     else:
         _use_pairs(config, data, made)
     for node in dicts_in(config._cfg_dict):
-        if str(node.get("type")).rpartition(".")[2] == "LoadAnnotations":
+        if is_a(config, node, "LoadAnnotations", TRANSFORMS):
             node["reduce_zero_label"] = data.ignore_zero
     set_classes(config, classes, _choose_palette(data, len(classes)))
     return list(data.notes)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import METRICS, MODELS
 
 from xcit_dense.datasets.formats.coco import find_coco, has_masks, read_categories
 from xcit_dense.errors import UserError
+from xcit_dense.mm.config.dataset_class import is_a
 from xcit_dense.mm.config.splits import set_classes, set_splits
 from xcit_dense.mm.config.walk import dicts_in
 from xcit_dense.visualization.draw import make_palette
@@ -25,7 +27,9 @@ def use_coco(config: Config, root: Path, given: list[str] | None) -> None:
         UserError: There is no annotation file, or it lacks a given category.
     """
     layout = find_coco(root)
-    present = [str(category["name"]) for category in read_categories(root / layout.splits["train"].annotations)]
+    present = [
+        str(category["name"]) for category in read_categories(root / layout.splits["train"].annotations, given or ())
+    ]
     unknown = [name for name in given or () if name not in present]
     if unknown:
         raise UserError(
@@ -45,13 +49,13 @@ def use_coco(config: Config, root: Path, given: list[str] | None) -> None:
         for node in dicts_in(config.get(name)):
             if "ann_file" in node:
                 node.ann_file = str(root / split.annotations)
-            if node.get("type") == "CocoMetric":
+            if is_a(config, node, "CocoMetric", METRICS):
                 node.classwise = True
 
 
 def _leave_out_masks(config: Config) -> None:
     """Changes a config for boxes and masks into a config for boxes."""
-    if config.model.type == "MaskRCNN":
+    if is_a(config, config.model, "MaskRCNN", MODELS):
         config.model.type = "FasterRCNN"
     for key in ("mask_head", "mask_roi_extractor"):
         config.model.get("roi_head", {}).pop(key, None)
@@ -59,5 +63,5 @@ def _leave_out_masks(config: Config) -> None:
         for key in ("with_mask", "pad_mask"):
             if node.get(key):
                 node[key] = False
-        if node.get("type") == "CocoMetric":
+        if is_a(config, node, "CocoMetric", METRICS):
             node["metric"] = "bbox"

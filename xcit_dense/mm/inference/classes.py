@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
+from mmengine.config import Config
+
 from xcit_dense.errors import UserError
+from xcit_dense.mm.config.dataset_class import type_of
 from xcit_dense.structures import Colour
 from xcit_dense.visualization.draw import make_palette
 
@@ -34,7 +36,7 @@ def read_classes(
         >>> read_classes({"classes": ("cat", "dog"), "palette": [(255, 0, 0), (0, 0, 255)]}, {}, "mmdet", count=2)
         (['cat', 'dog'], [(255, 0, 0), (0, 0, 255)])
     """
-    known = import_module(f"{scope}.registry").DATASETS.get(dataset.get("type")) if "type" in dataset else None
+    known = type_of(Config({"default_scope": scope}), dataset)
     own = _lower(dataset.get("metainfo") or {})
     most: Sequence[str] = []
     for meta in (_lower(dataset_meta), own if own.get("classes") else _lower(getattr(known, "METAINFO", {}))):

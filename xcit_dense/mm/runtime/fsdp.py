@@ -12,12 +12,13 @@ import torch
 from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
 from mmengine.optim import BaseOptimWrapper
-from mmengine.registry import FUNCTIONS, STRATEGIES
+from mmengine.registry import FUNCTIONS, OPTIM_WRAPPERS, STRATEGIES
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from xcit_dense.mm.runtime.optim import auto_amp_optim_wrapper
 from xcit_dense.models.blocks import XCABlock
 from xcit_dense.ops.checkpointing import recompute_contexts
 
@@ -105,8 +106,10 @@ class XCiTFSDPStrategy(FSDPStrategy):
             optim_wrapper: As for ``FSDPStrategy``.
             model: As for ``FSDPStrategy``.
         """
-        if isinstance(optim_wrapper, dict) and optim_wrapper.get("type") == "AutoAmpOptimWrapper":
-            optim_wrapper.setdefault("use_fsdp", True)
+        if isinstance(optim_wrapper, dict):
+            kind = optim_wrapper.get("type", "OptimWrapper")
+            if (OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind) is auto_amp_optim_wrapper:
+                optim_wrapper.setdefault("use_fsdp", True)
         built = super().build_optim_wrapper(optim_wrapper, model)
         if getattr(built, "clip_func", None) is nn.utils.clip_grad_norm_:
             built.clip_func = lambda _, **norm: model.clip_grad_norm_(**norm)

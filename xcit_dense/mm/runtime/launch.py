@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mmcv.cnn  # noqa: F401  registers the norm layers
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
+from mmengine.dist import barrier, is_distributed
+from mmengine.hooks import Hook
+from mmengine.registry import MODELS
 from mmengine.runner import FlexibleRunner, Runner
 
 from xcit_dense.mm.config.checks import check_launcher
+from xcit_dense.mm.config.dataset_class import is_a
 from xcit_dense.mm.config.walk import dicts_in
 from xcit_dense.mm.patches.no_gpu import without_set_device
 from xcit_dense.mm.runtime.console import logs_prints, prints_to_log, quiet
@@ -64,6 +68,7 @@ def make_runner(
     else:
         runner = kind.from_cfg(config)
     runner.register_hook(ReportHook())
+    runner.register_hook(_MeetBeforeTest())
     if resume_from is not None:
         runner._load_from, runner._resume = str(resume_from), True
     return runner
@@ -96,7 +101,7 @@ def without_gpus(config: Config) -> Config:
     }
     config.model_wrapper_cfg = {**wrapper, **(config.get("model_wrapper_cfg") or {}), "device_ids": None}
     for part in dicts_in(config.get("model")):
-        if part.get("type") == "SyncBN":
+        if is_a(config, part, "SyncBatchNorm", MODELS):
             part["type"] = "BN"  # the weights of both have the same names
     return config
 
@@ -115,6 +120,17 @@ def leave(status: int = 0) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+class _MeetBeforeTest(Hook):
+    """Lets all processes build their evaluators before one of them writes results.
+
+    MMSegmentation's IoUMetric makes ``output_dir`` on rank 0 only. Another process that has its first result earlier
+    would not find the directory.
+    """
+
+    def before_test(self, runner: Any) -> None:
+        barrier()
 
 
 class _Quiet:
