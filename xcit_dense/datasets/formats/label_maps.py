@@ -49,7 +49,7 @@ _LAYOUTS = (
     *((images, images) for images in _IMAGES),
     (".", "."),
 )
-_LISTED = (
+USUAL = (
     *(f"images/train + {labels}/train" for labels in _LABELS[:3]),
     *(f"train/images + train/{labels}" for labels in _LABELS[:3]),
     "img_dir/train + ann_dir/train",
@@ -57,6 +57,7 @@ _LISTED = (
     *(f"images + {labels}" for labels in _LABELS[:3]),
     "a.jpg + a_mask.png in one directory",
 )
+"""The most usual of these places, for messages."""
 _NAMES = ("classes.txt", "label_names.json", "class_names.txt")
 
 
@@ -135,7 +136,7 @@ def find_labels(root: Path) -> Layout:
 def no_labels(root: Path) -> UserError:
     """Returns the error for a directory without images and label images in a usual place."""
     return UserError(
-        f"No images with label maps for training in {root}; looked for {', '.join(_LISTED)} (train may also be "
+        f"No images with label maps for training in {root}; looked for {', '.join(USUAL)} (train may also be "
         "training). Give your directories these names."
     )
 
@@ -352,8 +353,11 @@ def _make_data(root: Path, found: Mapping[str, _Directories], absent: Split) -> 
         )
     train = found["train"]
     unused = sum(each.unused for each in found.values())
+    places = f"images in {train.images} and label maps in {train.labels}"
+    if train.images == train.labels:
+        places = "images next to their label maps"
     return LabelData(
-        f"images in {train.images} and label maps in {train.labels}",
+        places,
         root,
         pairs,
         classes=tuple(names[0]) if names else None,

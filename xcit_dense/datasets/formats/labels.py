@@ -27,6 +27,10 @@ class Pair:
     label: str
 
 
+ReadLabel = Callable[[Pair], npt.NDArray[np.uint8]]
+"""Reads the label map of a pair: (H, W), one value a pixel."""
+
+
 @dataclass(frozen=True)
 class LabelData:
     """A data set whose images have a class for each pixel.
@@ -55,7 +59,7 @@ class LabelData:
     palette: tuple[Colour, ...] | None = None
     ignore_zero: bool = False
     table: Table | None = None
-    read_label: Callable[[Pair], npt.NDArray[np.uint8]] | None = None
+    read_label: ReadLabel | None = None
     sources: Sequence[Path] = ()
     layout: Layout | None = None
     notes: tuple[str, ...] = ()

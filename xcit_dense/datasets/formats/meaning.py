@@ -25,7 +25,7 @@ from xcit_dense.datasets.formats.colours import (
     voc_palette,
 )
 from xcit_dense.datasets.formats.label_maps import counts
-from xcit_dense.datasets.formats.labels import LabelData, Pair
+from xcit_dense.datasets.formats.labels import LabelData, Pair, ReadLabel
 from xcit_dense.errors import UserError
 from xcit_dense.media.images import UNREADABLE
 from xcit_dense.structures import IGNORED, Colour
@@ -58,7 +58,9 @@ def interpret(
     if data.read_label is not None:
         if colours:
             raise UserError(f"--colours is for label images, but the data is {data.format}; remove --colours.")
-        return data
+        if ignore_zero:
+            raise UserError(f"--ignore-zero is for label images, but the data is {data.format}; remove --ignore-zero.")
+        return data if given is None else _choose_classes(data, data.read_label, given)
     table = read_table(colours) if colours else data.table
     if table and not table.is_identity:
         return _use_table(data, table, given, ignore_zero)
@@ -76,6 +78,21 @@ def interpret(
     if names is None:
         names, ignore_zero = _number_classes(data, found, ignore_zero)
     return _with_classes(data, names, ignore_zero)
+
+
+def _choose_classes(data: LabelData, read: ReadLabel, given: Sequence[str]) -> LabelData:
+    """Keeps some classes of painted objects. Other objects become background."""
+    names = list(data.classes or ())
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise UserError(
+            f"--classes names {', '.join(unknown)}, but the classes of {data.root} are {', '.join(names)}; write some "
+            "of these names."
+        )
+    classes = [name for name in names if name in given or name == names[0]]
+    lookup = np.full(IGNORED + 1, IGNORED, np.uint8)
+    lookup[: len(names)] = [classes.index(name) if name in classes else 0 for name in names]
+    return replace(data, classes=tuple(classes), read_label=lambda pair: np.take(lookup, read(pair)))
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from xcit_dense.datasets.formats.recognise import recognise_labels
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import classes_of, ignores_zero
 from xcit_dense.mm.config.own_label_maps import use_labels
@@ -51,7 +52,9 @@ def use_own_data(config: Config, data_root: str, classes: str = "auto", ignore_z
             raise UserError("--ignore-zero is for label maps, and COCO files have no label maps; remove --ignore-zero.")
         use_coco(config, root, given)
     elif scope == "mmseg":
-        use_labels(config, root, given, ignore_zero)
+        use_labels(
+            config, recognise_labels(root), given, ignore_zero, Path(config.get("work_dir") or "work_dirs", "data")
+        )
     else:
         raise UserError(f"default_scope is {scope!r}; write default_scope = 'mmdet' or 'mmseg' in the config.")
 

@@ -51,7 +51,7 @@ def use_labels(
     """
     data = interpret(data, given, ignore_zero=ignore_zero, colours=colours)
     classes = list(data.classes or ())
-    if data.layout:
+    if data.layout and data.layout.splits.keys() == data.splits.keys():
         set_splits(config, data.root, data.layout, lambda split: _plain_dataset(split, data.ignore_zero))
     else:
         _use_pairs(config, data, made)
