@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from xcit_dense.datasets.formats import coco_files, csv_rle, labelme, voc, yolo
+from xcit_dense.datasets.formats import cityscapes, coco_files, csv_rle, label_maps, labelme, voc, voc_masks, yolo
 from xcit_dense.datasets.formats.labels import LabelData
 from xcit_dense.datasets.formats.objects import ObjectData
+from xcit_dense.datasets.formats.painted import paint
 from xcit_dense.datasets.formats.refused import explain
 from xcit_dense.errors import UserError
 
 Task = Literal["objects", "labels"]
 """What a model learns: objects (detection), or a class for each pixel (segmentation)."""
+
+
+class UnknownFormatError(UserError):
+    """A directory has no data in a known format."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,13 @@ OBJECT_FORMATS: tuple[Format, ...] = (
     Format(labelme.find, "a JSON file with shapes for each image (LabelMe)"),
     Format(csv_rle.find, "a CSV file with ImageId, EncodedPixels and perhaps ClassId", (".csv",)),
 )
-LABEL_FORMATS: tuple[Format, ...] = ()
+LABEL_FORMATS: tuple[Format, ...] = (
+    Format(cityscapes.find, "leftImg8bit and gtFine (Cityscapes)"),
+    Format(voc_masks.find, "JPEGImages and SegmentationClass (Pascal VOC)"),
+    Format(label_maps.find, f"images with label maps: {', '.join(label_maps.USUAL)} (train may also be training)"),
+)
 
 _FORMATS: Mapping[Task, Sequence[Format]] = {"objects": OBJECT_FORMATS, "labels": LABEL_FORMATS}
-_CONFIGS: Mapping[Task, str] = {
-    "objects": "a config for detection, such as mask_rcnn_xcit_s12_1x",
-    "labels": "a config for segmentation, such as upernet_xcit_s12 or sem_fpn_xcit_s12",
-}
-_KINDS: Mapping[Task, str] = {"objects": "boxes or polygons", "labels": "images with a class for each pixel"}
 
 
 def recognise_objects(path: Path) -> ObjectData:
@@ -68,22 +72,45 @@ def recognise_objects(path: Path) -> ObjectData:
         >>> recognise_objects(write_shapes("recognised", train=2, val=1, size=64)).format
         'COCO'
     """
-    return _recognise(path, "objects")
+    data = _find(path, "objects")
+    if data is not None:
+        return data
+    labels = None
+    with suppress(UserError):  # a fault of data for another task does not explain anything
+        labels = _find(path, "labels")
+    if labels is not None:
+        raise UserError(
+            f"{path} has a class for each pixel ({labels.format}), but this config learns from boxes or polygons; take "
+            "a config for segmentation, such as upernet_xcit_s12 or sem_fpn_xcit_s12."
+        )
+    raise _unknown(path, OBJECT_FORMATS)
 
 
 def recognise_labels(path: Path) -> LabelData:
-    """Recognises a data set whose images have a class for each pixel.
+    """Recognises a data set whose images have a class for each pixel. Objects with masks are painted as label maps.
 
     Args:
         path: The data directory, or a file that describes a data set.
 
     Returns:
-        The data set. The label images are not read yet.
+        The data set. Label images are not read yet.
 
     Raises:
-        UserError: There is no data set with labels in a known format, or the data set has a fault.
+        UserError: There is no data set with labels or masks in a known format, or the data set has a fault.
+
+    Example:
+        >>> from xcit_dense.datasets.shapes import write_shapes
+        >>> data = recognise_labels(write_shapes("recognised-labels", train=2, val=1, size=64))
+        >>> data.format
+        'images in images/training and label maps in annotations/training'
     """
-    return _recognise(path, "labels")
+    data = _find(path, "labels")
+    if data is None:
+        objects = _find(path, "objects")
+        data = paint(objects) if objects is not None else None
+    if data is None:
+        raise _unknown(path, (*LABEL_FORMATS, *OBJECT_FORMATS))
+    return data
 
 
 def recognise(path: Path) -> ObjectData | LabelData:
@@ -100,24 +127,8 @@ def recognise(path: Path) -> ObjectData | LabelData:
     """
     data = _find(path, "objects") or _find(path, "labels")
     if data is None:
-        raise UserError(_unknown(path, (*OBJECT_FORMATS, *LABEL_FORMATS)))
+        raise _unknown(path, (*OBJECT_FORMATS, *LABEL_FORMATS))
     return data
-
-
-def _recognise(path: Path, task: Task) -> Any:
-    data = _find(path, task)
-    if data is not None:
-        return data
-    other: Task = "labels" if task == "objects" else "objects"
-    found = None
-    with suppress(UserError):  # a fault of data for the other task does not explain anything
-        found = _find(path, other)
-    if found is not None:
-        raise UserError(
-            f"{path} has {_KINDS[other]} ({found.format}), but this config learns from {_KINDS[task]}; take "
-            f"{_CONFIGS[other]}."
-        )
-    raise UserError(_unknown(path, _FORMATS[task]))
 
 
 def _find(path: Path, task: Task) -> Any:
@@ -144,12 +155,16 @@ def _only_directory(path: Path) -> Path | None:
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else None
 
 
-def _unknown(path: Path, formats: Sequence[Format]) -> str:
+def _unknown(path: Path, formats: Sequence[Format]) -> UserError:
     reason = explain(path)
     if reason is not None:
-        return reason
+        return UserError(reason)
     if path.is_file():
         suffixes = sorted({suffix for each in formats for suffix in each.suffixes})
-        return f"{path} does not describe a data set; write a directory, or a file with {', '.join(suffixes)} or .zip."
+        return UserError(
+            f"{path} does not describe a data set; write a directory, or a file with {', '.join(suffixes)} or .zip."
+        )
     looked = "; ".join(each.signs for each in formats)
-    return f"No data in a known format in {path}; looked for: {looked}. Export your data in one of these formats."
+    return UnknownFormatError(
+        f"No data in a known format in {path}; looked for: {looked}. Export your data in one of these formats."
+    )

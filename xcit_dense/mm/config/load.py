@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from xcit_dense.datasets.formats.recognise import UnknownFormatError
 from xcit_dense.datasets.formats.validation import Validation
 from xcit_dense.errors import UserError, nearest
 from xcit_dense.mm.config.own_data import use_own_data
@@ -83,23 +84,11 @@ def load_config(
         if data_root is None:
             raise UserError("--classes is for your own data; write --data-root DIR too.")
         use_own_data(config, data_root, classes, ignore_zero, directory=directory, validation=validation)
-    elif data_root is not None and (validation or not _has_files(config, Path(data_root).expanduser())):
-        if is_local_rank_zero() and validation is None:
-            print(f"{data_root} does not have the files that the config names; the data gives the classes.", flush=True)
-        use_own_data(
-            config,
-            data_root,
-            ignore_zero=ignore_zero,
-            directory=directory,
-            validation=validation,
-            keep_classes=keep_classes,
-        )
-    elif validation is not None:
-        raise UserError("--val-fraction is for your own data; write --data-root DIR too.")
-    elif ignore_zero:
-        raise UserError("--ignore-zero is for your own data; write --classes auto too.")
+    elif ignore_zero or validation is not None:
+        option = "--ignore-zero" if ignore_zero else "--val-fraction"
+        raise UserError(f"{option} is for your own data; write --data-root DIR --classes auto too.")
     elif data_root is not None:
-        _set_data_root(config, data_root)
+        _replace_data(config, data_root, directory, keep_classes)
     _merge_options(config, options or {}, path)
     return config
 
@@ -178,6 +167,23 @@ def _check_parents(config: Config, name: str) -> None:
                 raise UserError(f"--cfg-options {name}: the config has no {key!r} there. Did you mean {similar!r}?")
             return
         node = node[key]
+
+
+def _replace_data(config: Config, data_root: str, directory: Path, keep_classes: bool) -> None:
+    """Uses the config's own files in another directory, or else the data that the directory has."""
+    if not _has_files(config, Path(data_root).expanduser()):
+        try:
+            use_own_data(config, data_root, directory=directory, keep_classes=keep_classes)
+        except UnknownFormatError:
+            pass  # the check names the missing files
+        else:
+            if is_local_rank_zero():
+                source = (
+                    "The model keeps its classes" if keep_classes else "The data gives the classes (--classes auto)"
+                )
+                print(f"{source}, because {data_root} does not have the files that the config names.", flush=True)
+            return
+    _set_data_root(config, data_root)
 
 
 def _has_files(config: Config, root: Path) -> bool:

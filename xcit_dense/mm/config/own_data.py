@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine.config import Config
 
-from xcit_dense.datasets.formats.recognise import recognise_objects
-from xcit_dense.datasets.formats.validation import Validation
+from xcit_dense.datasets.formats.recognise import recognise_labels, recognise_objects
+from xcit_dense.datasets.formats.validation import Validation, split_off_labels
 from xcit_dense.datasets.unpack import unpack
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import classes_of, ignores_zero
@@ -69,14 +70,47 @@ def use_own_data(
         if ignore_zero:
             raise UserError("--ignore-zero is for label maps, and COCO files have no label maps; remove --ignore-zero.")
         sentences = use_objects(config, recognise_objects(root), given, directory, validation, keep_classes)
-        if is_local_rank_zero():
-            print(*sentences, sep="\n", flush=True)
     elif scope == "mmseg":
-        if validation is not None:
-            raise UserError("--val-fraction is for boxes and polygons; move some images and label maps to a directory.")
-        use_labels(config, root, given, ignore_zero)
+        sentences = _use_labels(config, root, given, ignore_zero, directory, validation, keep_classes)
     else:
         raise UserError(f"default_scope is {scope!r}; write default_scope = 'mmdet' or 'mmseg' in the config.")
+    if is_local_rank_zero():
+        print(*sentences, sep="\n", flush=True)
+
+
+def _use_labels(
+    config: Config,
+    root: Path,
+    given: list[str] | None,
+    ignore_zero: bool,
+    directory: Path,
+    validation: Validation | None,
+    keep_classes: bool,
+) -> list[str]:
+    data = recognise_labels(root)
+    if validation is not None:
+        data = split_off_labels(data, validation)
+    lines = [f"Data in {data.root}: {data.format}"]
+    lines += [f"  {split}: {len(pairs):,} images" for split, pairs in data.splits.items()]
+    leaf = next(datasets_in(config.test_dataloader))
+    classes = classes_of(config, leaf)
+    if keep_classes:
+        if data.classes is None:
+            given = classes
+        ignore_zero = ignore_zero or ignores_zero(config, leaf)
+        if len(data.splits) == 1:  # a test takes the only split
+            (pairs,) = data.splits.values()
+            data = replace(data, splits={"train": pairs, "val": pairs})
+    if "train" not in data.splits:
+        raise UserError(f"{data.root} has no training images; name a directory train.")
+    notes = use_labels(config, data, given, ignore_zero, directory)
+    found = classes_of(config, leaf)
+    if keep_classes and found != classes:
+        raise UserError(
+            f"The data in {data.root} has the classes {', '.join(found)}, but the model knows {', '.join(classes)}; give "
+            "data with the same classes in the same order."
+        )
+    return [*lines, *(f"  note: {note}" for note in notes)]
 
 
 def describe_data(config: Config) -> list[str]:
