@@ -87,7 +87,10 @@ def test_outputs_are_unchanged_and_only_weights_are_kept(
         assert torch.equal(written["neck.tied"], torch.tensor([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))
     else:
         assert set(written) == set(model.state_dict())
-    assert printed == f"{out}: {len(model.state_dict())} entries of the backbone, 1 of the classifier left out\n"
+    others = ", 2 of neck and heads" if whole else ""
+    assert (
+        printed == f"{out}: {len(model.state_dict())} entries of the backbone{others}, 1 of the classifier left out\n"
+    )
     check_outputs(out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "epoch_1.pth"]
 

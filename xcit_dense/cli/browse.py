@@ -27,6 +27,7 @@ from xcit_dense.cli.options import (
     add_words,
     band_options,
     read_config_options,
+    read_own_data,
     start_mm,
 )
 from xcit_dense.cli.positionals import read_config_argument
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--number", type=int, default=16, metavar="N", help="how many images; default 16")
     parser.add_argument("--seed", type=int, default=0, help="of order and augmentation; default 0")
     add_data_root(parser)
-    add_own_data(parser)
+    add_own_data(parser, has_seed=True)
     add_bands(parser, trains=True)
     add_verbose(parser)
 
@@ -67,8 +68,8 @@ def run(args: argparse.Namespace) -> None:
     from xcit_dense.visualization.contact_sheet import Tile, make_contact_sheet
 
     options = read_config_options(args.cfg_options)
-    own = args.data_root, args.classes, args.ignore_zero
-    config = load_config(positionals.config, options, *own, **band_options(args))
+    own = {**read_own_data(args), **band_options(args)}
+    config = load_config(positionals.config, options, args.data_root, **own)
     check_config(config, ("train_dataloader",), weights=False)
     data = TrainingData(config, args.seed, args.verbose)
     tiles = []

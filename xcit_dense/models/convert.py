@@ -30,7 +30,8 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
             written.
 
     Returns:
-        A report of the backbone: the entries that were written (``matched``), left out, and missing.
+        The entries of the backbone that were written (``matched``), left out, and missing. With ``whole``, also the
+        entries of neck and heads that were written (``others``).
 
     Raises:
         UserError: The checkpoint does not exist or does not contain a complete XCiT, or ``out`` cannot be written.
@@ -59,6 +60,7 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
         backbone, report = translate(weights, "", model.state_dict())
     root = find_roots(weights)[0] if whole else ""
     rest = {name: value for name, value in weights.items() if whole and not name.startswith(root)}
+    report.others.extend(rest)
     weights = {**rest, **{root + name: backbone[name] for name in report.matched}}
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
     described = ("variant", "embed_dim", "depth", "patch_size", "num_heads")

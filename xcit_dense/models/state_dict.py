@@ -16,7 +16,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, strided
@@ -48,6 +48,7 @@ class Report:
         unexpected: Entries of the checkpoint that the model does not have. Strict loading refuses them.
         adapted: How the weights of the stem were adapted to another number of input channels
             (:func:`adapt_input`). Empty if they were not adapted.
+        others: Entries of neck and heads. A conversion writes them under their own names; a load does not use them.
     """
 
     matched: list[str]
@@ -55,11 +56,14 @@ class Report:
     missing: list[str]
     unexpected: list[str]
     adapted: str = ""
+    others: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         text = f"{len(self.matched)} entries of the backbone"
         if self.adapted:
             text += f" ({self.adapted})"
+        if self.others:
+            text += f", {len(self.others)} of neck and heads"
         if self.left_out:
             text += f", {len(self.left_out)} of the classifier left out"
         if self.missing:

@@ -217,7 +217,7 @@ def test_long_lists_of_categories_are_read_completely(tmp_path):
         ('{"categories": [{"id": 1, "na', ["not valid JSON"]),
         ('{"images": []}', ["has no categories"]),
         ('{"categories": []}', ["has no categories"]),
-        ('{"categories": [{"id": 1, "name": 1}]}', ["has no categories"]),
+        ('{"categories": [{"id": 1, "name": null}]}', ["has no categories"]),
     ],
 )
 def test_files_without_categories_are_refused(tmp_path, content, words):
@@ -230,3 +230,44 @@ def test_categories_agree_with_pycocotools_on_real_annotations(shared):
     path = shared / "data/coco128/annotations/instances_train2017.json"
     assert read_categories(path) == json.loads(path.read_text())["categories"]
     assert len(read_categories(path)) == 80
+
+
+def test_category_names_that_are_numbers_are_read_as_text(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"categories": [{"id": 1, "name": 7}, {"id": 2, "name": 0.5}]}))
+    assert [category["name"] for category in read_categories(tmp_path / "a.json")] == ["7", "0.5"]
+
+
+PROJECT = {"id": 0, "name": "fruit", "supercategory": "none"}
+
+
+@pytest.mark.parametrize(
+    ("categories", "used", "classes", "ids"),
+    [
+        ([PROJECT, {"id": 1, "name": "apple", "supercategory": "fruit"}], [1], [], [1]),
+        ([PROJECT, {"id": 1, "name": "apple", "supercategory": "fruit"}], [], [], [1]),
+        ([PROJECT, {"id": 1, "name": "apple", "supercategory": "fruit"}], [0, 1], [], [0, 1]),
+        ([PROJECT, {"id": 1, "name": "apple", "supercategory": "fruit"}], [1], ["fruit", "apple"], [0, 1]),
+        ([PROJECT, {"id": 1, "name": "fruit", "supercategory": "fruit"}], [1], ["fruit"], [1]),
+        ([PROJECT, {"id": 1, "name": "fruit", "supercategory": "fruit"}], [], [], [1]),
+        ([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "a"}], [1], [], [1, 2]),
+        ([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "a"}], [1, 3], [], [1, 2, 3]),
+        ([{"id": 1, "name": "person", "supercategory": "person"}], [], [], [1]),
+        ([PROJECT], [], [], [0]),
+    ],
+    ids=[
+        "the project of an export",
+        "a split without objects",
+        "a supercategory with objects",
+        "a supercategory in use",
+        "a project with the name of its class",
+        "the same in a split without objects",
+        "an unused name given twice",
+        "two used categories of one name",
+        "a supercategory of its own",
+        "a single category",
+    ],
+)
+def test_unused_categories_without_a_class_of_their_own_are_left_out(tmp_path, categories, used, classes, ids):
+    annotations = [{"category_id": category} for category in used]
+    (tmp_path / "a.json").write_text(json.dumps({"categories": categories, "annotations": annotations}))
+    assert [category["id"] for category in read_categories(tmp_path / "a.json", classes)] == ids

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -75,24 +76,100 @@ def has_masks(annotations: Path) -> bool:
     return _read_contents(annotations).has_masks
 
 
-def read_categories(path: Path) -> list[dict[str, Any]]:
+def read_categories(path: Path, classes: Collection[str] = ()) -> list[dict[str, Any]]:
     """Reads the categories of a COCO annotation file, with little memory: the file may have half a gigabyte.
 
     Args:
         path: The JSON file.
+        classes: The names of the classes in use, as for :func:`choose_categories`.
 
     Returns:
-        The categories, in the file's order.
+        The categories, in the file's order, as :func:`rename_categories` and :func:`choose_categories` return them.
 
     Raises:
         UserError: The file is not valid JSON, or has no categories.
     """
     categories = _read_contents(path).categories
-    if not isinstance(categories, list) or not categories or not all(map(_is_category, categories)):
+    categories = rename_categories(categories) if isinstance(categories, list) else []
+    if not categories or not all(map(_is_category, categories)):
         raise UserError(
             f"{path} has no categories; add a list 'categories' of entries like {{'id': 1, 'name': 'person'}}."
         )
-    return list(categories)
+    return choose_categories(categories, lambda: _stream(path, "annotations.item.category_id"), classes)
+
+
+def rename_categories(categories: Sequence[Any]) -> list[Any]:
+    """Makes text of category names that are numbers.
+
+    Args:
+        categories: The list from a file.
+
+    Returns:
+        The list with new entries for the changed ones.
+
+    Example:
+        >>> rename_categories([{"id": 1, "name": 7}])
+        [{'id': 1, 'name': '7'}]
+    """
+    return [
+        {**entry, "name": str(entry["name"])} if isinstance(entry, dict) and _is_number(entry.get("name")) else entry
+        for entry in categories
+    ]
+
+
+def choose_categories(
+    categories: list[Any], read_used: Callable[[], Iterable[Any]], classes: Collection[str] = ()
+) -> list[Any]:
+    """Leaves out categories that stand for no class of their own and that no object has.
+
+    Roboflow writes the name of the project as a first category, the ``supercategory`` of all the others. The same name
+    may also be the name of a class.
+
+    Args:
+        categories: The list from a file.
+        read_used: Returns the category id of each object. Called only if there is a category that may be left out.
+        classes: The names of the classes in use. A category of these names is kept, unless another one has its name.
+
+    Returns:
+        The other categories. All categories if an entry of the list is not valid.
+
+    Example:
+        >>> choose_categories(
+        ...     [
+        ...         {"id": 0, "name": "fruit", "supercategory": "none"},
+        ...         {"id": 1, "name": "apple", "supercategory": "fruit"},
+        ...     ],
+        ...     lambda: [1, 1, 1],
+        ... )
+        [{'id': 1, 'name': 'apple', 'supercategory': 'fruit'}]
+    """
+    if not all(map(_is_category, categories)):
+        return categories
+    numbers = Counter(category["name"] for category in categories)
+    suspects = [
+        category
+        for category in categories
+        if numbers[category["name"]] > 1 or (category["name"] not in classes and _is_above_all(category, categories))
+    ]
+    if not suspects:
+        return categories
+    used = {str(value) for value in read_used()}
+    chosen = list(categories)
+    # A project comes before its classes. Of two unused categories with the same name, the second one is kept.
+    for category in sorted(suspects, key=lambda each: not _is_above_all(each, categories)):
+        is_last = numbers[category["name"]] == 1 and not _is_above_all(category, categories)
+        if str(category.get("id")) not in used and not is_last:
+            numbers[category["name"]] -= 1
+            chosen = [each for each in chosen if each is not category]
+    return chosen
+
+
+def _is_above_all(category: dict[str, Any], categories: Sequence[dict[str, Any]]) -> bool:
+    """Whether a category is the supercategory of all the others."""
+    others = [each for each in categories if each is not category]
+    if category.get("supercategory") == category["name"] or not others:
+        return False
+    return all(each.get("supercategory") == category["name"] for each in others)
 
 
 def read_json(path: Path) -> Any:
@@ -203,6 +280,10 @@ def _is_mask(segmentation: Any) -> bool:
 
 def _is_category(entry: Any) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("name"), str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _find_images(root: Path, annotations: str, candidates: Sequence[str]) -> str:

@@ -178,7 +178,7 @@ def _check_dataset(config: Config, dataset: Any) -> None:
 
 
 def _check_categories(path: Path, classes: list[str]) -> None:
-    present = [category["name"] for category in read_categories(path)]
+    present = [category["name"] for category in read_categories(path, classes)]
     # MMDetection numbers the classes in the order of the file and ignores the order in the config.
     if [name for name in present if name in classes] != classes:
         raise UserError(
