@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import set_random_seed
 
+from xcit_dense.errors import UserError
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 from xcit_dense.mm.runtime.console import prints_to_log
@@ -71,8 +72,11 @@ def count_classes(config: Config, training: Any, verbose: bool = False) -> Class
         keys.add(key)
         try:
             datasets = list(_leaves(training)) if split == "train" else _build(config, leaves, verbose)
-        except OSError as error:
-            found.notes.append(f"The {split} data is not counted, because it cannot be read: {error}.")
+        except (OSError, UserError) as error:
+            if config.get(
+                "val_dataloader"
+            ):  # without validation data, the test's settings name files that do not exist
+                found.notes.append(f"The {split} data is not counted, because it cannot be read: {error}")
             continue
         images = sum(map(len, datasets))
         if is_detection:
