@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from xcit_dense.errors import MissingLibraryError
-from xcit_dense.media.images import UNREADABLE, ImageError
+from xcit_dense.media.images import UNREADABLE, ImageError, turn
 
 Bands = npt.NDArray[Any]
 """An upright image (H, W, N) with the values of its file."""
@@ -139,20 +139,37 @@ def find_loss(path: str | Path) -> str:
     path = Path(path)
     try:
         with Image.open(path) as image:
-            bands, colours = len(image.getbands()), len(image.getbands())
-            dtype = _dtype_of(image)
-            if image.format == "TIFF":
-                tags: Any = vars(image)["tag_v2"]
-                bands = tags.get(277, 1)
-                opacities = sum(kind in _ALPHA for kind in tags.get(338, ()))
-                colours = _COLOURS.get(tags.get(262), 1) + opacities
+            return loss_of(image)
     except UNREADABLE:
         try:
             raster = read_raster(path)
         except (ImageError, MissingLibraryError):
             return ""
-        bands, colours, dtype = raster.bands, 1, raster.dtype
-    return "" if bands == colours and dtype == "uint8" else f"{bands} band{'s' * (bands != 1)} of {dtype}"
+        return _describe(raster.bands, 1, raster.dtype)
+
+
+def loss_of(image: Image.Image) -> str:
+    """Finds out what a reader of ordinary images would lose of an image that Pillow has opened.
+
+    Args:
+        image: The opened image, not yet loaded.
+
+    Returns:
+        As for :func:`find_loss`.
+    """
+    bands = colours = len(image.getbands())
+    if image.format == "TIFF":
+        tags: Any = vars(image)["tag_v2"]
+        bands = tags.get(277, 1)
+        opacities = sum(kind in _ALPHA for kind in tags.get(338, ()))
+        colours = _COLOURS.get(tags.get(262), 1) + opacities
+    return _describe(bands, colours, _dtype_of(image))
+
+
+def _describe(bands: int, colours: int, dtype: str) -> str:
+    if bands == colours and dtype == "uint8":
+        return ""
+    return f"{bands} band{'s' * (bands != 1)} of {dtype}"
 
 
 def _is_tiff(path: Path) -> bool:
@@ -204,7 +221,7 @@ def _read_tiff(path: Path) -> Bands:
         orientation = _orientation_of(page.tags)
     pixels = pixels.transpose(order)
     pixels = pixels if axes[2] else pixels[..., None]
-    return _upright(pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels, orientation)
+    return turn(pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels, orientation)
 
 
 def _read_other(path: Path) -> Bands:
@@ -220,24 +237,13 @@ def _read_other(path: Path) -> Bands:
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     if pixels.shape[2] >= 3:  # OpenCV returns blue first
         pixels = pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
-    return _upright(pixels, orientation)
+    return turn(pixels, orientation)
 
 
 def _orientation_of(tags: Any) -> int:
     value = tags.get(_ORIENTATION, 1)
     value = getattr(value, "value", value)  # tifffile's tags are objects
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _upright(pixels: Bands, orientation: int) -> Bands:
-    """Turns an image (H, W, N) as EXIF's orientation asks."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
 
 
 def _dtype_of(image: Image.Image) -> str:

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -238,13 +239,32 @@ def test_objects_of_classes_not_in_use_are_not_checked(coco):
     assert "3 objects, 1 classes" in report.summary
 
 
-def test_images_with_an_exif_orientation_are_measured_upright(coco):
-    def turn(data):
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        Image.new("RGB", (30, 40)).save(data.images_directory / "1.jpg", exif=exif)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_images_with_an_exif_orientation_are_measured_as_training_reads_them(coco, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
 
-    assert found(coco(turn)) == {}
+    def turn(data):
+        Image.new("RGB", (30, 40)).save(data.images_directory / f"1.{suffix}", exif=exif)
+        change("images", 1, file_name=f"1.{suffix}")(data)
+        Image.new("RGB", (40, 30)).save(data.images_directory / f"2.{suffix}", exif=exif)
+        change("images", 2, file_name=f"2.{suffix}")(data)
+
+    # The entry of the first image has the upright size, and the entry of the second image has the stored size.
+    report = coco(turn)
+    expect(report, False, "images that training does not turn by their EXIF orientation", 1, f"2.{suffix}")
+    assert len(report.faults) == 1
+
+
+@pytest.mark.parametrize("values", [np.zeros((30, 40), np.int32), np.zeros((30, 40), np.float32)])
+def test_images_of_32_bits_are_an_error_with_the_true_reason(coco, values):
+    def fault(data):
+        Image.fromarray(values).save(data.images_directory / "1.tif")
+        change("images", 1, file_name="1.tif")(data)
+
+    report = coco(fault)
+    expect(report, True, "unreadable images", 1, "1.tif: the TIFF file has")
+    assert "of 32 bits" in report.faults["unreadable images"].places[0]
 
 
 def test_all_faults_are_reported_with_errors_first(coco):

@@ -20,6 +20,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from xcit_dense.mm.config.checks import check_launcher
 from xcit_dense.mm.config.dataset_class import is_a
 from xcit_dense.mm.config.walk import dicts_in
+from xcit_dense.mm.loading import use_checked_loading
 from xcit_dense.mm.patches.no_gpu import without_set_device
 from xcit_dense.mm.runtime.console import logs_prints, prints_to_log, quiet
 from xcit_dense.mm.runtime.report import ReportHook
@@ -67,6 +68,9 @@ def make_runner(
             runner = kind.from_cfg(without_gpus(config))
     else:
         runner = kind.from_cfg(config)
+    # The runner has written its config, in which mmcv's loader keeps its name.
+    for loader in (runner._train_dataloader, runner._val_dataloader, runner._test_dataloader):
+        use_checked_loading(loader)
     runner.register_hook(ReportHook())
     runner.register_hook(_MeetBeforeTest())
     if resume_from is not None:
