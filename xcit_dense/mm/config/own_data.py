@@ -107,8 +107,8 @@ def _use_labels(
     found = classes_of(config, leaf)
     if keep_classes and found != classes:
         raise UserError(
-            f"The data in {data.root} has the classes {', '.join(found)}, but the model knows {', '.join(classes)}; give "
-            "data with the same classes in the same order."
+            f"The data in {data.root} has the classes {', '.join(found)}, but the model knows {', '.join(classes)}; "
+            "give data with the same classes in the same order."
         )
     return [*lines, *(f"  note: {note}" for note in notes)]
 
