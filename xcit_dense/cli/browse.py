@@ -20,6 +20,7 @@ from xcit_dense.cli.options import (
     add_verbose,
     add_words,
     read_config_options,
+    read_own_data,
     start_mm,
 )
 from xcit_dense.cli.positionals import read_config_argument
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--number", type=int, default=16, metavar="N", help="how many images; default 16")
     parser.add_argument("--seed", type=int, default=0, help="of order and augmentation; default 0")
     add_data_root(parser)
-    add_own_data(parser)
+    add_own_data(parser, has_seed=True)
     add_verbose(parser)
 
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from xcit_dense.mm.inference.browse import browse
 
     options = read_config_options(args.cfg_options)
-    config = load_config(positionals.config, options, args.data_root, args.classes, args.ignore_zero)
+    config = load_config(positionals.config, options, args.data_root, **read_own_data(args))
     check_config(config, ("train_dataloader",), weights=False)
     drawings = browse(config, args.seed, verbose=args.verbose)
     for number, (name, drawing) in enumerate(islice(drawings, args.number), start=1):

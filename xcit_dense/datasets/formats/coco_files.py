@@ -12,8 +12,9 @@ from typing import Any
 
 from xcit_dense.datasets.formats.coco import find_coco, read_json
 from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of, walk
-from xcit_dense.datasets.formats.objects import Content, Notes, ObjectData
+from xcit_dense.datasets.formats.objects import Content, Notes, ObjectData, select_images
 from xcit_dense.datasets.formats.splits import SAMPLE_NAMES, Split
+from xcit_dense.datasets.repair import repair
 from xcit_dense.errors import MissingLibraryError, UserError
 
 # COCO publishes these files too. They describe other tasks, or have no annotations.
@@ -240,17 +241,21 @@ class _Reader:
             UserError: The file is not in COCO's format.
         """
         place = self.places[split]
-        path = self.root / place.annotations
-        content = read_json(path)
-        lists = ("images", "annotations", "categories")
-        if isinstance(content, dict) and isinstance(content.get("images"), list):
-            content.setdefault("annotations", [])
+        content = read_json(self.root / place.annotations)
+        lists = ("images", "categories")
         if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in lists):
-            raise UserError(f"{path} is not in COCO's format; the format needs the lists {', '.join(lists)}.")
+            raise UserError(
+                f"{self.root / place.annotations} is not in COCO's format; the format needs the lists images, "
+                "annotations and categories."
+            )
         for image in content["images"]:
-            if isinstance(image, dict) and isinstance(image.get("file_name"), str):
-                image["file_name"] = self._locate(image["file_name"], place, self.notes)
-        return {name: content[name] for name in lists}
+            if place.images and isinstance(image, dict) and isinstance(image.get("file_name"), str):
+                image["file_name"] = f"{place.images}/{image['file_name']}"
+        near = PurePosixPath(place.annotations).parent.as_posix()
+        repaired, notes = repair(content, lambda name: self._locate(name, near))
+        for note in notes:
+            self.notes.say(f"{place.annotations}: {note}")
+        return {name: repaired[name] for name in ("images", "annotations", "categories")}
 
     def part(self, split: str) -> Content:
         """Reads the images of a split from a file with the images of all splits.
@@ -265,37 +270,36 @@ class _Reader:
     def splits_of_images(self) -> set[str]:
         """The splits that the directories of a file's images name. Empty if an image is in no such directory."""
         place = self.places["train"]
-        names = _sample(self.root / place.annotations)
-        if not all(split_of(self._locate(name, place, Notes())) for name in names):
+        names = [f"{place.images}/{name}" for name in _sample(self.root / place.annotations)]
+        if not all(split_of(self._locate(name, "")) for name in names):
             return set()
         splits = {split_of(str(image.get("file_name"))) for image in self._all()["images"]}
         known = {split for split in splits if split is not None}
         return known if len(known) == len(splits) and "train" in known and len(known) > 1 else set()
 
-    def _locate(self, name: str, place: Split, notes: Notes) -> str:
-        plain = name.replace("\\", "/")
-        expected = (PurePosixPath(place.images) / plain).as_posix()
+    def _locate(self, name: str, near: str) -> str:
+        """The name of an existing image, for a name relative to the data directory."""
+        expected = name.replace("\\", "/").removeprefix("/")
         if (self.root / expected).is_file():
-            if plain != name:
-                notes.add("names of images with backslashes, which are read as separators", name)
             return expected
-        found = self.index().find(name, PurePosixPath(place.annotations).parent.as_posix())
-        if found is None:
-            return expected  # the check reports missing images
-        notes.add("images found in another directory by their names", f"{name}: {found}")
-        return found
+        return self.index().find(name, near) or expected  # the check reports missing images
 
 
-def select_images(content: Content, images: list[Any]) -> Content:
-    """Keeps some images of a content, with their objects.
+def count_objects(path: Path) -> tuple[int, Counter[str]]:
+    """Counts the images of a COCO file, and the objects by category id, with little memory.
 
     Args:
-        content: The content.
-        images: Entries of the content's images.
+        path: The file.
 
     Returns:
-        The content with all categories.
+        The number of images, and the number of objects by category id as text.
     """
-    ids = {image["id"] for image in images}
-    annotations = [annotation for annotation in content["annotations"] if annotation.get("image_id") in ids]
-    return {**content, "images": images, "annotations": annotations}
+    ijson = import_ijson()
+    try:
+        with path.open("rb") as file:
+            images = sum(1 for _ in ijson.items(file, "images.item.id"))
+        with path.open("rb") as file:
+            return images, Counter(map(str, ijson.items(file, "annotations.item.category_id")))
+    except ijson.JSONError:  # ijson refuses NaN, which pycocotools accepts
+        content = read_json(path)
+        return len(content["images"]), Counter(str(each.get("category_id")) for each in content["annotations"])

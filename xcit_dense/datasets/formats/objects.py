@@ -34,6 +34,7 @@ class Notes:
     def __init__(self) -> None:
         self._places: dict[str, list[str]] = {}
         self._counts: dict[str, int] = {}
+        self._said: list[str] = []
 
     def add(self, what: str, where: str) -> None:
         """Counts one case.
@@ -47,8 +48,17 @@ class Notes:
         if len(places) < _PLACES:
             places.append(where)
 
+    def say(self, sentence: str) -> None:
+        """Adds a sentence that has its count already.
+
+        Args:
+            sentence: The sentence.
+        """
+        self._said.append(sentence)
+
     def __iter__(self) -> Iterator[str]:
         """Iterates over the sentences."""
+        yield from self._said
         for what, count in self._counts.items():
             more = "; ..." if count > len(self._places[what]) else ""
             yield f"{what}: {count:,} ({'; '.join(self._places[what])}{more})"
@@ -247,6 +257,21 @@ def select_classes(content: Content, names: Sequence[str]) -> Content:
             annotations.append({**annotation, "category_id": new[annotation["category_id"]]})
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     return {**content, "annotations": annotations, "categories": categories}
+
+
+def select_images(content: Content, images: list[Any]) -> Content:
+    """Keeps some images of a content, with their objects.
+
+    Args:
+        content: The content.
+        images: Entries of the content's images.
+
+    Returns:
+        The content with all categories.
+    """
+    ids = {image["id"] for image in images}
+    annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] in ids]
+    return {**content, "images": images, "annotations": annotations}
 
 
 def without_masks(content: Content) -> Content:
