@@ -123,6 +123,7 @@ def add_own_data(parser: argparse.ArgumentParser, has_seed: bool = False) -> Non
         action="store_true",
         help="0 in your label images marks pixels without a label, and classes begin with 1",
     )
+    add_colours(parser)
     parser.add_argument(
         "--val-fraction",
         type=float,
@@ -131,6 +132,19 @@ def add_own_data(parser: argparse.ArgumentParser, has_seed: bool = False) -> Non
     )
     if not has_seed:
         parser.add_argument("--seed", type=int, metavar="N", help="of --val-fraction's choice of images; default 0")
+
+
+def add_colours(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--colours``.
+
+    Args:
+        parser: The parser.
+    """
+    parser.add_argument(
+        "--colours",
+        metavar="FILE",
+        help="the class of each colour in your label images, one a line, e.g. road: 128,64,128",
+    )
 
 
 def read_own_data(args: argparse.Namespace) -> dict[str, Any]:
@@ -146,7 +160,7 @@ def read_own_data(args: argparse.Namespace) -> dict[str, Any]:
 
     if "val_fraction" not in args:
         return {}
-    values: dict[str, Any] = {"classes": args.classes, "ignore_zero": args.ignore_zero}
+    values: dict[str, Any] = {"classes": args.classes, "ignore_zero": args.ignore_zero, "colours": args.colours}
     if args.val_fraction is not None:
         values["validation"] = Validation(args.val_fraction, args.seed or 0)
     return values

@@ -106,6 +106,20 @@ def read_pairs(path: Path) -> list[Pair]:
         ) from error
 
 
+def describe(data: LabelData) -> list[str]:
+    """Describes a data set: its format, its counts and its notes.
+
+    Args:
+        data: The data set.
+
+    Returns:
+        Sentences to print.
+    """
+    lines = [f"{data.format[0].upper()}{data.format[1:]}, in {data.root}:"]
+    lines += [f"  {split}: {len(pairs):,} images" for split, pairs in data.splits.items()]
+    return [*lines, *(f"  note: {note}" for note in data.notes)]
+
+
 def _png_of(pair: Pair) -> str:
     """The name of a pair's written label map."""
     if pair.label == pair.image:  # objects are painted from an annotation file

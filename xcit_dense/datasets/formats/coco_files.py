@@ -203,7 +203,8 @@ def _fits(root: Path, place: Split, index: Callable[[], FileIndex]) -> bool:
     """Whether the directory contains the first images of the file, except images that are in no other directory."""
     names = _sample(root / place.annotations)
     missing = [name for name in names if not (root / place.images / name).is_file()]
-    return len(missing) < len(names) and not any(index().find(name) for name in missing)
+    split = split_of(place.annotations)
+    return len(missing) < len(names) and not any(index().find(name, split=split) for name in missing)
 
 
 def _find_place(root: Path, path: Path, index: FileIndex) -> Split | None:
@@ -212,7 +213,7 @@ def _find_place(root: Path, path: Path, index: FileIndex) -> Split | None:
     near = PurePosixPath(annotations).parent.as_posix()
     votes: Counter[str] = Counter()
     for name in _sample(path):
-        found = index.find(name, near)
+        found = index.find(name, near, split_of(annotations))
         if found is not None:
             plain = name.replace("\\", "/")
             votes[found.removesuffix(plain).rstrip("/") if found.endswith(f"/{plain}") else ""] += 1
@@ -251,8 +252,7 @@ class _Reader:
         for image in content["images"]:
             if place.images and isinstance(image, dict) and isinstance(image.get("file_name"), str):
                 image["file_name"] = f"{place.images}/{image['file_name']}"
-        near = PurePosixPath(place.annotations).parent.as_posix()
-        repaired, notes = repair(content, lambda name: self._locate(name, near))
+        repaired, notes = repair(content, lambda name: self._locate(name, place))
         for note in notes:
             self.notes.say(f"{place.annotations}: {note}")
         return {name: repaired[name] for name in ("images", "annotations", "categories")}
@@ -271,18 +271,20 @@ class _Reader:
         """The splits that the directories of a file's images name. Empty if an image is in no such directory."""
         place = self.places["train"]
         names = [f"{place.images}/{name}" for name in _sample(self.root / place.annotations)]
-        if not all(split_of(self._locate(name, "")) for name in names):
+        if not all(split_of(self._locate(name, place)) for name in names):
             return set()
         splits = {split_of(str(image.get("file_name"))) for image in self._all()["images"]}
         known = {split for split in splits if split is not None}
         return known if len(known) == len(splits) and "train" in known and len(known) > 1 else set()
 
-    def _locate(self, name: str, near: str) -> str:
+    def _locate(self, name: str, place: Split) -> str:
         """The name of an existing image, for a name relative to the data directory."""
         expected = name.replace("\\", "/").removeprefix("/")
         if (self.root / expected).is_file():
             return expected
-        return self.index().find(name, near) or expected  # the check reports missing images
+        near = PurePosixPath(place.annotations).parent.as_posix()
+        # The check reports missing images.
+        return self.index().find(name, near, split_of(place.annotations)) or expected
 
 
 def count_objects(path: Path) -> tuple[int, Counter[str]]:

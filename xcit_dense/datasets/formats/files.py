@@ -92,18 +92,21 @@ class FileIndex:
             self._by_name.setdefault(file.name, []).append(relative)
             self._by_stem.setdefault(file.stem, []).append(relative)
 
-    def find(self, name: str, near: str = "") -> str | None:
+    def find(self, name: str, near: str = "", split: str | None = None) -> str | None:
         """Finds a file by a name with or without directories and suffix.
 
         Args:
             name: The name in the annotation. Backslashes separate directories, too.
             near: The directory of the annotation file, relative to the data directory.
+            split: The split of the annotation. Files in a directory of another split do not count. None takes all.
 
         Returns:
             The path relative to the data directory. None if there is no such file, or if several files fit equally.
         """
         wanted = PurePosixPath(name.replace("\\", "/"))
         candidates = self._by_name.get(wanted.name) or self._by_stem.get(wanted.name) or self._by_stem.get(wanted.stem)
+        if split is not None:
+            candidates = [path for path in candidates or () if split_of(path) in (None, split)]
         if not candidates:
             return None
         if len(candidates) == 1:

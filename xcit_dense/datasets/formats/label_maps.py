@@ -363,6 +363,7 @@ def _make_data(root: Path, found: Mapping[str, _Directories], absent: Split) -> 
         classes=tuple(names[0]) if names else None,
         ignore_zero=bool(names and names[1]),
         table=table,
+        sources=[path for path in (root / name for name in _NAMES) if path.is_file()],
         layout=layout,
         notes=(f"{unused:,} label maps without an image are passed over.",) if unused else (),
     )

@@ -61,7 +61,9 @@ def interpret(
         if ignore_zero:
             raise UserError(f"--ignore-zero is for label images, but the data is {data.format}; remove --ignore-zero.")
         return data if given is None else _choose_classes(data, data.read_label, given)
-    table = read_table(colours) if colours else data.table
+    if colours:
+        data = replace(data, table=read_table(colours))
+    table = data.table
     if table and not table.is_identity:
         return _use_table(data, table, given, ignore_zero)
     if table:
@@ -78,6 +80,46 @@ def interpret(
     if names is None:
         names, ignore_zero = _number_classes(data, found, ignore_zero)
     return _with_classes(data, names, ignore_zero)
+
+
+def with_classes_of(data: LabelData, kept: Sequence[str]) -> LabelData:
+    """Numbers the classes of a data set as a trained model numbers them.
+
+    Args:
+        data: The data set, as :func:`interpret` returns it. If its classes have no names, their numbers count.
+        kept: The names of the model's classes.
+
+    Returns:
+        The data set. Classes that the model does not have are ignored.
+
+    Raises:
+        UserError: The data set has none of the model's classes.
+    """
+    names = list(data.classes or ())
+    if names == list(kept):
+        return data
+    if all(name.startswith("class ") for name in names) and len(names) <= len(kept):
+        return replace(data, classes=tuple(kept), palette=None)
+    unknown = [name for name in names if name not in kept]
+    if len(unknown) == len(names):
+        raise UserError(
+            f"The data in {data.root} has the classes {', '.join(names[:12])}, but the model has the classes "
+            f"{', '.join(kept[:12])}; test with data of the same classes."
+        )
+    read = data.read_label or partial(_read_grey, data.root)
+    first = int(data.ignore_zero)
+    lookup = np.full(IGNORED + 1, IGNORED, np.uint8)
+    lookup[first : first + len(names)] = [kept.index(name) if name in kept else IGNORED for name in names]
+    note = f"{len(unknown)} classes that the model does not have are ignored: {', '.join(unknown[:12])}"
+    return replace(
+        data,
+        classes=tuple(kept),
+        palette=None,
+        ignore_zero=False,
+        read_label=lambda pair: np.take(lookup, read(pair)),
+        layout=None,
+        notes=(*data.notes, note) if unknown else data.notes,
+    )
 
 
 def _choose_classes(data: LabelData, read: ReadLabel, given: Sequence[str]) -> LabelData:

@@ -40,7 +40,11 @@ class Format:
 
 # The first format that fits is taken.
 OBJECT_FORMATS: tuple[Format, ...] = (
-    Format(coco_files.find, "a JSON file with images, annotations and categories (COCO)", (".json",)),
+    Format(
+        coco_files.find,
+        "annotations/instances_train.json, train/_annotations.coco.json or another COCO file",
+        (".json",),
+    ),
     Format(yolo.find, "data.yaml, or label files with classes.txt (YOLO)", (".yaml", ".yml")),
     Format(voc.find, "XML files with bndbox (Pascal VOC)"),
     Format(labelme.find, "a JSON file with shapes for each image (LabelMe)"),

@@ -102,7 +102,7 @@ def split_off_labels(data: LabelData, validation: Validation) -> LabelData:
     chosen = choose_validation((pair.image for pair in pairs), validation)
     train = [pair for pair in pairs if pair.image not in chosen]
     val = [pair for pair in pairs if pair.image in chosen]
-    return replace(data, splits={**data.splits, "train": train, "val": val})
+    return replace(data, splits={**data.splits, "train": train, "val": val}, layout=None)
 
 
 def _check_splits(splits: Mapping[str, Any], validation: Validation) -> None:

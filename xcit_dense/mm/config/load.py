@@ -55,6 +55,7 @@ def load_config(
     work_dir: str | Path | None = None,
     validation: Validation | None = None,
     keep_classes: bool = False,
+    colours: str | None = None,
 ) -> Config:
     """Reads a config and applies the options of the command line.
 
@@ -72,6 +73,7 @@ def load_config(
             ``work_dir``, or else ``work_dirs/NAME_OF_CONFIG``.
         validation: How to split validation images off the training images of data with its own classes.
         keep_classes: Whether the model keeps its classes if ``data_root`` has other files than the config names.
+        colours: A file that names the class of each colour in label images of data with its own classes.
 
     Returns:
         The complete config.
@@ -87,15 +89,24 @@ def load_config(
     """
     config = _read_config(Path(path))
     directory = Path(work_dir or config.get("work_dir") or Path("work_dirs", Path(path).stem), "data")
+    own: dict[str, Any] = {
+        "directory": directory,
+        "validation": validation,
+        "colours": Path(colours).expanduser() if colours else None,
+    }
     if classes is not None:
         if data_root is None:
             raise UserError("--classes is for your own data; write --data-root DIR too.")
-        use_own_data(config, data_root, classes, ignore_zero, directory=directory, validation=validation)
-    elif ignore_zero or validation is not None:
-        option = "--ignore-zero" if ignore_zero else "--val-fraction"
-        raise UserError(f"{option} is for your own data; write --data-root DIR --classes auto too.")
+        use_own_data(config, data_root, classes, ignore_zero, **own)
+    elif data_root is not None and (validation is not None or colours is not None):
+        use_own_data(config, data_root, "auto", ignore_zero, **own)
+    elif ignore_zero:
+        raise UserError("--ignore-zero is for your own data; write --classes auto too.")
+    elif validation is not None or colours is not None:
+        option = "--val-fraction" if validation is not None else "--colours"
+        raise UserError(f"{option} is for your own data; write --data-root DIR too.")
     elif data_root is not None:
-        _replace_data(config, data_root, directory, keep_classes)
+        _replace_data(config, data_root, keep_classes, own)
     _merge_options(config, options or {}, path)
     use_bands(config, bands, draw_bands, normalize)
     return config
@@ -177,11 +188,11 @@ def _check_parents(config: Config, name: str) -> None:
         node = node[key]
 
 
-def _replace_data(config: Config, data_root: str, directory: Path, keep_classes: bool) -> None:
+def _replace_data(config: Config, data_root: str, keep_classes: bool, own: dict[str, Any]) -> None:
     """Uses the config's own files in another directory, or else the data that the directory has."""
     if not _has_files(config, Path(data_root).expanduser()):
         try:
-            use_own_data(config, data_root, directory=directory, keep_classes=keep_classes)
+            use_own_data(config, data_root, keep_classes=keep_classes, **own)
         except UnknownFormatError:
             pass  # the check names the missing files
         else:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from mmengine.config import Config
 
 from xcit_dense.datasets.formats.recognise import recognise_labels, recognise_objects
-from xcit_dense.datasets.formats.validation import Validation, split_off_labels
+from xcit_dense.datasets.formats.validation import Validation
 from xcit_dense.datasets.unpack import unpack
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import classes_of, ignores_zero
@@ -31,12 +30,13 @@ def use_own_data(
     directory: Path = Path("work_dirs/data"),
     validation: Validation | None = None,
     keep_classes: bool = False,
+    colours: Path | None = None,
 ) -> None:
     """Changes a config to use data with its own classes, and sets the number of classes of its heads.
 
     Detection reads every format in :mod:`xcit_dense.datasets.formats.recognise`. Segmentation reads images and label
-    maps. Without a validation split, the run does not validate. Without a test split, the test uses the validation
-    split. Rank 0 prints what the data is.
+    maps, and paints polygons as label maps. Without a validation split, the run does not validate. Without a test
+    split, the test uses the validation split. Rank 0 prints what the data is.
 
     Args:
         config: A complete config, which is changed.
@@ -47,6 +47,7 @@ def use_own_data(
         directory: Where files are made from the data, for example ``WORK_DIR/data``.
         validation: How to split validation images off the training images. None splits nothing off.
         keep_classes: Whether the config keeps its classes, as a test of a trained model needs.
+        colours: A table of the colours in label images (:func:`xcit_dense.datasets.formats.colours.read_table`).
 
     Raises:
         UserError: The layout of the data is unknown, or the classes do not fit the data.
@@ -69,48 +70,16 @@ def use_own_data(
     if scope == "mmdet":
         if ignore_zero:
             raise UserError("--ignore-zero is for label maps, and COCO files have no label maps; remove --ignore-zero.")
+        if colours is not None:
+            raise UserError("--colours is for label images, and this config learns from boxes; remove --colours.")
         sentences = use_objects(config, recognise_objects(root), given, directory, validation, keep_classes)
     elif scope == "mmseg":
-        sentences = _use_labels(config, root, given, ignore_zero, directory, validation, keep_classes)
+        data = recognise_labels(root)
+        sentences = use_labels(config, data, given, ignore_zero, directory, validation, keep_classes, colours)
     else:
         raise UserError(f"default_scope is {scope!r}; write default_scope = 'mmdet' or 'mmseg' in the config.")
     if is_local_rank_zero():
         print(*sentences, sep="\n", flush=True)
-
-
-def _use_labels(
-    config: Config,
-    root: Path,
-    given: list[str] | None,
-    ignore_zero: bool,
-    directory: Path,
-    validation: Validation | None,
-    keep_classes: bool,
-) -> list[str]:
-    data = recognise_labels(root)
-    if validation is not None:
-        data = split_off_labels(data, validation)
-    lines = [f"Data in {data.root}: {data.format}"]
-    lines += [f"  {split}: {len(pairs):,} images" for split, pairs in data.splits.items()]
-    leaf = next(datasets_in(config.test_dataloader))
-    classes = classes_of(config, leaf)
-    if keep_classes:
-        if data.classes is None:
-            given = classes
-        ignore_zero = ignore_zero or ignores_zero(config, leaf)
-        if len(data.splits) == 1:  # a test takes the only split
-            (pairs,) = data.splits.values()
-            data = replace(data, splits={"train": pairs, "val": pairs})
-    if "train" not in data.splits:
-        raise UserError(f"{data.root} has no training images; name a directory train.")
-    notes = use_labels(config, data, given, ignore_zero, directory)
-    found = classes_of(config, leaf)
-    if keep_classes and found != classes:
-        raise UserError(
-            f"The data in {data.root} has the classes {', '.join(found)}, but the model knows {', '.join(classes)}; give "
-            "data with the same classes in the same order."
-        )
-    return [*lines, *(f"  note: {note}" for note in notes)]
 
 
 def describe_data(config: Config) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import hashlib
+import json
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from mmengine.registry import TRANSFORMS
 
 from xcit_dense.datasets.formats.label_maps import read_palette
 from xcit_dense.datasets.formats.labels import LabelData
-from xcit_dense.datasets.formats.meaning import interpret
+from xcit_dense.datasets.formats.meaning import interpret, with_classes_of
 from xcit_dense.datasets.formats.splits import Layout, Split
-from xcit_dense.datasets.label_files import write_label_maps, write_pairs
+from xcit_dense.datasets.formats.validation import Validation, split_off_labels
+from xcit_dense.datasets.label_files import describe, write_label_maps, write_pairs
 from xcit_dense.datasets.prepare import prepare
-from xcit_dense.mm.config.dataset_class import is_a
+from xcit_dense.mm.config.dataset_class import classes_of, is_a
 from xcit_dense.mm.config.splits import set_classes, set_splits
-from xcit_dense.mm.config.walk import dicts_in
+from xcit_dense.mm.config.walk import datasets_in, dicts_in
 from xcit_dense.structures import Colour
 from xcit_dense.visualization.draw import make_palette
 
@@ -30,7 +33,9 @@ def use_labels(
     data: LabelData,
     given: list[str] | None,
     ignore_zero: bool,
-    made: Path,
+    directory: Path,
+    validation: Validation | None = None,
+    keep_classes: bool = False,
     colours: Path | None = None,
 ) -> list[str]:
     """Changes a config for segmentation to read images and label maps.
@@ -40,26 +45,42 @@ def use_labels(
         data: The data set.
         given: The names of the classes, in the order of their values. None reads the names from the data.
         ignore_zero: Whether 0 marks pixels without a label, so that the classes start at 1.
-        made: The directory for label maps and lists of pairs that are made from the data.
+        directory: Where label maps and lists of pairs are made, for example ``WORK_DIR/data``.
+        validation: How to split validation images off the training images. None splits nothing off.
+        keep_classes: Whether the config keeps its classes, as a test of a trained model needs. If so, the test uses the
+            test split, or else the validation split, or else the only split.
         colours: A table of the colours in the label images. None uses the table of the data, if it has one.
 
     Returns:
-        Sentences that say how the label images are read.
+        Sentences that describe the data.
 
     Raises:
         UserError: There are no label maps, or their values do not fit the classes.
     """
-    data = interpret(data, given, ignore_zero=ignore_zero, colours=colours)
+    if validation is not None:
+        data = split_off_labels(data, validation)
+        note = (
+            f"--val-fraction {validation.fraction:g} has split the validation images off the training images, with "
+            f"--seed {validation.seed}"
+        )
+        data = replace(data, notes=(*data.notes, note))
+    if keep_classes:
+        chosen = next(name for name in ("test", "val", *data.splits) if name in data.splits)
+        data = replace(data, splits={"train": data.splits[chosen], "test": data.splits[chosen]}, layout=None)
+        kept = classes_of(config, next(datasets_in(config.test_dataloader)))
+        data = with_classes_of(interpret(data, given, ignore_zero=ignore_zero, colours=colours), kept)
+    else:
+        data = interpret(data, given, ignore_zero=ignore_zero, colours=colours)
     classes = list(data.classes or ())
-    if data.layout and data.layout.splits.keys() == data.splits.keys():
+    if data.layout:
         set_splits(config, data.root, data.layout, lambda split: _plain_dataset(split, data.ignore_zero))
     else:
-        _use_pairs(config, data, made)
+        _use_pairs(config, data, directory)
     for node in dicts_in(config._cfg_dict):
         if is_a(config, node, "LoadAnnotations", TRANSFORMS):
             node["reduce_zero_label"] = data.ignore_zero
     set_classes(config, classes, _choose_palette(data, len(classes)))
-    return list(data.notes)
+    return describe(data)
 
 
 def _plain_dataset(split: Split, ignore_zero: bool) -> dict[str, Any]:
@@ -72,26 +93,28 @@ def _plain_dataset(split: Split, ignore_zero: bool) -> dict[str, Any]:
     }
 
 
-def _use_pairs(config: Config, data: LabelData, made: Path) -> None:
+def _use_pairs(config: Config, data: LabelData, directory: Path) -> None:
     """Writes lists of pairs, with label maps if the label images have to be converted, and uses the lists."""
 
-    def write(directory: Path) -> None:
-        write_pairs(write_label_maps(data, directory) if data.read_label else data.splits, directory)
+    def write(part: Path) -> None:
+        write_pairs(write_label_maps(data, part) if data.read_label else data.splits, part)
 
     labels = {data.root / pair.label for pairs in data.splits.values() for pair in pairs}
     sources = [path for path in (*labels, *data.sources) if path.is_file()]
     settings = {
         "root": str(data.root),
+        "format": data.format,
         "classes": data.classes,
         "palette": data.palette,
         "table": str(data.table),
-        "notes": data.notes,
         "splits": {split: [asdict(pair) for pair in pairs] for split, pairs in data.splits.items()},
     }
-    directory = prepare(made, "labels", sources, settings, write).absolute()
-    label_root = directory if data.read_label else data.root
-    splits = {name: Split(str(data.root), str(directory / f"{name}.json")) for name in data.splits}
-    absent = Split(str(data.root), str(directory / "val.json"))
+    # Other settings keep the directory, because the config of an earlier run may name it.
+    name = f"labels_{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
+    made = prepare(directory.absolute(), name, sources, settings, write)
+    label_root = made if data.read_label else data.root
+    splits = {name: Split(str(data.root), str(made / f"{name}.json")) for name in data.splits}
+    absent = Split(str(data.root), str(made / "val.json"))
     set_splits(
         config,
         data.root,
