@@ -87,7 +87,11 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: The parser.
     """
-    parser.add_argument("--data-root", metavar="DIR", help="data directory, in place of the config's")
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="data directory (or a .yaml, .json, .csv or .zip file), in place of the config's",
+    )
 
 
 def add_launcher(parser: argparse.ArgumentParser, launchers: Sequence[str]) -> None:
@@ -102,11 +106,12 @@ def add_launcher(parser: argparse.ArgumentParser, launchers: Sequence[str]) -> N
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
-def add_own_data(parser: argparse.ArgumentParser) -> None:
+def add_own_data(parser: argparse.ArgumentParser, has_seed: bool = False) -> None:
     """Adds the options of a command that takes data with classes of its own.
 
     Args:
         parser: The parser.
+        has_seed: Whether the command has an option ``--seed`` already, which then also chooses validation images.
     """
     parser.add_argument(
         "--classes",
@@ -118,6 +123,47 @@ def add_own_data(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="0 in your label images marks pixels without a label, and classes begin with 1",
     )
+    add_colours(parser)
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="split this share of the training images off for validation, e.g. 0.1",
+    )
+    if not has_seed:
+        parser.add_argument("--seed", type=int, metavar="N", help="of --val-fraction's choice of images; default 0")
+
+
+def add_colours(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--colours``.
+
+    Args:
+        parser: The parser.
+    """
+    parser.add_argument(
+        "--colours",
+        metavar="FILE",
+        help="the class of each colour in your label images, one a line, e.g. road: 128,64,128",
+    )
+
+
+def read_own_data(args: argparse.Namespace) -> dict[str, Any]:
+    """Reads the options of :func:`add_own_data`.
+
+    Args:
+        args: The parsed arguments.
+
+    Returns:
+        Arguments for :func:`xcit_dense.mm.config.load.load_config`. Empty if the command does not have the options.
+    """
+    from xcit_dense.datasets.formats.validation import Validation
+
+    if "val_fraction" not in args:
+        return {}
+    values: dict[str, Any] = {"classes": args.classes, "ignore_zero": args.ignore_zero, "colours": args.colours}
+    if args.val_fraction is not None:
+        values["validation"] = Validation(args.val_fraction, args.seed or 0)
+    return values
 
 
 def add_bands(parser: argparse.ArgumentParser, trains: bool) -> None:
@@ -241,9 +287,20 @@ def make_config(
     from xcit_dense.mm.config.load import load_config
 
     set_local_rank(args)
-    own = {"classes": args.classes, "ignore_zero": args.ignore_zero} if "classes" in args else {}
-    options = read_config_options(args.cfg_options)
-    config = load_config(positionals.config, options, args.data_root, **own, **band_options(args))
+    if getattr(args, "seed", None) is not None and args.val_fraction is None:
+        raise UserError(
+            "--seed chooses the images of --val-fraction; write --val-fraction 0.1 too, or --cfg-options "
+            f"randomness.seed={args.seed} for the seed of the training."
+        )
+    config = load_config(
+        positionals.config,
+        read_config_options(args.cfg_options),
+        args.data_root,
+        work_dir=args.work_dir or positionals.work_dir,
+        keep_classes="train_dataloader" not in loaders,
+        **read_own_data(args),
+        **band_options(args),
+    )
     config.launcher = args.launcher
     # A work directory may have been moved since its config was written.
     work_dir = args.work_dir or positionals.work_dir or config.get("work_dir")

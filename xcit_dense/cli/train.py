@@ -6,6 +6,7 @@ CONFIG is a config file, the name of a shipped config such as mask_rcnn_xcit_s12
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from xcit_dense.cli.options import (
@@ -46,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_own_data(parser)
     add_bands(parser, trains=True)
     parser.add_argument(
-        "--check-data", action="store_true", help="open every image of the data to check it, and do not train"
+        "--check-data",
+        action="store_true",
+        help="open every image of the data to check it, draw what is wrong to WORK_DIR/check, and do not train",
     )
     add_verbose(parser)
 
@@ -73,7 +76,11 @@ def run(args: argparse.Namespace) -> None:
     # A label that is not a class ends a training of segmentation. The categories of COCO files are read in any case.
     if args.classes or args.check_data or (args.data_root and config.default_scope == "mmseg"):
         if is_local_rank_zero():
-            check_data(config, None if args.check_data else SAMPLE, own=args.classes is not None)
+            own = args.classes is not None
+            if args.check_data:
+                check_data(config, None, own, draw_to=Path(config.work_dir, "check"))
+            else:
+                check_data(config, SAMPLE, own)
         if args.check_data:
             return
     if args.amp:
@@ -83,23 +90,28 @@ def run(args: argparse.Namespace) -> None:
     leave()
 
 
-def check_data(config: Any, limit: int | None, own: bool) -> None:
+def check_data(config: Any, limit: int | None, own: bool, draw_to: Path | None = None) -> None:
     """Prints what the data is and what is wrong with it.
 
     Args:
         config: A complete config.
         limit: Images of each split that are opened at most; None opens all.
         own: Whether classes were read from the data.
+        draw_to: The directory for drawings of what is wrong. None draws nothing.
 
     Raises:
         UserError: A training would fail or learn something wrong.
     """
     from xcit_dense.mm.config.data_checks import check_data
     from xcit_dense.mm.config.own_data import describe_data
+    from xcit_dense.mm.inference.draw_faults import draw_faults
 
     print(*describe_data(config), sep="\n")
     reports = check_data(config, ("train_dataloader", "val_dataloader"), limit)
     print(*reports, sep="\n", flush=True)
+    sheets = draw_faults(reports, draw_to) if draw_to else []
+    if sheets:
+        print(f"What is wrong is drawn in {draw_to}: {', '.join(path.name for path in sheets)}", flush=True)
     errors = sum(report.errors for report in reports)
     if errors:
         remedy = "" if own else "for data with classes of its own write --classes auto, else "

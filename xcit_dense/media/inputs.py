@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from xcit_dense.errors import UserError
-from xcit_dense.utils.files import absolute
+from xcit_dense.utils.files import absolute, visible_files
 
 VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -83,14 +83,14 @@ def _find(text: str) -> list[tuple[Path, Path]]:
     if path.is_file():
         return [(path, path.parent)]
     if path.is_dir():
-        return [(file, path) for file in _walk(path)]
+        return [(file, path) for file in visible_files(path) if _is_medium(file)]
     if not glob.has_magic(text):
         raise UserError(f"No image, video or directory at {text}; check the path.")
     found: list[tuple[Path, Path]] = []
     for name in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 (Path.glob refuses absolute patterns)
         match = Path(name)
         if match.is_dir():
-            found.extend((file, file.parent) for file in _walk(match))
+            found.extend((file, file.parent) for file in visible_files(match) if _is_medium(file))
         elif _is_medium(match):
             found.append((match, match.parent))
     return found
@@ -103,22 +103,6 @@ def _unique_stem(relative: Path, taken: set[str]) -> str:
     while stem in taken:
         stem += "_"
     return stem
-
-
-def _walk(directory: Path) -> Iterator[Path]:
-    """The images and videos in and below a directory, without hidden files."""
-    visited: set[str] = set()
-    for parent, directories, files in os.walk(directory, followlinks=True):
-        resolved = os.path.realpath(parent)
-        if resolved in visited:  # a link to a parent directory makes a cycle
-            directories.clear()
-            continue
-        visited.add(resolved)
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if _is_medium(path):
-                yield path
 
 
 def _is_medium(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Atomic file writes, and absolute paths."""
+"""Atomic file writes, absolute paths, and the visible files below a directory."""
 
 from __future__ import annotations
 
@@ -86,3 +86,41 @@ def absolute(path: str | Path) -> Path:
         The absolute path.
     """
     return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def visible_files(directory: Path) -> Iterator[Path]:
+    """Finds the files in and below a directory. Follows links to directories.
+
+    Names that begin with a dot are passed over: files such as ``._a.jpg``, which macOS writes next to ``a.jpg``, and
+    directories such as ``.ipynb_checkpoints``, in which Jupyter keeps copies.
+
+    Args:
+        directory: The directory.
+
+    Yields:
+        The files, sorted by name in each directory. Files in a directory come before files in its subdirectories.
+
+    Example:
+        >>> Path("photos/trip").mkdir(parents=True)
+        >>> for name in ("a.jpg", "._a.jpg", "trip/b.jpg"):
+        ...     Path("photos", name).touch()
+        >>> [path.as_posix() for path in visible_files(Path("photos"))]
+        ['photos/a.jpg', 'photos/trip/b.jpg']
+    """
+    yield from _visible_files(directory, frozenset())
+
+
+def _visible_files(directory: Path, above: frozenset[str]) -> Iterator[Path]:
+    resolved = os.path.realpath(directory)
+    if resolved in above:  # a link to a directory above makes a cycle
+        return
+    directories = []
+    for path in sorted(directory.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            directories.append(path)
+        else:
+            yield path
+    for path in directories:
+        yield from _visible_files(path, above | {resolved})

@@ -7,8 +7,8 @@ values.
 """
 
 from xcit_dense.datasets.checks.coco import check_coco
-from xcit_dense.datasets.checks.label_maps import check_labels
+from xcit_dense.datasets.checks.label_maps import check_labels, check_pairs
 from xcit_dense.datasets.checks.report import Report
 from xcit_dense.datasets.checks.sample import SAMPLE
 
-__all__ = ["SAMPLE", "Report", "check_coco", "check_labels"]
+__all__ = ["SAMPLE", "Report", "check_coco", "check_labels", "check_pairs"]

@@ -11,6 +11,7 @@ from PIL import Image
 from xcit_dense.datasets.checks.report import Report
 from xcit_dense.datasets.checks.sample import by, mark_sample, read_size, sampled
 from xcit_dense.datasets.formats.label_maps import counts, files_in
+from xcit_dense.datasets.formats.labels import Pair
 from xcit_dense.datasets.formats.splits import Split
 from xcit_dense.media.images import UNREADABLE
 from xcit_dense.structures import IGNORED
@@ -49,30 +50,57 @@ def check_labels(
         ('4 images, 5 classes', 0)
     """
     images, labels = root / split.images, root / split.annotations
-    report = Report(images)
     # MMSegmentation finds images by the same rule: the suffix is case-sensitive.
     names = [name for name in files_in(images, [split.image_suffix]) if name.endswith(split.image_suffix)]
-    pixels: Counter[int] = Counter()
-    expected = set()
-    opened = 0
-    for name, is_sampled in tracked("images checked", mark_sample(names, limit)):
-        label = name.removesuffix(split.image_suffix) + split.label_suffix
-        expected.add(label)
-        exists = (labels / label).is_file()
-        if not exists:
-            report.error("images without a label map", label)
-        opened += is_sampled
-        if is_sampled:
-            size = read_size(report, images / name, name, bands=bands)
-            if exists:
-                pixels.update(_check_label(report, labels / label, label, size, len(classes), ignore_zero))
+    pairs = [Pair(name, name.removesuffix(split.image_suffix) + split.label_suffix) for name in names]
+    report = check_pairs(images, labels, pairs, classes, ignore_zero=ignore_zero, limit=limit, bands=bands)
+    expected = {pair.label for pair in pairs}
     for label in files_in(labels, [split.label_suffix]):
         if label not in expected:
             report.warning("label maps without an image", label)
-    if not names:
+    if not pairs:
         report.error("directories without images", f"{images}, *{split.image_suffix}")
-    _check_values(report, pixels, classes, labels, ignore_zero, has_images=bool(names))
-    report.summary = f"{len(names):,} images{sampled(opened, len(names))}, {len(classes)} classes"
+    return report
+
+
+def check_pairs(
+    images: Path,
+    labels: Path,
+    pairs: Sequence[Pair],
+    classes: Sequence[str],
+    *,
+    ignore_zero: bool = False,
+    limit: int | None = None,
+    bands: Sequence[int] = (),
+) -> Report:
+    """Checks pairs of images and label maps.
+
+    Args:
+        images: The directory that the names of the images start from.
+        labels: The directory that the names of the label maps start from.
+        pairs: The names.
+        classes: The names of the classes, in the order of their values.
+        ignore_zero: Whether 0 marks pixels without a label, and the classes begin with 1.
+        limit: The largest number of images to open, with their label maps, evenly spread. None opens all images.
+        bands: The numbers of the bands that training reads. Empty if training reads ordinary images.
+
+    Returns:
+        The faults.
+    """
+    report = Report(images)
+    pixels: Counter[int] = Counter()
+    opened = 0
+    for pair, is_sampled in tracked("images checked", mark_sample(list(pairs), limit)):
+        exists = (labels / pair.label).is_file()
+        if not exists:
+            report.error("images without a label map", pair.label)
+        opened += is_sampled
+        if is_sampled:
+            size = read_size(report, images / pair.image, pair.image, bands=bands)
+            if exists:
+                pixels.update(_check_label(report, labels / pair.label, pair.label, size, len(classes), ignore_zero))
+    _check_values(report, pixels, classes, labels, ignore_zero, has_images=bool(pairs))
+    report.summary = f"{len(pairs):,} images{sampled(opened, len(pairs))}, {len(classes)} classes"
     return report
 
 
@@ -88,6 +116,9 @@ def _check_values(
             report.warning("classes without pixels", name)
     if has_images and not is_any_labelled:
         report.error("directories without any labelled pixel", str(labels))
+    if pixels[0] and pixels[IGNORED] and set(+pixels) == {0, IGNORED} and not ignore_zero and len(classes) > 1:
+        # Training would learn one class. Masks of 0 and 255 mean an object by 255, which training ignores.
+        report.error("label maps that contain only 0 and 255, and 255 is ignored, so no object is left", str(labels))
     if is_any_labelled and not ignore_zero and not pixels[0]:
         what = "labels without the value 0 (if values begin with 1, write --ignore-zero)"
         if pixels[len(classes)]:  # one value more than there are classes

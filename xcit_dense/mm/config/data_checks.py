@@ -7,10 +7,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from xcit_dense.datasets.checks import Report, check_coco, check_labels
+from xcit_dense.datasets.checks import Report, check_coco, check_labels, check_pairs
 from xcit_dense.datasets.formats.splits import Split
+from xcit_dense.datasets.label_files import read_pairs
 from xcit_dense.mm.config.bands import bands_of
-from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_zero, reads_coco
+from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_zero, is_a, reads_coco
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 
 
@@ -45,6 +46,13 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
                 limit=limit,
                 bands=bands_of(config) or (),
             )
+        elif is_a(config, leaf, "PairsDataset"):
+            prefix = leaf.data_prefix
+            zero = ignores_zero(config, leaf)
+            pairs = read_pairs(root / leaf.ann_file)
+            images, labels = root / prefix.img_path, root / prefix.seg_map_path
+            bands = bands_of(config) or ()
+            reports[key] = check_pairs(images, labels, pairs, classes, ignore_zero=zero, limit=limit, bands=bands)
         elif config.get("default_scope") == "mmseg" and not leaf.get("ann_file"):
             split = Split(
                 leaf.data_prefix.img_path,

@@ -8,11 +8,14 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from xcit_dense.datasets.formats.recognise import UnknownFormatError
+from xcit_dense.datasets.formats.validation import Validation
 from xcit_dense.errors import UserError, nearest
 from xcit_dense.mm.config.bands import use_bands
 from xcit_dense.mm.config.own_data import use_own_data
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
+from xcit_dense.utils.ranks import is_local_rank_zero
 
 
 class OptionAction(DictAction):
@@ -48,6 +51,11 @@ def load_config(
     bands: str | None = None,
     draw_bands: str | None = None,
     normalize: str | None = None,
+    *,
+    work_dir: str | Path | None = None,
+    validation: Validation | None = None,
+    keep_classes: bool = False,
+    colours: str | None = None,
 ) -> Config:
     """Reads a config and applies the options of the command line.
 
@@ -61,6 +69,11 @@ def load_config(
         bands: The bands that the model gets (:func:`xcit_dense.mm.config.bands.use_bands`).
         draw_bands: The bands that drawings show.
         normalize: Where the mean and the standard deviation of the bands come from.
+        work_dir: Its directory ``data`` receives files that are made from the data. None takes the config's
+            ``work_dir``, or else ``work_dirs/NAME_OF_CONFIG``.
+        validation: How to split validation images off the training images of data with its own classes.
+        keep_classes: Whether the model keeps its classes if ``data_root`` has other files than the config names.
+        colours: A file that names the class of each colour in label images of data with its own classes.
 
     Returns:
         The complete config.
@@ -75,14 +88,25 @@ def load_config(
         {'type': 'XCiT', 'variant': 'nano_12_p8'}
     """
     config = _read_config(Path(path))
+    directory = Path(work_dir or config.get("work_dir") or Path("work_dirs", Path(path).stem), "data")
+    own: dict[str, Any] = {
+        "directory": directory,
+        "validation": validation,
+        "colours": Path(colours).expanduser() if colours else None,
+    }
     if classes is not None:
         if data_root is None:
             raise UserError("--classes is for your own data; write --data-root DIR too.")
-        use_own_data(config, data_root, classes, ignore_zero)
+        use_own_data(config, data_root, classes, ignore_zero, **own)
+    elif data_root is not None and (validation is not None or colours is not None):
+        use_own_data(config, data_root, "auto", ignore_zero, **own)
     elif ignore_zero:
         raise UserError("--ignore-zero is for your own data; write --classes auto too.")
+    elif validation is not None or colours is not None:
+        option = "--val-fraction" if validation is not None else "--colours"
+        raise UserError(f"{option} is for your own data; write --data-root DIR too.")
     elif data_root is not None:
-        _set_data_root(config, data_root)
+        _replace_data(config, data_root, keep_classes, own)
     _merge_options(config, options or {}, path)
     use_bands(config, bands, draw_bands, normalize)
     return config
@@ -162,6 +186,37 @@ def _check_parents(config: Config, name: str) -> None:
                 raise UserError(f"--cfg-options {name}: the config has no {key!r} there. Did you mean {similar!r}?")
             return
         node = node[key]
+
+
+def _replace_data(config: Config, data_root: str, keep_classes: bool, own: dict[str, Any]) -> None:
+    """Uses the config's own files in another directory, or else the data that the directory has."""
+    if not _has_files(config, Path(data_root).expanduser()):
+        try:
+            use_own_data(config, data_root, keep_classes=keep_classes, **own)
+        except UnknownFormatError:
+            pass  # the check names the missing files
+        else:
+            if is_local_rank_zero():
+                source = (
+                    "The model keeps its classes" if keep_classes else "The data gives the classes (--classes auto)"
+                )
+                print(f"{source}, because {data_root} does not have the files that the config names.", flush=True)
+            return
+    _set_data_root(config, data_root)
+
+
+def _has_files(config: Config, root: Path) -> bool:
+    """Whether a directory has any of the files and directories that the data sets of a config name."""
+    if not root.exists():
+        return True  # the check reports the missing directory
+    for loader in LOADERS:
+        for dataset in datasets_in(config.get(loader)):
+            prefixes = (dataset.get("data_prefix") or {}).values()
+            names = [dataset.ann_file] if dataset.get("ann_file") else [name for name in prefixes if name]
+            # A config of own data may name files in its work directory, which do not describe other data.
+            if not names or any(not Path(name).is_absolute() and (root / name).exists() for name in names):
+                return True
+    return False
 
 
 def _set_data_root(config: Config, data_root: str) -> None:

@@ -1,0 +1,132 @@
+"""The files of a data set: found below a directory, and matched with the names that annotations contain."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from xcit_dense.datasets.formats.splits import IMAGE_SUFFIXES, SPLITS
+
+_PASSED_OVER = ("__MACOSX",)  # a directory that macOS adds to archives
+
+
+def walk(directory: Path) -> Iterator[Path]:
+    """Iterates over the files in and below a directory, in the order of their names.
+
+    Follows links to directories. Passes over names that begin with a dot, such as macOS's ``._1.jpg`` and Jupyter's
+    ``.ipynb_checkpoints``.
+
+    Args:
+        directory: The directory.
+
+    Yields:
+        The files.
+
+    Example:
+        >>> for name in ("b.txt", "._b.txt", "a/c.txt"):
+        ...     Path("walked", name).parent.mkdir(parents=True, exist_ok=True)
+        ...     Path("walked", name).touch()
+        >>> [path.as_posix() for path in walk(Path("walked"))]
+        ['walked/b.txt', 'walked/a/c.txt']
+    """
+    seen = set()  # a link may lead to a directory above itself
+    for parent, directories, names in os.walk(directory, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            directories.clear()
+            continue
+        seen.add(real)
+        directories[:] = sorted(name for name in directories if not name.startswith(".") and name not in _PASSED_OVER)
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(parent, name)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file has the name of an image.
+
+    Args:
+        path: The file.
+    """
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def split_of(relative: str) -> str | None:
+    """Returns the split that a path names by a usual name.
+
+    Args:
+        relative: A path relative to the data directory.
+
+    Returns:
+        ``'train'``, ``'val'`` or ``'test'``. None if no part of the path is the name of a split. A later part wins.
+
+    Example:
+        >>> split_of("images/valid/a.jpg"), split_of("annotations/instances_Train2017.json"), split_of("training.jpg")
+        ('val', 'train', None)
+    """
+    path = PurePosixPath(relative)
+    parts = [*path.parts[:-1], *([path.stem] if path.suffix.lower() == ".json" else [])]
+    for part in reversed(parts):
+        words = "".join(letter.lower() if letter.isalpha() else " " for letter in part).split()
+        for split, names in SPLITS.items():
+            if any(name in words for name in names):
+                return split
+    return None
+
+
+class FileIndex:
+    """Finds the file that an annotation means, wherever the file is below the data directory.
+
+    Args:
+        root: The data directory.
+        files: The files to search.
+    """
+
+    def __init__(self, root: Path, files: Iterable[Path]) -> None:
+        self.root = root
+        self._by_name: dict[str, list[str]] = {}
+        self._by_stem: dict[str, list[str]] = {}
+        for file in files:
+            relative = file.relative_to(root).as_posix()
+            self._by_name.setdefault(file.name, []).append(relative)
+            self._by_stem.setdefault(file.stem, []).append(relative)
+
+    def find(self, name: str, near: str = "", split: str | None = None) -> str | None:
+        """Finds a file by a name with or without directories and suffix.
+
+        Args:
+            name: The name in the annotation. Backslashes separate directories, too.
+            near: The directory of the annotation file, relative to the data directory.
+            split: The split of the annotation. Files in a directory of another split do not count. None takes all.
+
+        Returns:
+            The path relative to the data directory. None if there is no such file, or if several files fit equally.
+        """
+        wanted = PurePosixPath(name.replace("\\", "/"))
+        candidates = self._by_name.get(wanted.name) or self._by_stem.get(wanted.name) or self._by_stem.get(wanted.stem)
+        if split is not None:
+            candidates = [path for path in candidates or () if split_of(path) in (None, split)]
+        if not candidates:
+            return None
+        if len(candidates) == 1:
+            return candidates[0]
+        # The more of the name's end a path has, and then the more of the annotation file's directories, the better.
+        scores = [(_common_end(path, wanted), _shared_words(path, near), path) for path in candidates]
+        best = max(scores)
+        if sum(score[:2] == best[:2] for score in scores) > 1:
+            return None
+        return best[2]
+
+
+def _common_end(path: str, wanted: PurePosixPath) -> int:
+    count = 0
+    for first, second in zip(reversed(PurePosixPath(path).parts[:-1]), reversed(wanted.parts[:-1])):
+        if first != second:
+            break
+        count += 1
+    return count
+
+
+def _shared_words(path: str, near: str) -> int:
+    return len(set(PurePosixPath(path).parts[:-1]) & set(PurePosixPath(near).parts))
