@@ -22,23 +22,41 @@ def tiffs(shapes, tmp_path_factory):
     return copy_as_tiffs(shapes, tmp_path_factory.mktemp("tiffs"))
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
-def test_bands_are_trained_tested_and_predicted(python, tools, tiffs, tmp_path, task):
-    config = tools.shapes if task == "detection" else tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]
-    data = [config, "--data-root", tiffs, "--device", "cpu"]
-    bands = ["--bands", "4,3,2,1", "--draw-bands", "3,2,1"]
-    trained = python(tools.train, *data, *bands, "--work-dir", tmp_path / "run", *short_run(2)).stdout
-    assert "Bands 4,3,2,1 of 8 training images: mean (" in trained
-    checkpoint = read_checkpoint(tmp_path / "run/iter_2.pth")
-    assert checkpoint["state_dict"]["backbone.patch_embed.proj.0.0.weight"].shape[1] == 4
+@pytest.fixture
+def train(python, tools, tiffs, tmp_path):
+    """Trains a config for two iterations. Returns the work directory."""
 
-    # The config of the run contains the bands and the values.
-    out = tmp_path / "metrics.json"
-    tested = python(tools.test, tmp_path / "run", "--out", out, "--show-dir", tmp_path / "shown", "--device", "cpu")
-    assert "images measured" not in tested.stdout
-    assert json.loads(out.read_text())
-    images = tiffs / ("val2017" if task == "detection" else "images/validation")
-    python("-m", "xcit_dense", "predict", tmp_path / "run", images, "--out", tmp_path / "found", "--device", "cpu")
-    drawings = [*(tmp_path / "shown").rglob("*.jpg"), *(tmp_path / "found/pictures").rglob("*.jpg")]
-    assert len(drawings) == 8
+    def run(config, *arguments):
+        bands = ["--bands", "4,3,2,1", "--draw-bands", "3,2,1"]
+        data = ["--data-root", tiffs, "--work-dir", tmp_path / "run", "--device", "cpu"]
+        process = python(tools.train, config, *data, *arguments, *bands, *short_run(2))
+        assert "Bands 4,3,2,1 of 8 training images: mean (" in process.stdout
+        stem = read_checkpoint(tmp_path / "run/iter_2.pth")["state_dict"]["backbone.patch_embed.proj.0.0.weight"]
+        assert stem.shape[1] == 4
+        return tmp_path / "run"
+
+    return run
+
+
+def assert_drawn(directory, count):
+    drawings = list(directory.rglob("*.jpg"))
+    assert len(drawings) == count
     assert all(np.asarray(Image.open(path)).std() > 30 for path in drawings)
+
+
+def test_a_detector_of_bands_is_trained_tested_and_predicts(train, python, tools, tiffs, tmp_path):
+    work_dir = train(tools.shapes)
+    # The config of the run contains the bands and the values.
+    process = python(tools.test, work_dir, "--show-dir", tmp_path / "shown", "--device", "cpu")
+    assert "Bands" not in process.stdout
+    assert_drawn(tmp_path / "shown", 4)
+    inputs = [tiffs / "val2017", "--out", tmp_path / "found", "--device", "cpu"]
+    python("-m", "xcit_dense", "predict", work_dir, *inputs)
+    assert len(json.loads((tmp_path / "found/images.json").read_text())["images"]) == 4
+    assert_drawn(tmp_path / "found/pictures", 4)
+
+
+def test_a_segmentor_of_bands_is_trained_and_tested(train, python, tools, tmp_path):
+    work_dir = train(tools.segmentation["sem_fpn_xcit_n12_p8_shapes"], "--classes", "auto", "--ignore-zero")
+    python(tools.test, work_dir, "--out", tmp_path / "metrics.json", "--device", "cpu")
+    assert "mIoU" in json.loads((tmp_path / "metrics.json").read_text())

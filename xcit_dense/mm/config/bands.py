@@ -206,7 +206,7 @@ def _measure(config: Config, bands: list[int]) -> Statistics:
     paths: list[str] = []
     for leaf in datasets_in(config.get("train_dataloader")):
         with prints_logged(), DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
-            dataset = registry.build({**leaf, "pipeline": []})
+            dataset = registry.build({**leaf, "pipeline": [], "serialize_data": False})
         paths += [dataset.get_data_info(number)["img_path"] for number in range(len(dataset))]
     chosen = [path for path, is_sampled in mark_sample(paths, MEASURED) if is_sampled]
 
