@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from tests.helpers.models import raises_user_error
 from tests.helpers.rasters import noise, write_tiff
 from xcit_dense.errors import MissingLibraryError
-from xcit_dense.media.bands import Raster, find_loss, read_bands, read_raster
+from xcit_dense.media.bands import Raster, find_loss, read_bands, read_raster, read_size
 
 
 @pytest.mark.parametrize("planarconfig", ["contig", "separate"])
@@ -154,3 +154,13 @@ def test_ordinary_images_lose_nothing(tmp_path, mode, suffix):
 def test_16_bits_of_a_png_are_found(tmp_path, count):
     cv2.imwrite(str(tmp_path / "a.png"), noise(20, 30, count))
     assert find_loss(tmp_path / "a.png") == f"{count} band{'s' * (count > 1)} of uint16"
+
+
+def test_the_size_of_an_image_needs_no_library_that_the_image_does_not_need(tmp_path, monkeypatch):
+    write_tiff(tmp_path / "many.tif", noise(20, 30, 5))
+    Image.new("RGB", (30, 20)).save(tmp_path / "few.tif")
+    assert read_size(tmp_path / "many.tif") == read_size(tmp_path / "few.tif") == (30, 20)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    assert read_size(tmp_path / "few.tif") == (30, 20)
+    with pytest.raises(MissingLibraryError, match="tifffile"):
+        read_size(tmp_path / "many.tif")

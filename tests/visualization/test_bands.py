@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.helpers.rasters import noise
-from xcit_dense.visualization.bands import stretch
+from tests.helpers.models import raises_user_error
+from tests.helpers.rasters import noise, write_tiff
+from xcit_dense.visualization.bands import open_pixels, stretch
 
 
 @pytest.mark.parametrize(("dtype", "top"), [("uint8", 20), ("uint16", 60000), ("float32", 0.01)])
@@ -37,3 +39,18 @@ def test_a_constant_band_and_missing_values_are_black():
     assert not shown[..., :2].any()
     assert shown[0, 0, 2] == 0
     assert shown[..., 2].max() == 255
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(5, "uint16"), (2, "float32"), (1, "uint16")])
+def test_an_image_of_other_bands_is_opened_by_its_first_bands(tmp_path, count, dtype):
+    pixels = noise(40, 50, count, dtype)
+    write_tiff(tmp_path / "a.tif", pixels)
+    assert np.array_equal(open_pixels(tmp_path / "a.tif"), stretch(pixels[..., : 3 if count >= 3 else 1]))
+
+
+def test_an_ordinary_image_is_opened_as_it_is(tmp_path):
+    pixels = noise(40, 50, 3, "uint8", top=99)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(open_pixels(tmp_path / "a.png"), pixels)
+    with raises_user_error("No image at"):
+        open_pixels(tmp_path / "gone.png")

@@ -17,13 +17,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from xcit_dense.errors import MissingLibraryError
-from xcit_dense.media.images import UNREADABLE, ImageError, turn
+from xcit_dense.media.images import UNREADABLE, ImageError, find_orientation, find_size, turn
 
 Bands = npt.NDArray[Any]
 """An upright image (H, W, N) with the values of its file."""
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of TIFF and BigTIFF files
-_ORIENTATION = 274  # the tag in TIFF and in EXIF
+_ORIENTATION = 274  # TIFF's tag
 _INSTALL = "write pip install 'xcit-dense[bands]'"
 _ALPHA = (1, 2)  # the kinds of extra bands that are an opacity
 _COLOURS = {
@@ -109,14 +109,42 @@ def read_raster(path: str | Path) -> Raster:
     if _is_tiff(path):
         with _first_series(path) as (series, axes, page):
             height, width, bands = (series.shape[series.axes.index(axis)] if axis else 1 for axis in axes)
-            dtype, orientation = str(series.dtype), _orientation_of(page.tags)
+            dtype = str(series.dtype)
+            if _orientation_of(page) in (5, 6, 7, 8):  # these exchange rows and columns
+                height, width = width, height
     else:
         with _reading(path), Image.open(path) as image:
-            (width, height), bands, dtype = image.size, len(image.getbands()), _dtype_of(image)
-            orientation = _orientation_of(image.getexif())
-    if orientation in (5, 6, 7, 8):  # these exchange rows and columns
-        height, width = width, height
+            bands, dtype = len(image.getbands()), _dtype_of(image)
+            width, height = find_size(image)
     return Raster(height, width, bands, dtype)
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Reads the size of an image with any number of bands. tifffile is only needed for images that Pillow cannot open.
+
+    Args:
+        path: As for :func:`read_bands`.
+
+    Returns:
+        Width and height of the upright image.
+
+    Raises:
+        ImageError: The file does not exist, or is not a readable image.
+        MissingLibraryError: The file is a TIFF that Pillow cannot open, and tifffile is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from xcit_dense.media.images import write_image
+        >>> write_image(Path("depth.png"), np.zeros((20, 30), np.uint16))
+        >>> read_size("depth.png")
+        (30, 20)
+    """
+    try:
+        with Image.open(path) as image:
+            return find_size(image)
+    except UNREADABLE:
+        raster = read_raster(path)
+        return raster.width, raster.height
 
 
 def find_loss(path: str | Path) -> str:
@@ -218,7 +246,7 @@ def _read_tiff(path: Path) -> Bands:
     with _first_series(path) as (series, axes, page):
         pixels = series.asarray()
         order = [series.axes.index(axis) for axis in axes if axis]
-        orientation = _orientation_of(page.tags)
+        orientation = _orientation_of(page)
     pixels = pixels.transpose(order)
     pixels = pixels if axes[2] else pixels[..., None]
     return turn(pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels, orientation)
@@ -228,8 +256,8 @@ def _read_other(path: Path) -> Bands:
     import cv2
 
     orientation = 1
-    with suppress(Exception), Image.open(path) as image:  # damaged EXIF data, and images that only OpenCV reads
-        orientation = _orientation_of(image.getexif())
+    with suppress(*UNREADABLE), Image.open(path) as image:  # some images are read by OpenCV only
+        orientation = find_orientation(image)
     with _reading(path):
         pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None:
@@ -240,10 +268,10 @@ def _read_other(path: Path) -> Bands:
     return turn(pixels, orientation)
 
 
-def _orientation_of(tags: Any) -> int:
-    value = tags.get(_ORIENTATION, 1)
-    value = getattr(value, "value", value)  # tifffile's tags are objects
-    return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+def _orientation_of(page: Any) -> int:
+    """The orientation of a page of a TIFF, with EXIF's meaning."""
+    tag = page.tags.get(_ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
 def _dtype_of(image: Image.Image) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from xcit_dense.media.bands import find_loss, read_bands, read_raster
+from xcit_dense.media.images import open_image
 from xcit_dense.structures import Pixels
 
 LOW, HIGH = 2, 98
@@ -35,3 +38,22 @@ def stretch(bands: npt.NDArray[Any]) -> Pixels:
             share = (values[..., band] - low) / (high - low)
             shown[..., band] = np.nan_to_num(share.clip(0, 1) * 255).round()
     return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
+
+
+def open_pixels(path: str | Path) -> Pixels:
+    """Reads an image for a drawing. An image that is not an ordinary one is shown by its first bands.
+
+    Args:
+        path: An image, as for :func:`xcit_dense.media.images.open_image` or :func:`xcit_dense.media.bands.read_bands`.
+
+    Returns:
+        (H, W, 3), RGB, uint8, upright.
+
+    Raises:
+        ImageError: The file does not exist, or is not a readable image.
+        MissingLibraryError: A library that reads the image is not installed.
+    """
+    if not find_loss(path):
+        return np.asarray(open_image(path))
+    count = 3 if read_raster(path).bands >= 3 else 1
+    return stretch(read_bands(path, range(1, count + 1)))

@@ -66,7 +66,7 @@ def bands_of(config: Config) -> list[int] | None:
     Args:
         config: A complete config.
     """
-    loader = next(_loaders_of(config, "LoadBands"), None)
+    loader = next((node for node in dicts_in(config._cfg_dict) if _loads_bands(node)), None)
     return list(loader["bands"]) if loader else None
 
 
@@ -113,16 +113,15 @@ def use_bands(config: Config, bands: str | None, drawn: str | None = None, norma
         _keep_statistics(config, len(numbers))
 
 
-def _loaders_of(config: Config, kind: str) -> Iterator[Any]:
-    for node in dicts_in(config._cfg_dict):
-        if is_a(config, node, kind, TRANSFORMS):
-            yield node
+def _loads_bands(node: Any) -> bool:
+    kind = node.get("type")
+    return kind is LoadBands or (isinstance(kind, str) and kind.rpartition(".")[2] == "LoadBands")
 
 
 def _set_loader(config: Config, bands: list[int], drawn: list[int] | None = None) -> None:
     loader = LoadBands(bands, drawn)  # raises an error if the bands do not fit
-    for kind in ("LoadImageFromFile", "LoadBands"):
-        for node in list(_loaders_of(config, kind)):
+    for node in list(dicts_in(config._cfg_dict)):
+        if _loads_bands(node) or is_a(config, node, "LoadImageFromFile", TRANSFORMS):
             node.clear()
             node.update(type="LoadBands", bands=loader.bands, drawn=loader.drawn)
 
@@ -206,7 +205,7 @@ def _measure(config: Config, bands: list[int]) -> Statistics:
     paths: list[str] = []
     for leaf in datasets_in(config.get("train_dataloader")):
         with prints_logged(), DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
-            dataset = registry.build({**leaf, "pipeline": []})
+            dataset = registry.build({**leaf, "pipeline": [], "serialize_data": False})
         paths += [dataset.get_data_info(number)["img_path"] for number in range(len(dataset))]
     chosen = [path for path, is_sampled in mark_sample(paths, MEASURED) if is_sampled]
 

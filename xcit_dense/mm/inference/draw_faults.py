@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from xcit_dense.datasets.checks.report import Fault, Mark, Report
-from xcit_dense.media.images import ImageError, open_image, write_image
+from xcit_dense.errors import MissingLibraryError
+from xcit_dense.media.images import ImageError, write_image
 from xcit_dense.structures import Pixels
+from xcit_dense.visualization.bands import open_pixels
 from xcit_dense.visualization.contact_sheet import Tile, make_contact_sheet
 from xcit_dense.visualization.marks import draw_mark, draw_placeholder
 
@@ -65,7 +65,7 @@ def _draw(mark: Mark) -> Pixels:
     if not mark.image.is_file():
         return draw_placeholder("There is no such file.")
     try:
-        image = np.asarray(open_image(mark.image))
-    except ImageError:
+        image = open_pixels(mark.image)
+    except (ImageError, MissingLibraryError):
         return draw_placeholder("The file is not a readable image.")
     return draw_mark(image, mark.box, mark.polygons)
