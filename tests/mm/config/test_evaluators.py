@@ -41,15 +41,30 @@ def test_an_evaluator_of_a_missing_file_is_refused(shapes):
         check_evaluators(config, TEST)
 
 
-def test_a_copy_of_the_data_sets_file_and_other_annotations_of_the_same_images_are_accepted(shapes, tmp_path):
+def test_a_copy_of_the_data_sets_file_is_accepted_and_a_changed_copy_is_not(shapes, tmp_path):
     copied = Path(shutil.copy(shapes / "annotations/instances_val2017.json", tmp_path / "copy.json"))
     config = load_config(MASK_RCNN, {"test_evaluator.ann_file": str(copied)}, str(shapes))
     check_evaluators(config, TEST)
     content = json.loads(copied.read_text())
-    copied.write_text(json.dumps({**content, "annotations": content["annotations"][:1]}))
+    for part in ("annotations", "categories", "images"):
+        copied.write_text(json.dumps({**content, part: content[part][1:]}))
+        with raises_user_error("copy.json", "with other content"):
+            check_evaluators(config, TEST)
+
+
+def test_one_file_may_evaluate_several_data_sets_if_it_contains_all_of_them(shapes, tmp_path):
+    content = json.loads((shapes / "annotations/instances_val2017.json").read_text())
+    parts = []
+    for number, image in enumerate(content["images"]):
+        own = [each for each in content["annotations"] if each["image_id"] == image["id"]]
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps({**content, "images": [image], "annotations": own}))
+        parts.append({"type": "CocoDataset", "ann_file": str(path)})
+    config = load_config(MASK_RCNN, data_root=str(shapes))
+    config.test_dataloader.dataset = {"type": "ConcatDataset", "datasets": parts}
     check_evaluators(config, TEST)
-    copied.write_text(json.dumps({**content, "categories": content["categories"][::-1]}))
-    with raises_user_error("copy.json", "other images or categories"):
+    config.test_dataloader.dataset = {"type": "ConcatDataset", "datasets": parts[1:]}
+    with raises_user_error("test_evaluator reads", "1.json"):
         check_evaluators(config, TEST)
 
 

@@ -28,7 +28,7 @@ def check_evaluators(config: Config, loaders: tuple[str, ...]) -> None:
         loaders: The data loaders that the run will use.
 
     Raises:
-        UserError: An evaluator reads a missing file, or a file with other images or categories than the data set's.
+        UserError: An evaluator reads a missing file, or a file with other content than the data set's.
     """
     for loader in loaders:
         name = _OF_LOADER.get(loader, "")
@@ -44,12 +44,12 @@ def check_evaluators(config: Config, loaders: tuple[str, ...]) -> None:
                     "is the file of the data set."
                 )
             if any(path.samefile(file) for file in files) or (
-                is_a(config, evaluator, "CocoMetric", METRICS) and _facts([path]) == _facts(files)
+                is_a(config, evaluator, "CocoMetric", METRICS) and _content([path]) == _content(files)
             ):
                 continue
             raise UserError(
                 f"{name} reads {path}, but the data set of {loader} reads {', '.join(map(str, files))}, with other "
-                f"images or categories; write --cfg-options {name}.ann_file={files[0]} too."
+                f"content; write --cfg-options {name}.ann_file={files[0]} too."
             )
 
 
@@ -57,16 +57,13 @@ def _with_files(config: Config, loader: str) -> Iterator[Any]:
     return (leaf for leaf in datasets_in(config.get(loader)) if leaf.get("ann_file"))
 
 
-def _facts(files: list[Path]) -> Any:
-    """Returns what evaluator and data set must agree on: images by their ids, and categories in their order."""
-    images: list[tuple[Any, str]] = []
-    categories: list[Any] = []
-    for file in files:
-        content = json.loads(file.read_bytes())
-        images += [(image.get("id"), Path(str(image.get("file_name"))).name) for image in content.get("images", [])]
-        categories.append([(each.get("id"), each.get("name")) for each in content.get("categories", [])])
-    first = categories[0] if all(each == categories[0] for each in categories) else categories
-    return sorted(images, key=str), first
+def _content(files: list[Path]) -> list[Any]:
+    """Returns what COCO files contain, together and in any order: images, annotations and categories."""
+    parsed = [json.loads(file.read_bytes()) for file in files]
+    keys = ("images", "annotations")
+    entries = [sorted((entry for content in parsed for entry in content.get(key, [])), key=repr) for key in keys]
+    categories = [content.get("categories") for content in parsed]
+    return [*entries, *(each for number, each in enumerate(categories) if each not in categories[:number])]
 
 
 def names_of_metrics(config: Config) -> list[str] | None:
