@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from mmengine.config import Config, DictAction
 
 from xcit_dense.datasets.formats.recognise import UnknownFormatError
 from xcit_dense.datasets.formats.validation import Validation
-from xcit_dense.errors import UserError, nearest
+from xcit_dense.errors import UserError
+from xcit_dense.mm.config.arguments import check_options
 from xcit_dense.mm.config.bands import use_bands
 from xcit_dense.mm.config.own_data import use_own_data
 from xcit_dense.mm.config.splits import LOADERS
@@ -163,29 +165,18 @@ def _read_config(path: Path) -> Config:
 
 
 def _merge_options(config: Config, options: dict[str, Any], path: str | Path) -> None:
-    for name in options:
-        _check_parents(config, name)
+    if not options:
+        return
+    before = deepcopy(config)
     try:
         config.merge_from_dict(options)
     except (KeyError, IndexError, TypeError) as error:
+        check_options(before, before, options)  # a misspelt part has a clearer message
         raise UserError(
             f"--cfg-options {' '.join(options)} does not fit {path} ({type(error).__name__}: {error}); "
             f"`python -m xcit_dense config {path}` prints the complete config."
         ) from error
-
-
-def _check_parents(config: Config, name: str) -> None:
-    """Rejects an option whose parent is not in the config, if the config has a parent with a similar name."""
-    node: Any = config
-    for key in name.split(".")[:-1]:
-        if not isinstance(node, dict | Config):
-            return
-        if key not in node:
-            similar = nearest(key, map(str, node))
-            if similar:
-                raise UserError(f"--cfg-options {name}: the config has no {key!r} there. Did you mean {similar!r}?")
-            return
-        node = node[key]
+    check_options(before, config, options)
 
 
 def _replace_data(config: Config, data_root: str, keep_classes: bool, own: dict[str, Any]) -> None:
