@@ -10,6 +10,7 @@ from mmengine.config import Config
 from xcit_dense.datasets.checks import Report, check_coco, check_labels
 from xcit_dense.datasets.formats.splits import Split
 from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_zero, reads_coco
+from xcit_dense.mm.config.repaired import find_original
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 
 
@@ -26,7 +27,7 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
         that the data was not checked.
     """
     reports: dict[Any, Report] = {}
-    for leaf in (leaf for loader in loaders for leaf in datasets_in(config.get(loader))):
+    for loader, leaf in ((each, leaf) for each in loaders for leaf in datasets_in(config.get(each))):
         root = Path(leaf.get("data_root") or "")
         key = (root, leaf.get("ann_file"), *sorted((leaf.get("data_prefix") or {}).items()))
         if key in reports:
@@ -41,8 +42,10 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
                 masks=any(node.get("with_mask") for node in dicts_in(leaf.pipeline)),
                 min_size=left_out.get("min_size", 0),
                 leaves_out_empty=left_out.get("filter_empty_gt", False),
+                needs_objects=not _only_writes_predictions(config, loader),
                 limit=limit,
             )
+            reports[key].source = find_original(config, leaf)
         elif config.get("default_scope") == "mmseg" and not leaf.get("ann_file"):
             split = Split(
                 leaf.data_prefix.img_path,
@@ -56,3 +59,10 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
             reports[key] = Report(root, "not checked")
             reports[key].warning("data sets that are neither COCO files nor label maps", str(leaf.type))
     return list(reports.values())
+
+
+def _only_writes_predictions(config: Config, loader: str) -> bool:
+    """Whether the evaluators of a data loader compute no metrics, as for a test set whose ground truth is secret."""
+    evaluators = config.get(loader.replace("_dataloader", "_evaluator")) or []
+    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    return bool(evaluators) and all(evaluator.get("format_only") for evaluator in evaluators)

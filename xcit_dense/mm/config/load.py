@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 
 from xcit_dense.errors import UserError, nearest
 from xcit_dense.mm.config.own_data import use_own_data
+from xcit_dense.mm.config.repaired import restore_data
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
 
@@ -68,6 +69,7 @@ def load_config(
         {'type': 'XCiT', 'variant': 'nano_12_p8'}
     """
     config = _read_config(Path(path))
+    restore_data(config)
     if classes is not None:
         if data_root is None:
             raise UserError("--classes is for your own data; write --data-root DIR too.")
