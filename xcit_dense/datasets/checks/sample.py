@@ -15,6 +15,8 @@ from xcit_dense.media.images import UNREADABLE, ImageError, find_depth_fault, fi
 
 T = TypeVar("T")
 
+_NUMBER = (int, float)  # quicker than int | float, and large data sets have millions of numbers
+
 SAMPLE = 2000
 """This many opened images of a split are enough to find faults that many images have."""
 
@@ -50,7 +52,7 @@ def has(entry: Any, **kinds: Any) -> bool:
 
 def are_numbers(*values: Any) -> bool:
     """Whether all values are finite numbers."""
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return all(isinstance(value, _NUMBER) and math.isfinite(value) for value in values)
 
 
 def read_size(

@@ -14,12 +14,12 @@ from torch import cuda, device
 
 from xcit_dense.datasets.formats.coco import read_categories
 from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
-from xcit_dense.mm.config.dataset_class import classes_of, is_a, reads_coco, type_of
+from xcit_dense.mm.config.dataset_class import classes_of, ignores_zero, is_a, reads_coco, type_of
 from xcit_dense.mm.config.evaluators import check_evaluators, check_named_metrics
 from xcit_dense.mm.config.heads import check_heads
 from xcit_dense.mm.config.loops import check_loops
 from xcit_dense.mm.config.splits import LOADERS
-from xcit_dense.mm.config.walk import datasets_in
+from xcit_dense.mm.config.walk import datasets_in, dicts_in
 from xcit_dense.models.state_dict import adapt_input, translate
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils.ranks import is_local_rank_zero
@@ -193,6 +193,13 @@ def _check_dataset(config: Config, dataset: Any) -> None:
             raise UserError(f"No annotation file at {path}; put it there, or write --data-root DIR.")
         if reads_coco(config, dataset):
             _check_categories(path, classes_of(config, dataset))
+    for step in dicts_in(dataset.get("pipeline")):
+        given = step.get("reduce_zero_label")
+        if given is not None and is_a(config, dataset, "BaseSegDataset") and given != ignores_zero(config, dataset):
+            raise UserError(
+                f"{step.type} of a data set's pipeline has reduce_zero_label={given}, but the data set has "
+                f"reduce_zero_label={not given}; set both to the same value, True if 0 marks pixels without a label."
+            )
 
 
 def _check_categories(path: Path, classes: list[str]) -> None:
