@@ -127,7 +127,21 @@ def remove(*numbers):
             1,
             ["annotation 3 in 1.jpg: [40, 30], not [30, 40]"],
         ),
-        (change("annotations", *range(6), iscrowd=1), "without any usable object", 1, ["a.json"]),
+        (change("annotations", *range(6), iscrowd=1), "objects all have iscrowd=1", 1, ["a.json"]),
+        (change("annotations", 3, iscrowd=2), "iscrowd is neither 0 nor 1", 1, ["annotation 3 in 1.jpg: 2"]),
+        (change("annotations", 3, segmentation=[[]]), "objects without a mask", 1, ["annotation 3 in 1.jpg"]),
+        (
+            change("annotations", 3, segmentation=[[2, 3, 9, 3, 9, float("nan")]]),
+            "polygons that are not finite numbers",
+            1,
+            ["annotation 3 in 1.jpg"],
+        ),
+        (
+            change("annotations", 3, segmentation={"counts": [1000], "size": [30, 40]}),
+            "run-length codes whose sum is not",
+            1,
+            ["annotation 3 in 1.jpg"],
+        ),
         (lambda data: [data.images.clear(), data.annotations.clear()], "without any usable object", 1, ["a.json"]),
         (lambda data: data.annotations.clear(), "without any usable object", 1, ["a.json"]),
     ],
@@ -162,6 +176,8 @@ def test_errors_are_reported_with_count_and_places(coco, fault, what, count, pla
             ["1.jpg"],
         ),
         (change("annotations", 3, segmentation=[[1, 2, 3, 4]]), {}, "fewer than three points", 1, ["3 in 1.jpg"]),
+        (change("annotations", 0, 3, iscrowd=1), {}, "objects with iscrowd=1", 2, ["annotation 0 in 0.jpg"]),
+        (change("annotations", 0, 3, ignore=1), {}, "objects with ignore=1", 2, ["annotation 0 in 0.jpg"]),
         (
             lambda data: [
                 change("images", 1, height=50)(data),
@@ -192,6 +208,11 @@ def test_few_boxes_that_reach_beyond_their_image_are_a_warning(coco):
 
 def test_boxes_rounded_to_the_next_pixel_are_accepted(coco):
     assert found(coco(change("annotations", 0, 1, bbox=[-0.6, 0, 41.2, 30.8]))) == {}
+
+
+def test_a_file_without_objects_is_accepted_if_no_objects_are_needed(coco):
+    report = coco(lambda data: data.annotations.clear(), needs_objects=False)
+    assert report.errors == 0
 
 
 def test_it_is_an_error_if_training_leaves_out_every_image(coco):

@@ -46,8 +46,12 @@ def find(path: Path) -> ObjectData | None:
         'annotations/instances_val2017.json'
     """
     if path.is_file():
-        root = path.parent.parent if path.parent.name.lower().startswith("annotation") else path.parent
-        return _describe(root, {"train": path}, Notes()) if is_coco(path) else None
+        if not is_coco(path):
+            return None
+        # The images may also be next to the directory of the file.
+        return _describe(path.parent, {"train": path}, Notes()) or _describe(
+            path.parent.parent, {"train": path}, Notes()
+        )
     usual = None
     with suppress(UserError):  # another layout; a damaged file is refused below
         usual = find_coco(path)

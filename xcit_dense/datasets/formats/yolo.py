@@ -60,12 +60,12 @@ def find(path: Path) -> ObjectData | None:
                 "write the directory of the images, relative to the file."
             )
     else:
-        splits = _find_images(root)
+        names = next((root / name for name in _NAMES if (root / name).is_file()), None)
+        splits = _find_images(root, names is not None)
         if not any(
             _label_of(image).is_file() and _is_label(_label_of(image)) for image in splits.get("train", [])[:20]
         ):
             return None
-        names = next((root / name for name in _NAMES if (root / name).is_file()), None)
         if names is None:
             raise UserError(
                 f"{root} has YOLO's label files, but no file with the names of the classes; write data.yaml, or "
@@ -208,7 +208,7 @@ def _images_in(directory: Path) -> list[Path]:
     return [path for path in walk(directory) if is_image(path)]
 
 
-def _find_images(root: Path) -> dict[str, list[Path]]:
+def _find_images(root: Path, has_names: bool) -> dict[str, list[Path]]:
     """The images of each split, where no file describes the data."""
     if (root / "train.txt").is_file():  # darknet
         listed = {split: [root / f"{name}.txt" for name in names] for split, names in SPLITS.items()}
@@ -223,10 +223,10 @@ def _find_images(root: Path) -> dict[str, list[Path]]:
                 splits[split] = _images_in(directory)
         if splits.get("train"):
             return splits
-    for directory in (root / "images", root):
-        if directory.is_dir() and (images := _images_in(directory)):
-            return {"train": images}
-    return {}
+    if (root / "images").is_dir():
+        return {"train": _images_in(root / "images")}
+    # Without names, a directory below may be the data directory.
+    return {"train": [path for path in _images_in(root) if has_names or path.parent == root]}
 
 
 def _label_of(image: Path) -> Path:
