@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -10,6 +11,7 @@ from typing import Any
 
 from xcit_dense import __version__
 from xcit_dense.cli.exit import exit_with_sentence
+from xcit_dense.errors import UserError, did_you_mean
 
 _NAMES = (
     "train",
@@ -19,12 +21,13 @@ _NAMES = (
     "visualize",
     "benchmark",
     "convert",
+    "convert-data",
     "shapes",
     "zoo",
     "doctor",
     "config",
 )
-COMMANDS = {name: import_module(f"xcit_dense.cli.{name}") for name in _NAMES}
+COMMANDS = {name: import_module(f"xcit_dense.cli.{name.replace('-', '_')}") for name in _NAMES}
 """The module of each subcommand, in the order of ``xcit-dense --help``."""
 
 
@@ -34,7 +37,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Args:
         argv: The arguments; by default those of the process.
+
+    Raises:
+        SystemExit: The command line is invalid, or the subcommand fails.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise UserError(did_you_mean("subcommand", argv[0], COMMANDS))
     parser = argparse.ArgumentParser(prog="xcit-dense", description="XCiT for dense prediction.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -15,6 +15,8 @@ from xcit_dense.media.images import UNREADABLE
 from xcit_dense.structures import Colour, Pixels
 from xcit_dense.utils.progress import tracked
 
+_NAMES = 20  # a line has this many classes at most
+
 
 def write_label_maps(data: LabelData, directory: Path) -> dict[str, list[Pair]]:
     """Writes the label map of each pair as a PNG file with one value a pixel.
@@ -106,18 +108,29 @@ def read_pairs(path: Path) -> list[Pair]:
         ) from error
 
 
-def describe(data: LabelData) -> list[str]:
+def describe(data: LabelData, pixels: Mapping[str, Mapping[int, int]] | None = None) -> list[str]:
     """Describes a data set: its format, its counts and its notes.
 
     Args:
-        data: The data set.
+        data: The data set, with classes.
+        pixels: The number of pixels by value, for each split. None leaves out the shares of the classes.
 
     Returns:
         Sentences to print.
     """
     lines = [f"{data.format[0].upper()}{data.format[1:]}, in {data.root}:"]
-    lines += [f"  {split}: {len(pairs):,} images" for split, pairs in data.splits.items()]
+    for split, pairs in data.splits.items():
+        shares = _describe_shares(data.classes or (), pixels[split]) if pixels else ""
+        lines.append(f"  {split}: {len(pairs):,} images{shares}")
     return [*lines, *(f"  note: {note}" for note in data.notes)]
+
+
+def _describe_shares(classes: Sequence[str], pixels: Mapping[int, int]) -> str:
+    """Words for the shares of the classes in the labelled pixels."""
+    total = sum(pixels.get(value, 0) for value in range(len(classes))) or 1
+    shares = [f"{name} {pixels.get(value, 0) / total:.1%}" for value, name in enumerate(classes[:_NAMES])]
+    more = f" and {len(classes) - _NAMES} more" if len(classes) > _NAMES else ""
+    return f", {len(classes)} classes ({', '.join(shares)}{more})"
 
 
 def _png_of(pair: Pair) -> str:

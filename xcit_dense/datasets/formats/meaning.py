@@ -76,7 +76,7 @@ def interpret(
     if found.is_binary and not ignore_zero:
         return _use_binary(data, found, names)
     if found.has_bands:
-        data = replace(data, read_label=partial(_read_grey, data.root), layout=None)
+        data = replace(data, read_label=partial(read_values, data.root), layout=None)
     if names is None:
         names, ignore_zero = _number_classes(data, found, ignore_zero)
     return _with_classes(data, names, ignore_zero)
@@ -106,7 +106,7 @@ def with_classes_of(data: LabelData, kept: Sequence[str]) -> LabelData:
             f"The data in {data.root} has the classes {', '.join(names[:12])}, but the model has the classes "
             f"{', '.join(kept[:12])}; test with data of the same classes."
         )
-    read = data.read_label or partial(_read_grey, data.root)
+    read = data.read_label or partial(read_values, data.root)
     first = int(data.ignore_zero)
     lookup = np.full(IGNORED + 1, IGNORED, np.uint8)
     lookup[first : first + len(names)] = [kept.index(name) if name in kept else IGNORED for name in names]
@@ -307,7 +307,19 @@ def _read_pair(root: Path, table: Table, pair: Pair) -> npt.NDArray[np.uint8]:
     return read_with_table(root / pair.label, table)
 
 
-def _read_grey(root: Path, pair: Pair) -> npt.NDArray[np.uint8]:
+def read_values(root: Path, pair: Pair) -> npt.NDArray[np.uint8]:
+    """Reads a label image that contains the numbers of the classes.
+
+    Args:
+        root: The data directory.
+        pair: The pair of the label image.
+
+    Returns:
+        (H, W): the values. Transparency is not read.
+
+    Raises:
+        UserError: The image has colours, or values above 255.
+    """
     with Image.open(root / pair.label) as image:
         values: npt.NDArray[np.integer] = np.asarray(grey(image))
     if values.ndim > 2 or values.max(initial=0) > IGNORED:

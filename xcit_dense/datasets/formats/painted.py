@@ -51,8 +51,8 @@ def paint(data: ObjectData) -> LabelData:
     boxes = sum(not _has_mask(annotation) for annotation in annotations)
     if boxes == len(annotations):
         raise UserError(
-            f"The objects in {data.root} ({data.format}) have boxes and no masks, but this config learns a class for "
-            "each pixel; take a config for detection, such as mask_rcnn_xcit_s12_1x, or export polygons."
+            f"The objects in {data.root} ({data.format}) have boxes and no masks, so they do not give a class to each "
+            "pixel; train with a config for detection, such as mask_rcnn_xcit_s12_1x, or export polygons."
         )
     notes = [*data.notes, f"Objects are read as label maps: 0 is {BACKGROUND!r}, and smaller objects are on top."]
     if boxes:

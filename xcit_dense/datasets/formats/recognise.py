@@ -84,8 +84,8 @@ def recognise_objects(path: Path) -> ObjectData:
         labels = _find(path, "labels")
     if labels is not None:
         raise UserError(
-            f"{path} has a class for each pixel ({labels.format}), but this config learns from boxes or polygons; take "
-            "a config for segmentation, such as upernet_xcit_s12 or sem_fpn_xcit_s12."
+            f"{path} has a class for each pixel ({labels.format}), and no boxes or polygons; train with a config for "
+            "segmentation, such as upernet_xcit_s12 or sem_fpn_xcit_s12."
         )
     raise _unknown(path, OBJECT_FORMATS)
 
