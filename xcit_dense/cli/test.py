@@ -15,9 +15,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from xcit_dense.cli.data_check import check_data
 from xcit_dense.cli.options import (
     CONFIG_HELP,
     WEIGHTS_HELP,
+    add_bands,
     add_run_options,
     add_verbose,
     add_words,
@@ -37,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = WEIGHTS_HELP.format("coco/small_12_p16")
     add_words(parser, "[CONFIG] WEIGHTS", f"CONFIG: {CONFIG_HELP}. WEIGHTS: {weights}")
     add_run_options(parser)
+    add_bands(parser, trains=False)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the metrics there")
     parser.add_argument(
         "--show-dir", type=Path, metavar="DIR", help="draw each image there, ground truth left and prediction right"
@@ -53,7 +56,13 @@ def run(args: argparse.Namespace) -> None:
         check_out(args.out)
     positionals = read_model_arguments(args.words, takes_inputs=False)
     start_mm(args.device)
+
+    from xcit_dense.datasets.checks import SAMPLE
+    from xcit_dense.utils.ranks import is_local_rank_zero
+
     config = make_config(args, positionals, ("test_dataloader",))
+    if is_local_rank_zero():
+        check_data(config, ("test_dataloader",), SAMPLE)
     if not args.work_dir:  # MMEngine writes the config of this run, and the config of the training must stay as it is
         config.work_dir = str(Path(config.work_dir, "test"))
     config.load_from = find_checkpoint(str(positionals.weights))
