@@ -61,7 +61,7 @@ def find(path: Path) -> ObjectData | None:
     images = [image for image in walk(root) if is_image(image)]
     reader = _Reader(root, tables, images, notes)
     splits = {split: partial(reader.read, split) for split in tables}
-    return ObjectData("CSV with run-length codes", root, splits, list(tables.values()), notes=notes)
+    return ObjectData("CSV with run-length codes", root, splits, [*tables.values(), *images], notes=notes)
 
 
 def _columns(table: Path) -> tuple[str, str, str | None] | None:

@@ -68,7 +68,7 @@ def find(root: Path) -> ObjectData | None:
             notes.add("images without a JSON file, which are passed over", image.relative_to(root).as_posix())
     names = root / _NAMES
     reader = _Reader(root, splits, FileIndex(root, images), names if names.is_file() else None, notes)
-    sources = [*annotations, *([names] if names.is_file() else [])]
+    sources = [*annotations, *images, *([names] if names.is_file() else [])]
     return ObjectData("LabelMe", root, {split: partial(reader.read, split) for split in splits}, sources, notes=notes)
 
 

@@ -59,7 +59,7 @@ def find(root: Path) -> ObjectData | None:
     label_map = root / "labelmap.txt"
     classes = _read_label_map(label_map) if label_map.is_file() else None
     reader = _Reader(root, splits, FileIndex(root, images), classes, notes)
-    sources = [*annotations, *lists, *([label_map] if classes else [])]
+    sources = [*annotations, *images, *lists, *([label_map] if classes else [])]
     return ObjectData(
         "Pascal VOC", root, {split: partial(reader.read, split) for split in splits}, sources, notes=notes
     )
