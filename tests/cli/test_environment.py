@@ -150,6 +150,7 @@ def test_of_two_opencvs_the_headless_build_is_to_be_in_use(headless):
         assert (found.state, found.remedy) == ("ok", None)
     else:
         assert (found.state, found.remedy) == ("limited", HEADLESS)
+        assert "remove the headless package and install it again" in found.found
 
 
 def test_operators_that_are_switched_off_are_named():

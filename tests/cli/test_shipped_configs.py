@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.models import raises_user_error
-from xcit_dense.cli.shipped_configs import copy_config, find_config, is_config, shipped_configs
+from xcit_dense.cli.shipped_configs import copy_config, find_config, is_config
+from xcit_dense.utils.configs import shipped_configs
 from xcit_dense.weights.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]

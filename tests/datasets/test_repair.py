@@ -127,6 +127,7 @@ def test_perfect_predictions_have_the_average_precision_one(content, kind):
         (["cat1", "cat2"], [1, 2]),
         (["2", "1"], [1, 2]),
         ([5, 3], [1, 2]),
+        ([2, 1], [1, 2]),
         ([-1, 0], [1, 2]),
         ([1.0, 2.0], [1, 2]),
         ([0, 1], [0, 1]),
@@ -144,6 +145,18 @@ def test_category_ids_become_numbers_that_rise_in_the_files_order(ids, expected)
     assert values(repaired, "annotations", "category_id") == expected * 2
     assert len(notes) == (ids not in ([0, 1], [3, 5]))
     assert evaluate(repaired) == 1
+
+
+def test_the_ids_after_a_category_that_is_left_out_stay():
+    content = make()
+    content["categories"].insert(0, {"id": 1, "name": "animal"})
+    for category in content["categories"][1:]:
+        category["supercategory"] = "animal"
+    repaired, notes = repair(content)
+    assert repaired["categories"] == content["categories"][1:]
+    assert repaired["annotations"] == content["annotations"]
+    assert notes == ["categories without objects left out (animal): 1"]
+    assert repair(content, classes=["animal", "cat"])[0] == content
 
 
 def test_ids_as_text_are_the_numbers_that_they_mean():

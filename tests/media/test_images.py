@@ -1,13 +1,24 @@
 """Image files are written atomically, and read upright in RGB."""
 
+import io
 import os
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tests.helpers.models import raises_user_error
-from xcit_dense.media.images import ImageError, open_image, write_image
+from tests.helpers.turned import FORMATS, is_close, write_turned
+from xcit_dense.media.images import (
+    ImageError,
+    find_depth_fault,
+    find_orientation,
+    find_size,
+    may_be_turned,
+    open_image,
+    read_pixels,
+    write_image,
+)
 
 
 def noise(width, height):
@@ -72,3 +83,82 @@ def test_a_truncated_image_is_an_error_that_names_the_file(tmp_path):
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:900])
     with pytest.raises(ImageError, match=r"a\.jpg is not a readable image"):
         open_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_turned_by_each_orientation(tmp_path, form, orientation):
+    path, _, upright = write_turned(tmp_path / "a", form, orientation)
+    assert is_close(open_image(path), upright)
+    assert may_be_turned(path.read_bytes())
+    with Image.open(path) as image:
+        assert find_size(image) == upright.size
+        assert find_orientation(image) == orientation
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_an_image_whose_annotations_have_the_stored_size_stays_as_it_is_stored(tmp_path, form, orientation):
+    path, stored, upright = write_turned(tmp_path / "a", form, orientation)
+    with Image.open(path) as image:
+        assert find_size(image, stored.size) == stored.size
+        assert find_size(image, upright.size) == upright.size
+        assert find_size(image, (7, 7)) == upright.size
+        assert is_close(read_pixels(image, stored.size), stored)
+
+
+def test_an_orientation_in_xmp_data_counts_as_in_exif_data(tmp_path):
+    stored = Image.fromarray(noise(53, 37))
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    stored.save(tmp_path / "a.jpg", xmp=xmp)
+    assert may_be_turned((tmp_path / "a.jpg").read_bytes())
+    assert open_image(tmp_path / "a.jpg").size == (37, 53)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_unknown_orientation_is_ignored(tmp_path, orientation):
+    path, stored, _ = write_turned(tmp_path / "a", "PNG", orientation)
+    assert is_close(open_image(path), stored)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_a_file_without_an_orientation_is_recognised_without_pillow(form):
+    file = io.BytesIO()
+    Image.fromarray(noise(53, 37)).save(file, form)
+    assert not may_be_turned(file.getvalue())
+
+
+def test_the_upper_bits_of_16_are_kept(tmp_path):
+    Image.fromarray(np.full((4, 6), 200 << 8, np.uint16)).save(tmp_path / "a.tif")
+    assert np.asarray(open_image(tmp_path / "a.tif")).tolist() == [[[200] * 3] * 6] * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.zeros((4, 6), np.int32), "whole numbers of 32 bits"),
+        (np.zeros((4, 6), np.float32), "floating-point numbers of 32 bits"),
+        (np.zeros((4, 6), np.uint16), None),
+        (np.zeros((4, 6, 3), np.uint8), None),
+    ],
+)
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_tiff_files_of_other_values_are_recognised(values, reason, compression):
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "TIFF", compression=compression)
+    file.seek(0)
+    found = find_depth_fault(file)
+    assert found is None if reason is None else reason in found
+
+
+def test_the_values_of_a_tiff_file_that_pillow_cannot_open_are_recognised():
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    content = cv2.imencode(".tiff", np.zeros((4, 6, 3), np.float32), [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1].tobytes()
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(content))
+    assert "floating-point numbers of 32 bits" in str(find_depth_fault(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0", b"II*\0\x08\0\0\0\xff\xff", b"MM\0+" + b"\xff" * 40, b"hello"])
+def test_a_damaged_tiff_file_has_no_known_values(content):
+    assert find_depth_fault(io.BytesIO(content)) is None

@@ -1,4 +1,4 @@
-"""An unreadable image is refused by name, in both libraries. mmcv's own loader stays as it is."""
+"""Images are read upright, and an unreadable image is refused by name, in both libraries."""
 
 import importlib
 import io
@@ -13,6 +13,7 @@ from mmcv import transforms
 from mmengine.registry import TRANSFORMS
 
 from tests.helpers.models import raises_user_error
+from tests.helpers.turned import FORMATS, is_close, write_turned
 from xcit_dense.mm.loading import LoadCheckedImage, use_checked_loading
 
 
@@ -25,7 +26,7 @@ def load(request):
     use_checked_loading(step)
     transform = registry.build(step)
     assert isinstance(transform, LoadCheckedImage)
-    return lambda path: transform({"img_path": str(path)})
+    return lambda path, **sample: transform({"img_path": str(path), **sample})
 
 
 def content(kind):
@@ -76,6 +77,67 @@ def test_a_file_that_is_not_an_image_is_named(load, tmp_path, content, words):
 def test_an_address_keeps_the_cause_of_its_own(load):
     with raises_user_error("The image http://127.0.0.1:9/a.jpg cannot be read", "refused"):
         load("http://127.0.0.1:9/a.jpg")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_read_upright(load, tmp_path, form, orientation):
+    path, _, upright = write_turned(tmp_path / "a", form, orientation)
+    sample = load(path, width=upright.width, height=upright.height)
+    assert is_close(sample["img"][..., ::-1], upright)
+    assert sample["img_shape"] == sample["ori_shape"] == upright.size[::-1]
+    assert is_close(load(path)["img"][..., ::-1], upright)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_an_image_stays_as_stored_if_its_annotations_have_that_size(load, tmp_path, form, orientation):
+    path, stored, _ = write_turned(tmp_path / "a", form, orientation)
+    assert is_close(load(path, width=stored.width, height=stored.height)["img"][..., ::-1], stored)
+    Image.new("L", stored.size).save(tmp_path / "label.png")
+    assert is_close(load(path, seg_map_path=str(tmp_path / "label.png"))["img"][..., ::-1], stored)
+
+
+def test_a_label_map_that_is_missing_does_not_turn_an_image(load, tmp_path):
+    path, _, upright = write_turned(tmp_path / "a", "WebP", 6)
+    assert is_close(load(path, seg_map_path=str(tmp_path / "gone.png"))["img"][..., ::-1], upright)
+
+
+@pytest.mark.parametrize("options", [{"to_float32": True}, {"color_type": "grayscale"}])
+@pytest.mark.parametrize("form", FORMATS)
+def test_options_of_mmcv_are_followed(tmp_path, form, options):
+    path, _, upright = write_turned(tmp_path / "a", form, 6)
+    image = LoadCheckedImage(**options)({"img_path": str(path)})["img"]
+    assert image.shape[:2] == upright.size[::-1]
+    plain, *_ = write_turned(tmp_path / "b", form, 1)
+    expected = transforms.LoadImageFromFile(**options)({"img_path": str(plain)})["img"]
+    got = LoadCheckedImage(**options)({"img_path": str(plain)})["img"]
+    assert np.array_equal(got, expected)
+    assert got.dtype == image.dtype == expected.dtype
+
+
+def test_images_that_a_config_wants_unchanged_are_not_turned(tmp_path):
+    path, stored, _ = write_turned(tmp_path / "a", "WebP", 6)
+    assert is_close(LoadCheckedImage(color_type="unchanged")({"img_path": str(path)})["img"][..., ::-1], stored)
+
+
+def test_empty_files_are_passed_over_if_the_config_says_so(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    assert LoadCheckedImage(ignore_empty=True)({"img_path": str(tmp_path / "a.jpg")}) is None
+    assert LoadCheckedImage(ignore_empty=True)({"img_path": str(tmp_path / "gone.jpg")}) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.zeros((40, 48), np.int32), "whole numbers of 32 bits"),
+        (np.zeros((40, 48), np.float32), "floating-point numbers of 32 bits"),
+    ],
+)
+def test_a_tiff_file_that_opencv_cannot_read_has_its_true_reason(load, tmp_path, values, reason):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with raises_user_error(f"The image {tmp_path / 'a.tif'} cannot be read", reason, "8 or 16 bits"):
+        load(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("kind", ["LoadImageFromFile", "mmcv.LoadImageFromFile", transforms.LoadImageFromFile])

@@ -303,7 +303,10 @@ def _check_mm(environment: Environment, present: Mapping[str, Sequence[str]]) ->
             if environment.opencv_is_headless():
                 finding = Finding(name, "ok", f"{finding.found}; the headless build is in use")
             else:
-                several = f"{finding.found}; the build with windows has overwritten the headless one"
+                several = (
+                    f"{finding.found}; the build with windows has overwritten the headless one: remove the headless "
+                    "package and install it again"
+                )
                 finding = Finding(name, "limited", several, _HEADLESS)
         yield finding
     broken = False

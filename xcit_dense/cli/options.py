@@ -63,6 +63,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
     add_device(parser)
     add_data_root(parser)
+    parser.add_argument(
+        "--crowd-as-objects",
+        action="store_true",
+        help="use objects with iscrowd=1 as single objects, for tools that write iscrowd=1 for each mask",
+    )
     parser.add_argument("--work-dir", metavar="DIR", help="where to write; default work_dirs/NAME_OF_CONFIG")
     add_launcher(parser, ["none", "pytorch", "slurm", "mpi"])
 
@@ -254,6 +259,8 @@ def make_config(
     """
     from xcit_dense.mm.config.checks import check_config
     from xcit_dense.mm.config.load import load_config
+    from xcit_dense.mm.config.repaired import use_repaired
+    from xcit_dense.utils.ranks import is_local_rank_zero
 
     set_local_rank(args)
     if getattr(args, "seed", None) is not None and args.val_fraction is None:
@@ -273,6 +280,11 @@ def make_config(
     # A work directory may have been moved since its config was written.
     work_dir = args.work_dir or positionals.work_dir or config.get("work_dir")
     config.work_dir = str(work_dir or Path("work_dirs", positionals.config.stem))
+    if args.crowd_as_objects:
+        config.crowd_as_objects = True
+    repairs = use_repaired(config, loaders, config.work_dir)
+    if is_local_rank_zero():
+        print(*repairs, sep="\n", end="\n" * bool(repairs), flush=True)
     check_config(config, loaders, weights)
     return config
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcit_dense.cli.shipped_configs import config_in, find_config, is_config, shipped_configs
+from xcit_dense.cli.shipped_configs import config_in, find_config, is_config
 from xcit_dense.errors import UserError, nearest
+from xcit_dense.utils.configs import shipped_configs
 from xcit_dense.weights.zoo import SCHEME, ZOO
 
 

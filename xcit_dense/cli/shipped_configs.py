@@ -6,45 +6,13 @@ import ast
 import os
 import shutil
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.utils.configs import configs_directory, find_shipped, shipped_configs
 
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
 """Endings of config files that MMEngine reads."""
-
-
-@cache
-def configs_directory() -> Path:
-    """Finds the directory ``configs/``.
-
-    A wheel installs it as ``xcit_dense/.mim/configs``, where OpenMMLab's ``mim`` looks for configs. In a clone it is
-    next to the package.
-
-    Raises:
-        UserError: Neither directory exists.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for directory in (package / ".mim" / "configs", package.parent / "configs"):
-        if (directory / "_base_").is_dir():
-            return directory
-    raise UserError(f"xcit_dense at {package} has lost its configs; install it again with pip.")
-
-
-@cache
-def shipped_configs() -> dict[str, Path]:
-    """Finds all shipped configs.
-
-    Returns:
-        The path of each config by name. A name is the file's name without ``.py``.
-
-    Example:
-        >>> shipped_configs()["mask_rcnn_xcit_s12"].name
-        'mask_rcnn_xcit_s12.py'
-    """
-    paths = sorted(configs_directory().glob("*/*.py"))
-    return {path.stem: path for path in paths if path.parent.name != "_base_"}
 
 
 def is_config(text: str) -> bool:
@@ -60,7 +28,7 @@ def is_config(text: str) -> bool:
         >>> is_config("my/own.py"), is_config("mask_rcnn_xcit_s12"), is_config("work_dirs/mine")
         (True, True, False)
     """
-    return text.endswith(SUFFIXES) or _shipped(text) is not None
+    return text.endswith(SUFFIXES) or find_shipped(text) is not None
 
 
 def find_config(text: str | Path) -> Path:
@@ -83,7 +51,7 @@ def find_config(text: str | Path) -> Path:
     path = Path(text)
     if path.is_file():
         return path
-    shipped = _shipped(str(text))
+    shipped = find_shipped(str(text))
     if shipped is not None:
         return shipped
     if path.is_dir():
@@ -142,15 +110,6 @@ def copy_config(config: Path, directory: Path) -> list[Path]:
         if not copy.exists():
             shutil.copyfile(file, copy)
     return list(copies.values())
-
-
-def _shipped(text: str) -> Path | None:
-    """The shipped config with this name, or None."""
-    name = text.removesuffix(".py")
-    path = shipped_configs().get(name.rpartition("/")[2])
-    if path is None or name not in (path.stem, f"{path.parent.name}/{path.stem}"):
-        return None
-    return path
 
 
 def _with_bases(config: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from xcit_dense.cli.data_check import check_data
 from xcit_dense.cli.options import (
     CONFIG_HELP,
     WEIGHTS_HELP,
@@ -53,7 +54,13 @@ def run(args: argparse.Namespace) -> None:
         check_out(args.out)
     positionals = read_model_arguments(args.words, takes_inputs=False)
     start_mm(args.device)
+
+    from xcit_dense.datasets.checks import SAMPLE
+    from xcit_dense.utils.ranks import is_local_rank_zero
+
     config = make_config(args, positionals, ("test_dataloader",))
+    if is_local_rank_zero():
+        check_data(config, ("test_dataloader",), SAMPLE)
     if not args.work_dir:  # MMEngine writes the config of this run, and the config of the training must stay as it is
         config.work_dir = str(Path(config.work_dir, "test"))
     config.load_from = find_checkpoint(str(positionals.weights))

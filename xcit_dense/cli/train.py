@@ -6,8 +6,8 @@ CONFIG is a config file, the name of a shipped config such as mask_rcnn_xcit_s12
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
+from xcit_dense.cli.data_check import check_data
 from xcit_dense.cli.options import (
     CONFIG_HELP,
     add_own_data,
@@ -19,7 +19,6 @@ from xcit_dense.cli.options import (
     start_mm,
 )
 from xcit_dense.cli.positionals import read_config_argument
-from xcit_dense.errors import UserError
 
 SUMMARY = "train a detector or a segmentor"
 
@@ -56,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
     from xcit_dense.datasets.checks import SAMPLE
     from xcit_dense.mm.config.load import scale_rate
+    from xcit_dense.mm.config.own_data import describe_data
     from xcit_dense.mm.runtime.launch import leave, make_runner
     from xcit_dense.utils.ranks import is_local_rank_zero
     from xcit_dense.weights.work_dir import last_intact_checkpoint
@@ -68,40 +68,14 @@ def run(args: argparse.Namespace) -> None:
         checkpoint = last_intact_checkpoint(config.work_dir) if args.resume == "auto" else find_checkpoint(args.resume)
         if checkpoint is None and is_local_rank_zero():
             print(f"No intact checkpoint in {config.work_dir} to continue from; training begins.", flush=True)
-    # A label that is not a class ends a training of segmentation. The categories of COCO files are read in any case.
-    if args.classes or args.check_data or (args.data_root and config.default_scope == "mmseg"):
-        if is_local_rank_zero():
-            check_data(config, None if args.check_data else SAMPLE, own=args.classes is not None)
-        if args.check_data:
-            return
+    if is_local_rank_zero():
+        print(*describe_data(config), sep="\n")
+        limit = None if args.check_data else SAMPLE
+        check_data(config, ("train_dataloader", "val_dataloader"), limit, own=args.classes is not None)
+    if args.check_data:
+        return
     if args.amp:
         config.optim_wrapper.type = "AutoAmpOptimWrapper"
 
     make_runner(config, resume_from=checkpoint, verbose=args.verbose).train()
     leave()
-
-
-def check_data(config: Any, limit: int | None, own: bool) -> None:
-    """Prints what the data is and what is wrong with it.
-
-    Args:
-        config: A complete config.
-        limit: Images of each split that are opened at most; None opens all.
-        own: Whether classes were read from the data.
-
-    Raises:
-        UserError: A training would fail or learn something wrong.
-    """
-    from xcit_dense.mm.config.data_checks import check_data
-    from xcit_dense.mm.config.own_data import describe_data
-
-    print(*describe_data(config), sep="\n")
-    reports = check_data(config, ("train_dataloader", "val_dataloader"), limit)
-    print(*reports, sep="\n", flush=True)
-    errors = sum(report.errors for report in reports)
-    if errors:
-        remedy = "" if own else "for data with classes of its own write --classes auto, else "
-        raise UserError(
-            f"The data has {errors} kind{'s' * (errors > 1)} of error, listed above with their places; {remedy}fix "
-            "them, or remove the annotations and images that have them."
-        )

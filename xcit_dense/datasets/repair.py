@@ -73,9 +73,11 @@ def repair(
     if has_new_ids:
         reason = _reason_of_new_ids(annotations)
         notes[f"annotation ids replaced by 1, 2, 3, ..., because {reason}"] += len(annotations)
+    known_images, known_categories = _unchanged(image_ids), _unchanged(category_ids)
+    are_right = not (has_new_ids or crowd_as_objects)
     repaired = []
     for number, annotation in enumerate(annotations, start=1):
-        if not isinstance(annotation, dict):
+        if not isinstance(annotation, dict) or (are_right and _is_right(annotation, known_images, known_categories)):
             repaired.append(annotation)
             continue
         changes: dict[str, Any] = {"id": number} if has_new_ids else {}
@@ -87,12 +89,9 @@ def repair(
         _repair_box(annotation, changes, notes, size)
         _repair_area(annotation, changes, notes, size)
         repaired.append({**annotation, **changes} if changes else annotation)
-    result = {**content, "annotations": repaired}
-    if "images" in content:
-        result["images"] = images
-    if "categories" in content:
-        result["categories"] = categories
-    return result, [f"{what}: {count:,}" for what, count in notes.items()]
+    lists = {"images": images, "categories": categories}
+    result = {**content, **{name: entries for name, entries in lists.items() if name in content}}
+    return {**result, "annotations": repaired}, [f"{what}: {count:,}" for what, count in notes.items()]
 
 
 def _list(content: Mapping[str, Any], name: str) -> list[Any]:
@@ -209,6 +208,27 @@ def _reason_of_new_ids(annotations: list[Any]) -> str:
     if len(set(ids)) < len(ids):
         return "an id is given twice"
     return "an evaluation does not count an object with id 0"
+
+
+def _unchanged(references: dict[Any, Any] | None) -> set[Any]:
+    """The ids that stay as they are."""
+    return {meant for text, meant in (references or {}).items() if str(meant) == text}
+
+
+def _is_right(annotation: dict[str, Any], images: Collection[int], categories: Collection[int]) -> bool:
+    """Whether an annotation surely needs no repair. This question is quick, and most files need no repair."""
+    try:
+        mask, area = annotation["segmentation"], annotation["area"]
+        return (
+            type(annotation["iscrowd"]) is int
+            and annotation["image_id"] in images
+            and annotation["category_id"] in categories
+            and len(annotation["bbox"]) == 4
+            and 0 < area < math.inf
+            and (type(mask) is dict or all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask))
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 def _repair_crowd(

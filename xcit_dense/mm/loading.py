@@ -1,33 +1,44 @@
-"""An image loader that refuses an unreadable image in one sentence with the name of its file."""
+"""An image loader that reads each format upright, and refuses an unreadable image with the name of its file."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 from PIL import Image
 
 from xcit_dense.errors import UserError
+from xcit_dense.media.images import UNREADABLE, find_fault, find_orientation, may_be_turned, read_pixels, turn
 from xcit_dense.mm.config.walk import dicts_in
+
+_TURNED = ("color", "grayscale")  # mmcv's kinds of images that follow the EXIF orientation
 
 
 @TRANSFORMS.register_module(force=True)
 class LoadCheckedImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` with a clear error for an unreadable image.
+    """mmcv's ``LoadImageFromFile``, upright in each file format, with a clear error for an unreadable image.
 
-    mmcv's transform raises the error of OpenCV, which does not name the file if the file is empty. Configs name mmcv's
-    transform, because the inferencers of MMDetection and MMSegmentation look for that name in the test pipeline.
-    :func:`use_checked_loading` puts this transform in its place when a pipeline is built.
+    OpenCV turns JPEG files by their EXIF orientation, but whether it turns other formats depends on its version. This
+    transform turns all formats by :func:`xcit_dense.media.images.find_orientation`. mmcv's transform raises the error
+    of OpenCV, which does not name the file if the file is empty.
+
+    Configs name mmcv's transform, because the inferencers of MMDetection and MMSegmentation look for that name in the
+    test pipeline. :func:`use_checked_loading` puts this transform in its place when a pipeline is built.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Loads an image.
 
         Args:
-            results: A sample with the key ``'img_path'``.
+            results: A sample with the key ``'img_path'``. ``'width'`` and ``'height'`` are the size in the annotations.
+                Without these keys, the size of the label map ``'seg_map_path'`` takes their place.
 
         Returns:
             The sample, as mmcv's transform returns it.
@@ -35,15 +46,75 @@ class LoadCheckedImage(LoadImageFromFile):
         Raises:
             UserError: The file is missing, empty, cut short or not an image.
         """
+        path = str(results["img_path"])
+        # Another reader or another kind of image was chosen in the config. mmcv documents how it is turned.
+        if self.file_client_args is not None or self.imdecode_backend != "cv2" or self.color_type not in _TURNED:
+            return self._transform_as_mmcv(results, path)
+        content = b""
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+            if may_be_turned(content):
+                image = _decode_turned(content, self.color_type, results)
+            else:
+                image = mmcv.imfrombytes(content, flag=self.color_type, backend="cv2")
+        except (OSError, cv2.error) as error:
+            if self.ignore_empty:
+                return None
+            raise _unreadable(path, content, error) from error
+        if image is None:
+            if self.ignore_empty:
+                return None
+            raise _unreadable(path, content, None)
+        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+    def _transform_as_mmcv(self, results: dict[str, Any], path: str) -> dict[str, Any] | None:
         try:
             return super().transform(results)
         except (AssertionError, OSError, cv2.error) as error:
-            path = str(results["img_path"])
-            fault = str(error) if "://" in path else find_fault(Path(path))
-            raise UserError(
-                f"The image {path} cannot be read: {fault}; replace it by an intact image, or take it out of the data "
-                "set."
-            ) from error
+            raise _unreadable(path, b"", error) from error
+
+
+def _unreadable(path: str, content: bytes, error: Exception | None) -> UserError:
+    if "://" in path and isinstance(error, OSError):
+        fault = str(error)
+    elif content:
+        fault = find_fault(content)
+    else:
+        fault = find_file_fault(Path(path))
+    return UserError(
+        f"The image {path} cannot be read: {fault}; replace it by an intact image, or take it out of the data set."
+    )
+
+
+def _decode_turned(content: bytes, color_type: str, results: dict[str, Any]) -> Any:
+    """Decodes an image and turns it by the decision of :func:`xcit_dense.media.images.find_orientation`."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            orientation = find_orientation(image, _find_entry(results))
+            if image.format == "TIFF" and find_orientation(image) != 1:  # OpenCV turns these files in any case
+                pixels = read_pixels(image, _find_entry(results))
+                code = cv2.COLOR_RGB2BGR if color_type == "color" else cv2.COLOR_RGB2GRAY
+                return cv2.cvtColor(pixels, code)
+    except UNREADABLE:
+        return mmcv.imfrombytes(content, flag=color_type, backend="cv2")
+    stored = mmcv.imfrombytes(content, flag=f"{color_type}_ignore_orientation", backend="cv2")
+    return stored if stored is None or orientation == 1 else turn(stored, orientation)
+
+
+def _find_entry(results: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height in the annotations of a sample."""
+    if "width" in results and "height" in results:
+        return results["width"], results["height"]
+    label = results.get("seg_map_path")
+    if label is None or "://" in str(label):
+        return None
+    try:
+        with Image.open(label) as image:
+            return image.size
+    except UNREADABLE:  # the transform that reads the label map reports the error
+        return None
 
 
 def use_checked_loading(node: Any) -> None:
@@ -59,8 +130,8 @@ def use_checked_loading(node: Any) -> None:
             part["type"] = "mmengine.LoadCheckedImage"
 
 
-def find_fault(path: Path) -> str:
-    """Finds out why OpenCV cannot read an image.
+def find_file_fault(path: Path) -> str:
+    """Finds out why OpenCV cannot read an image file.
 
     Args:
         path: The file.
@@ -68,13 +139,7 @@ def find_fault(path: Path) -> str:
     Returns:
         The reason, a clause.
     """
-    if not path.is_file():
-        return "there is no such file"
-    if path.stat().st_size == 0:
-        return "the file is empty"
     try:
-        with Image.open(path) as image:
-            kind = image.format
+        return find_fault(path.read_bytes())
     except OSError:
-        return "the file is not an image"
-    return f"OpenCV cannot decode this {kind}, which may be cut short"
+        return "there is no such file"

@@ -245,8 +245,8 @@ class Lines:
         if now - loop.printed > _BETWEEN_LINES:
             loop.printed = now
             rate = (done - loop.first) / (now - loop.start)
-            left = format_seconds(max(0.0, (loop.total - done) / rate))
-            self._print(f"{done} of {loop.total} {name}, {rate:.1f} a second, {left} left")
+            left = f", {format_seconds(max(0.0, (loop.total - done) / rate))} left" if rate > 0 else ""
+            self._print(f"{done} of {loop.total} {name}, {rate:.1f} a second{left}")
 
     def remove(self, name: str) -> None:
         """Prints the last line of a loop, if the loop was long enough.

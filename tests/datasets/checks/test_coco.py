@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -126,7 +127,21 @@ def remove(*numbers):
             1,
             ["annotation 3 in 1.jpg: [40, 30], not [30, 40]"],
         ),
-        (change("annotations", *range(6), iscrowd=1), "without any usable object", 1, ["a.json"]),
+        (change("annotations", *range(6), iscrowd=1), "objects all have iscrowd=1", 1, ["a.json"]),
+        (change("annotations", 3, iscrowd=2), "iscrowd is neither 0 nor 1", 1, ["annotation 3 in 1.jpg: 2"]),
+        (change("annotations", 3, segmentation=[[]]), "objects without a mask", 1, ["annotation 3 in 1.jpg"]),
+        (
+            change("annotations", 3, segmentation=[[2, 3, 9, 3, 9, float("nan")]]),
+            "polygons that are not finite numbers",
+            1,
+            ["annotation 3 in 1.jpg"],
+        ),
+        (
+            change("annotations", 3, segmentation={"counts": [1000], "size": [30, 40]}),
+            "run-length codes whose sum is not",
+            1,
+            ["annotation 3 in 1.jpg"],
+        ),
         (lambda data: [data.images.clear(), data.annotations.clear()], "without any usable object", 1, ["a.json"]),
         (lambda data: data.annotations.clear(), "without any usable object", 1, ["a.json"]),
     ],
@@ -161,6 +176,8 @@ def test_errors_are_reported_with_count_and_places(coco, fault, what, count, pla
             ["1.jpg"],
         ),
         (change("annotations", 3, segmentation=[[1, 2, 3, 4]]), {}, "fewer than three points", 1, ["3 in 1.jpg"]),
+        (change("annotations", 0, 3, iscrowd=1), {}, "objects with iscrowd=1", 2, ["annotation 0 in 0.jpg"]),
+        (change("annotations", 0, 3, ignore=1), {}, "objects with ignore=1", 2, ["annotation 0 in 0.jpg"]),
         (
             lambda data: [
                 change("images", 1, height=50)(data),
@@ -191,6 +208,11 @@ def test_few_boxes_that_reach_beyond_their_image_are_a_warning(coco):
 
 def test_boxes_rounded_to_the_next_pixel_are_accepted(coco):
     assert found(coco(change("annotations", 0, 1, bbox=[-0.6, 0, 41.2, 30.8]))) == {}
+
+
+def test_a_file_without_objects_is_accepted_if_no_objects_are_needed(coco):
+    report = coco(lambda data: data.annotations.clear(), needs_objects=False)
+    assert report.errors == 0
 
 
 def test_it_is_an_error_if_training_leaves_out_every_image(coco):
@@ -238,13 +260,32 @@ def test_objects_of_classes_not_in_use_are_not_checked(coco):
     assert "3 objects, 1 classes" in report.summary
 
 
-def test_images_with_an_exif_orientation_are_measured_upright(coco):
-    def turn(data):
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        Image.new("RGB", (30, 40)).save(data.images_directory / "1.jpg", exif=exif)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_images_with_an_exif_orientation_are_measured_as_training_reads_them(coco, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
 
-    assert found(coco(turn)) == {}
+    def turn(data):
+        Image.new("RGB", (30, 40)).save(data.images_directory / f"1.{suffix}", exif=exif)
+        change("images", 1, file_name=f"1.{suffix}")(data)
+        Image.new("RGB", (40, 30)).save(data.images_directory / f"2.{suffix}", exif=exif)
+        change("images", 2, file_name=f"2.{suffix}")(data)
+
+    # The entry of the first image has the upright size, and the entry of the second image has the stored size.
+    report = coco(turn)
+    expect(report, False, "images that training does not turn by their EXIF orientation", 1, f"2.{suffix}")
+    assert len(report.faults) == 1
+
+
+@pytest.mark.parametrize("values", [np.zeros((30, 40), np.int32), np.zeros((30, 40), np.float32)])
+def test_images_of_32_bits_are_an_error_with_the_true_reason(coco, values):
+    def fault(data):
+        Image.fromarray(values).save(data.images_directory / "1.tif")
+        change("images", 1, file_name="1.tif")(data)
+
+    report = coco(fault)
+    expect(report, True, "unreadable images", 1, "1.tif: the TIFF file has")
+    assert "of 32 bits" in report.faults["unreadable images"].places[0]
 
 
 def test_all_faults_are_reported_with_errors_first(coco):

@@ -166,6 +166,25 @@ def test_options_reach_into_lists():
 # Checks
 
 
+@pytest.mark.parametrize("kind", ["LoadAnnotations", "mmseg.LoadAnnotations"])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_pipeline_that_ignores_zero_unlike_its_data_set_is_refused(shapes, kind, part):
+    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+    config = load_config(SEGMENTATION_SHAPES[0], data_root=str(shapes))
+    steps = config[f"{part}_dataloader"].dataset.pipeline
+    (step,) = (step for step in steps if step.type == "LoadAnnotations")
+    step.update(type=kind, reduce_zero_label=False)
+    refused([kind, "reduce_zero_label=False", "data set has reduce_zero_label=True"], check_config, config)
+    config[f"{part}_dataloader"].dataset.reduce_zero_label = False
+    check_config(config)
+
+
+def test_the_data_is_checked_before_the_weights(tmp_path):
+    start = {"type": "Pretrained", "checkpoint": str(tmp_path / "gone.pth")}
+    config = load_config(SHAPES, {"model.backbone.init_cfg": start}, str(tmp_path / "no_data"))
+    refused([f"No data directory at {tmp_path / 'no_data'}"], check_config, config)
+
+
 def test_the_shapes_config_passes(shapes):
     check_config(load_config(SHAPES, data_root=str(shapes)))
 
@@ -180,8 +199,16 @@ def test_only_the_loaders_in_use_are_checked(checked):
 
 
 def test_an_absent_config_is_refused():
-    with raises_user_error("No config at gone.py", "configs/"):
+    with raises_user_error("No config at gone.py", "No shipped config is called 'gone'"):
         load_config("gone.py")
+    with raises_user_error("Did you mean 'mask_rcnn_xcit_s12'"):
+        load_config("mask_rcnn_xcit_s12x")
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_xcit_s12", "mask_rcnn_xcit_s12.py", "detection/mask_rcnn_xcit_s12"])
+def test_a_shipped_config_is_read_by_its_name(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name).model.backbone.variant == "small_12_p16"
 
 
 def refused(words, check, *arguments, **options):

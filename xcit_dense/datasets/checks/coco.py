@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from xcit_dense.datasets.checks.sample import are_numbers, by, has, mark_sample,
 from xcit_dense.datasets.formats.coco import read_json
 from xcit_dense.errors import UserError
 from xcit_dense.utils.progress import tracked
+
+NO_OBJECTS = "annotation files without any usable object"
+"""The fault of a file that a training cannot learn from, and a test cannot compare with."""
 
 _ID = (int, str)
 _MANY = 0.1  # the share of boxes beyond the image from which on a warning becomes an error
@@ -26,6 +30,7 @@ def check_coco(
     masks: bool = True,
     min_size: int = 0,
     leaves_out_empty: bool = False,
+    needs_objects: bool = True,
     limit: int | None = None,
 ) -> Report:
     """Checks an annotation file in COCO's format and the images that the file names.
@@ -37,6 +42,8 @@ def check_coco(
         masks: Whether every object needs a mask.
         min_size: Training leaves out images with a side below this many pixels.
         leaves_out_empty: Whether training leaves out images without objects.
+        needs_objects: Whether a file without any object is an error. A run that only writes predictions does not need
+            objects.
         limit: The largest number of images to open, evenly spread over the file. None opens all images.
 
     Returns:
@@ -73,9 +80,14 @@ def check_coco(
             report.warning(empty, entry.name)
         used += entry.shorter >= min_size and not (is_empty and leaves_out_empty)
     total = objects.by_class.total()
-    if not total:
-        report.error("annotation files without any usable object", annotations.name)
-    elif not used:
+    if not total and objects.crowds:
+        what = (
+            "annotation files whose objects all have iscrowd=1 (if they are single objects, write --crowd-as-objects)"
+        )
+        report.error(what, annotations.name)
+    elif not total and needs_objects:
+        report.error(NO_OBJECTS, annotations.name)
+    elif total and not used:
         report.error("annotation files of which training leaves out every image", annotations.name)
     count = len(entries)
     report.summary = f"{count:,} images{sampled(opened, count)}, {total:,} objects, {len(classes)} classes"
@@ -101,10 +113,11 @@ class _Image:
 
 @dataclass(frozen=True)
 class _Objects:
-    """The numbers of usable objects, by class name and by image id."""
+    """The numbers of usable objects, by class name and by image id, and the places of crowds."""
 
     by_class: Counter[str] = field(default_factory=Counter)
     by_image: Counter[Any] = field(default_factory=Counter)
+    crowds: list[str] = field(default_factory=list)
 
 
 def _read_coco(annotations: Path) -> dict[str, list[Any]]:
@@ -190,8 +203,18 @@ def _check_annotations(
         if masks and not _check_mask(report, annotation.get("segmentation"), image, where):
             continue
         objects.by_image[image_id] += 1
-        if not (annotation.get("iscrowd") or annotation.get("ignore")):  # training does not learn from crowds
+        if annotation.get("iscrowd") not in (0, 1, None):
+            report.error("objects whose iscrowd is neither 0 nor 1", f"{where}: {annotation['iscrowd']!r}")
+        elif annotation.get("ignore"):
+            report.warning("objects with ignore=1, which training leaves out", where)
+        elif annotation.get("iscrowd"):
+            objects.crowds.append(where)
+        else:
             objects.by_class[name] += 1
+    if objects.by_class:
+        for where in objects.crowds:
+            what = "objects with iscrowd=1, which training leaves out and a test ignores (see --crowd-as-objects)"
+            report.warning(what, where)
     # Few such boxes come from careless drawing. Many come from another box format or from annotations of other images.
     for where in beyond:
         if len(beyond) > _MANY * boxes:
@@ -224,20 +247,34 @@ def _reaches_beyond(box: list[float], image: _Image) -> bool:
 
 def _check_mask(report: Report, mask: Any, image: _Image, where: str) -> bool:
     """Whether training uses a mask: polygons, or a run-length code of the image's size."""
-    if not mask:
+    if not mask or mask == [[]]:
         report.error("objects without a mask", where)
     elif isinstance(mask, list) and all(isinstance(polygon, list) for polygon in mask):
-        if any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask):
+        if not all(map(_are_finite, mask)):
+            report.error("polygons that are not finite numbers", where)
+        elif any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask):
             return True
-        report.warning("objects whose polygons have fewer than three points, which training leaves out", where)
+        else:
+            report.warning("objects whose polygons have fewer than three points, which training leaves out", where)
     elif has(mask, counts=(list, str), size=list):
-        size = [image.height, image.width]
-        if mask["size"] == size:
+        size, counts = [image.height, image.width], mask["counts"]
+        if mask["size"] != size:
+            report.error("masks of another size than their image", f"{where}: {mask['size']}, not {size}")
+        elif isinstance(counts, list) and not (_are_finite(counts) and sum(counts) == image.height * image.width):
+            report.error("run-length codes whose sum is not the number of the image's pixels", where)
+        else:
             return True
-        report.error("masks of another size than their image", f"{where}: {mask['size']}, not {size}")
     else:
         report.error("masks that are neither polygons, [[x, y, ...], ...], nor run-length codes", where)
     return False
+
+
+def _are_finite(values: list[Any]) -> bool:
+    """Whether all values are finite numbers. The sum is quicker than a look at each value."""
+    try:
+        return math.isfinite(sum(values))
+    except (TypeError, OverflowError):
+        return False
 
 
 def _check_image_files(report: Report, images: Path, entries: Mapping[Any, _Image], limit: int | None) -> int:
@@ -249,7 +286,7 @@ def _check_image_files(report: Report, images: Path, entries: Mapping[Any, _Imag
         if not path.is_file():
             report.error("missing images", entry.name)
         elif is_sampled:
-            size = read_size(report, path, entry.name)
+            size = read_size(report, path, entry.name, entry.size)
             if size and size != entry.size:
                 where = f"{entry.name}: {by(size)}, not {by(entry.size)}"
                 report.error("images of another size than their entry", where)

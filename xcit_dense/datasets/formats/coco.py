@@ -68,7 +68,7 @@ def has_masks(annotations: Path) -> bool:
         annotations: The JSON file.
 
     Returns:
-        Whether there is a mask. Empty polygons do not count.
+        Whether there is a mask. Polygons of fewer than three points do not count.
 
     Raises:
         UserError: The file is not valid JSON.
@@ -269,12 +269,14 @@ def _list(content: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _names(values: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(value for value in values[:SAMPLE_NAMES] if isinstance(value, str))
+    # Programs for Windows write backslashes. repair() reads them as separators.
+    return tuple(value.replace("\\", "/") for value in values[:SAMPLE_NAMES] if isinstance(value, str))
 
 
 def _is_mask(segmentation: Any) -> bool:
-    if isinstance(segmentation, list):
-        return any(polygon not in ([], None) for polygon in segmentation)
+    if isinstance(segmentation, list):  # polygons, or a single polygon: x, y, x, y, ...
+        lists = [part for part in segmentation if isinstance(part, list)] or [segmentation]
+        return any(len(polygon) >= 6 for polygon in lists)
     return isinstance(segmentation, dict) and bool(segmentation)
 
 

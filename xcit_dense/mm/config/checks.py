@@ -9,15 +9,17 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import MODELS, STRATEGIES, VISBACKENDS
+from mmengine.registry import MODELS, STRATEGIES, VISBACKENDS, WEIGHT_INITIALIZERS
 from torch import cuda, device
 
 from xcit_dense.datasets.formats.coco import read_categories
 from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
-from xcit_dense.mm.config.dataset_class import classes_of, is_a, reads_coco, type_of
-from xcit_dense.mm.config.libraries import import_library
+from xcit_dense.mm.config.dataset_class import classes_of, ignores_zero, is_a, reads_coco, type_of
+from xcit_dense.mm.config.evaluators import check_evaluators, check_named_metrics
+from xcit_dense.mm.config.heads import check_heads
+from xcit_dense.mm.config.loops import check_loops
 from xcit_dense.mm.config.splits import LOADERS
-from xcit_dense.mm.config.walk import datasets_in
+from xcit_dense.mm.config.walk import datasets_in, dicts_in
 from xcit_dense.models.state_dict import translate
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils.ranks import is_local_rank_zero
@@ -73,7 +75,7 @@ def check_launcher(config: Config) -> None:
 
 
 def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bool = True) -> None:
-    """Checks the launcher, the backbone, the widths of neck and heads, the weights and the data of a config.
+    """Checks the launcher, the model, the loops, the data, the evaluators and the weights of a config.
 
     Args:
         config: A complete config.
@@ -86,11 +88,19 @@ def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bo
         MissingLibraryError: The config needs a library that is not installed.
     """
     check_launcher(config)
+    _check_libraries(config)
     _check_visualizer(config)
-    _check_backbone(config, pretrained=weights and "train_dataloader" in loaders)
+    check_loops(config, loaders)
+    backbone = _build_backbone(config)
     for loader in loaders:
         for dataset in datasets_in(config.get(loader)):
             _check_dataset(config, dataset)
+    check_heads(config, loaders)
+    check_evaluators(config, loaders)
+    if "train_dataloader" in loaders:
+        check_named_metrics(config)
+        if weights and backbone is not None:
+            _check_weights(config, backbone)
 
 
 def _check_visualizer(config: Config) -> None:
@@ -104,7 +114,7 @@ def _check_visualizer(config: Config) -> None:
                 )
 
 
-def _check_backbone(config: Config, pretrained: bool) -> None:
+def _check_libraries(config: Config) -> None:
     scope = config.get("default_scope")
     if scope not in ("mmdet", "mmseg"):
         raise UserError(f"default_scope is {scope!r}; write default_scope = 'mmdet' or 'mmseg' in the config.")
@@ -114,28 +124,36 @@ def _check_backbone(config: Config, pretrained: bool) -> None:
         )
     if "model" not in config:
         raise UserError("The config has no model; take one of configs/_base_/models into its _base_.")
+
+
+def _build_backbone(config: Config) -> XCiT | None:
+    """Builds the XCiT of a config without its numbers, which tests its arguments. None if the backbone is another."""
     backbone = config.model.get("backbone")
     if backbone is None:  # the model wraps another model in a way of its own
-        return
-    import_library(scope, "models")
-    import_library(scope, "datasets")
+        return None
     backbone_class = type_of(config, backbone, MODELS)
     if backbone_class is None:
         raise UserError(
             f"The backbone {backbone.get('type')!r} is not registered; write 'XCiT', or add the module that registers "
             "it to custom_imports = dict(imports=[...]) in the config."
         )
-    if isinstance(backbone_class, type) and issubclass(backbone_class, XCiT):
-        with device("meta"):  # tests the arguments without using memory or time
-            built = backbone_class(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
-        _check_widths(config.model, built.embed_dim)
-        start = backbone.get("init_cfg")
-        # Only one process downloads. The other processes wait for the download when they build the model.
-        if pretrained and isinstance(start, dict) and start.get("type") == "Pretrained" and is_local_rank_zero():
-            path = resolve(start["checkpoint"])
-            weights = read_weights(path)
-            with naming(path):
-                translate(weights, "", built.state_dict())
+    if not isinstance(backbone_class, type) or not issubclass(backbone_class, XCiT):
+        return None
+    with device("meta"):  # tests the arguments without using memory or time
+        built = backbone_class(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
+    _check_widths(config.model, built.embed_dim)
+    return built
+
+
+def _check_weights(config: Config, backbone: XCiT) -> None:
+    """Checks that the weights that a training starts from fit the backbone."""
+    start = config.model.backbone.get("init_cfg")
+    # Only one process downloads. The other processes wait for the download when they build the model.
+    if isinstance(start, dict) and is_a(config, start, "PretrainedInit", WEIGHT_INITIALIZERS) and is_local_rank_zero():
+        path = resolve(start["checkpoint"])
+        weights = read_weights(path)
+        with naming(path):
+            translate(weights, "", backbone.state_dict())
 
 
 def _check_widths(model: Any, width: int) -> None:
@@ -175,6 +193,13 @@ def _check_dataset(config: Config, dataset: Any) -> None:
             raise UserError(f"No annotation file at {path}; put it there, or write --data-root DIR.")
         if reads_coco(config, dataset):
             _check_categories(path, classes_of(config, dataset))
+    for step in dicts_in(dataset.get("pipeline")):
+        given = step.get("reduce_zero_label")
+        if given is not None and is_a(config, dataset, "BaseSegDataset") and given != ignores_zero(config, dataset):
+            raise UserError(
+                f"{step.type} of a data set's pipeline has reduce_zero_label={given}, but the data set has "
+                f"reduce_zero_label={not given}; set both to the same value, True if 0 marks pixels without a label."
+            )
 
 
 def _check_categories(path: Path, classes: list[str]) -> None:

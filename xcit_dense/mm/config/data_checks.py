@@ -11,6 +11,7 @@ from xcit_dense.datasets.checks import Report, check_coco, check_labels, check_p
 from xcit_dense.datasets.formats.splits import Split
 from xcit_dense.datasets.label_files import read_pairs
 from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_zero, is_a, reads_coco
+from xcit_dense.mm.config.repaired import find_original
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 
 
@@ -27,7 +28,7 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
         that the data was not checked.
     """
     reports: dict[Any, Report] = {}
-    for leaf in (leaf for loader in loaders for leaf in datasets_in(config.get(loader))):
+    for loader, leaf in ((each, leaf) for each in loaders for leaf in datasets_in(config.get(each))):
         root = Path(leaf.get("data_root") or "")
         key = (root, leaf.get("ann_file"), *sorted((leaf.get("data_prefix") or {}).items()))
         if key in reports:
@@ -42,8 +43,10 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
                 masks=any(node.get("with_mask") for node in dicts_in(leaf.pipeline)),
                 min_size=left_out.get("min_size", 0),
                 leaves_out_empty=left_out.get("filter_empty_gt", False),
+                needs_objects=not _only_writes_predictions(config, loader),
                 limit=limit,
             )
+            reports[key].source = find_original(config, leaf)
         elif is_a(config, leaf, "PairsDataset"):
             prefix = leaf.data_prefix
             zero = ignores_zero(config, leaf)
@@ -63,3 +66,10 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
             reports[key] = Report(root, "not checked")
             reports[key].warning("data sets that are neither COCO files nor label maps", str(leaf.type))
     return list(reports.values())
+
+
+def _only_writes_predictions(config: Config, loader: str) -> bool:
+    """Whether the evaluators of a data loader compute no metrics, as for a test set whose ground truth is secret."""
+    evaluators = config.get(loader.replace("_dataloader", "_evaluator")) or []
+    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    return bool(evaluators) and all(evaluator.get("format_only") for evaluator in evaluators)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -81,38 +82,52 @@ def classes_of(config: Config, leaf: Any) -> list[str]:
         leaf: The data set's config.
 
     Returns:
-        The names, in the order of their numbers.
+        The names, in the order of their numbers. An empty list if neither the config nor the class names any.
+
+    Raises:
+        UserError: The classes are a text instead of a list, and the text does not name a file.
     """
-    return list((leaf.get("metainfo") or {}).get("classes") or default_of(config, leaf, "METAINFO")["classes"])
+    classes = (leaf.get("metainfo") or {}).get("classes") or (default_of(config, leaf, "METAINFO") or {}).get("classes")
+    if isinstance(classes, str):  # MMEngine reads the names from the lines of this file
+        path = Path(classes)
+        if not path.is_file():
+            raise UserError(
+                f"metainfo has classes={classes!r}, which is neither a list nor a file; write a list of names, for "
+                f"example classes=({classes!r},) with a comma for a single class."
+            )
+        return path.read_text(encoding="utf-8").splitlines()
+    return list(classes or ())
 
 
-def default_of(config: Config, leaf: Any, name: str) -> Any:
-    """Returns a value from a data set's config, or else the default of the data set's class.
+def default_of(config: Config, node: Any, name: str, registry: Registry = DATASETS) -> Any:
+    """Returns a value from a part of a config, or else the default of the part's class.
 
     Args:
         config: The complete config.
-        leaf: The data set's config.
+        node: The part, for example a data set's config.
         name: The name of the value.
+        registry: MMEngine's registry of such parts.
 
     Returns:
         The value. None if neither has it.
 
     Raises:
-        UserError: The type of the data set is not registered.
+        UserError: The type of the part is not registered.
     """
-    if name in leaf:
-        return leaf[name]
-    kind = type_of(config, leaf)
+    if name in node:
+        return node[name]
+    kind = type_of(config, node, registry)
     if kind is None:
+        what = "data set type" if registry is DATASETS else "type"
         raise UserError(
-            f"The data set type {leaf.type!r} is not registered; add the module of the type to custom_imports."
+            f"The {what} {node.get('type')!r} is not registered; add the module of the type to custom_imports."
         )
     if hasattr(kind, name):
         return getattr(kind, name)
-    for each in kind.__mro__:
-        argument = inspect.signature(each.__init__).parameters.get(name)
+    for each in inspect.getmro(kind) if inspect.isclass(kind) else ():
+        argument = inspect.signature(each).parameters.get(name) if "__init__" in vars(each) else None
         if argument is not None:
-            return argument.default
+            return None if argument.default is argument.empty else argument.default
     return None
 
 

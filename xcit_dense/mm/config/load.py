@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from mmengine.config import Config, DictAction
 
 from xcit_dense.datasets.formats.recognise import UnknownFormatError
 from xcit_dense.datasets.formats.validation import Validation
-from xcit_dense.errors import UserError, nearest
+from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.mm.config.arguments import check_options
 from xcit_dense.mm.config.own_data import use_own_data
+from xcit_dense.mm.config.repaired import restore_data
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
+from xcit_dense.utils.configs import find_shipped, shipped_configs
 from xcit_dense.utils.ranks import is_local_rank_zero
 
 
@@ -56,7 +60,7 @@ def load_config(
     """Reads a config and applies the options of the command line.
 
     Args:
-        path: The config file.
+        path: The config file, or the name of a shipped config such as ``'mask_rcnn_xcit_s12'``.
         options: Values by dotted key. They override the values of the file.
         data_root: The directory that all data sets and evaluators use instead of the file's.
         classes: ``'auto'`` or names of classes, for data with its own classes in ``data_root``
@@ -81,6 +85,7 @@ def load_config(
         {'type': 'XCiT', 'variant': 'nano_12_p8'}
     """
     config = _read_config(Path(path))
+    restore_data(config)
     directory = Path(work_dir or config.get("work_dir") or Path("work_dirs", Path(path).stem), "data")
     own: dict[str, Any] = {
         "directory": directory,
@@ -143,9 +148,12 @@ def scale_rate(config: Config, batch: int | None = None) -> None:
 
 def _read_config(path: Path) -> Config:
     if not path.is_file():
+        path = find_shipped(str(path)) or path
+    if not path.is_file():
         dumped = sorted(map(str, path.glob("*.py")))  # a work directory contains the config of its run
-        hint = f"write {dumped[0]}" if dumped else "the configs of xcit_dense are in its directory configs/"
-        raise UserError(f"No config at {path}; {hint}.")
+        if dumped:
+            raise UserError(f"No config at {path}; write {dumped[0]}.")
+        raise UserError(f"No config at {path}. {did_you_mean('shipped config', path.stem, shipped_configs())}")
     try:
         return Config.fromfile(path)
     except Exception as error:  # a config is code, which can raise any error
@@ -155,29 +163,18 @@ def _read_config(path: Path) -> Config:
 
 
 def _merge_options(config: Config, options: dict[str, Any], path: str | Path) -> None:
-    for name in options:
-        _check_parents(config, name)
+    if not options:
+        return
+    before = deepcopy(config)
     try:
         config.merge_from_dict(options)
     except (KeyError, IndexError, TypeError) as error:
+        check_options(before, before, options)  # a misspelt part has a clearer message
         raise UserError(
             f"--cfg-options {' '.join(options)} does not fit {path} ({type(error).__name__}: {error}); "
             f"`python -m xcit_dense config {path}` prints the complete config."
         ) from error
-
-
-def _check_parents(config: Config, name: str) -> None:
-    """Rejects an option whose parent is not in the config, if the config has a parent with a similar name."""
-    node: Any = config
-    for key in name.split(".")[:-1]:
-        if not isinstance(node, dict | Config):
-            return
-        if key not in node:
-            similar = nearest(key, map(str, node))
-            if similar:
-                raise UserError(f"--cfg-options {name}: the config has no {key!r} there. Did you mean {similar!r}?")
-            return
-        node = node[key]
+    check_options(before, config, options)
 
 
 def _replace_data(config: Config, data_root: str, keep_classes: bool, own: dict[str, Any]) -> None:

@@ -23,7 +23,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from xcit_dense.errors import UserError
+from xcit_dense.mm.config.evaluators import names_of_metrics
+from xcit_dense.mm.runtime.console import say
 from xcit_dense.mm.runtime.launch import leave
+from xcit_dense.mm.runtime.resume import check_resume
 
 INTERRUPTED = "interrupted.pth"
 """The checkpoint of a run that a signal has stopped. The next regular checkpoint replaces this file."""
@@ -42,24 +45,29 @@ class AtomicCheckpointHook(CheckpointHook):
     ``interrupted.pth`` and exit with status 143 or 130. During a validation, the run exits at once if the step before
     the validation is saved, and otherwise after the next step. A second Ctrl-C exits at once.
 
-    The arguments are the arguments of ``CheckpointHook``. Files in other storage, for example ``s3://``, are written as
-    MMEngine writes them.
+    The arguments are the arguments of ``CheckpointHook``. ``save_best='auto'`` takes the main metric of the task: the
+    AP of boxes if the detector predicts boxes, else the AP of masks; mIoU for segmentation. Files in other storage, for
+    example ``s3://``, are written as MMEngine writes them.
     """
 
+    # MMEngine takes the highest value of these metrics, and of metrics whose names contain them, for the best.
+    _default_greater_keys = (*CheckpointHook._default_greater_keys, "mFscore", "mRecall", "AR_")
+    save_best: list[str] | None
     file_backend: Any
     keep_ckpt_ids: deque[int]
     _saved_iter = -1
     _signal = 0
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Rejects a resume from a checkpoint that contains only weights.
+        """Rejects a resume from a checkpoint that contains only weights, or that does not fit the training.
 
         Args:
             runner: The run. A run that starts from weights without a resume is not checked.
             checkpoint: The checkpoint that MMEngine has read.
 
         Raises:
-            UserError: The checkpoint does not contain the state of a training.
+            UserError: The checkpoint does not contain the state of a training, or is of other classes, of another
+                optimizer or of another schedule (:func:`xcit_dense.mm.runtime.resume.check_resume`).
         """
         needed = ["meta", "message_hub", *(["optimizer"] if self.save_optimizer else [])]
         missing = [name for name in needed if name not in checkpoint]
@@ -68,6 +76,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 f"{runner._load_from} does not contain the state of a training ({', '.join(missing)} missing); "
                 f"write --cfg-options load_from={runner._load_from} instead of --resume to start from its weights."
             )
+        if runner._resume:
+            check_resume(runner, checkpoint)
 
     def before_train(self, runner: Any) -> None:
         """Removes incomplete files that a killed run has left, and installs signal handlers.
@@ -75,6 +85,7 @@ class AtomicCheckpointHook(CheckpointHook):
         Args:
             runner: The run.
         """
+        self._choose_best(runner)
         super().before_train(runner)
         self._signal = 0
         self._former: dict[int, Any] = {}
@@ -109,6 +120,17 @@ class AtomicCheckpointHook(CheckpointHook):
         """Publishes the checkpoints as MMEngine does, and restores the former signal handlers."""
         super().after_train(runner)
         self._restore()
+
+    def _choose_best(self, runner: Any) -> None:
+        """Replaces ``save_best='auto'`` by the main metric of the task.
+
+        MMEngine would take the first metric of the first validation, for example the AP of the first class.
+        """
+        names = names_of_metrics(runner.cfg) if self.save_best == ["auto"] else None
+        if names:
+            self.save_best = names[:1]
+            self._init_rule(self.rules, self.save_best)
+            say(runner.logger, f"The best checkpoint is the one with the highest {names[0]} (save_best=auto).")
 
     def _note(self, number: int, frame: Any) -> None:
         if number == self._signal == signal.SIGINT:

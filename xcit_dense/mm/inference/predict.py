@@ -40,7 +40,7 @@ from xcit_dense.media.results import make_categories, make_results, read_records
 from xcit_dense.media.video import FrameWriter, count_frames, read_frames
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import predicted_instances
-from xcit_dense.mm.loading import find_fault, use_checked_loading
+from xcit_dense.mm.loading import find_file_fault, use_checked_loading
 from xcit_dense.mm.runtime.console import prints_to_log, quiet
 from xcit_dense.mm.runtime.weights import load_complete
 from xcit_dense.models.xcit import XCiT
@@ -372,7 +372,7 @@ def _load(predictor: Predictor, path: Path) -> dict[str, Any]:
     try:
         loaded = predictor.load({"img_path": str(path)})
     except UserError as error:  # its message advises on data sets
-        raise OSError(find_fault(path)) from error
+        raise OSError(find_file_fault(path)) from error
     if loaded is None:
         raise OSError("not an image that can be read")
     return loaded

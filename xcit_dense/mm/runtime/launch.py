@@ -19,10 +19,13 @@ from mmengine.runner import FlexibleRunner, Runner
 
 from xcit_dense.mm.config.checks import check_launcher
 from xcit_dense.mm.config.dataset_class import is_a
+from xcit_dense.mm.config.loops import settle_workers
 from xcit_dense.mm.config.walk import dicts_in
+from xcit_dense.mm.loading import use_checked_loading
 from xcit_dense.mm.patches.no_gpu import without_set_device
-from xcit_dense.mm.runtime.console import logs_prints, prints_to_log, quiet
+from xcit_dense.mm.runtime.console import logs_prints, prints_to_log, quiet, say
 from xcit_dense.mm.runtime.report import ReportHook
+from xcit_dense.mm.runtime.same_size import SameSizeBatchesHook
 
 
 def make_runner(
@@ -59,6 +62,7 @@ def make_runner(
         make_runner(config).train()
     """
     check_launcher(config)
+    changes = settle_workers(config)
     kind: type[Any] = FlexibleRunner if config.get("strategy") else Runner
     if not verbose:
         kind = _QuietFlexibleRunner if config.get("strategy") else _QuietRunner
@@ -67,7 +71,13 @@ def make_runner(
             runner = kind.from_cfg(without_gpus(config))
     else:
         runner = kind.from_cfg(config)
+    # The runner has written its config, in which mmcv's loader keeps its name.
+    for loader in (runner._train_dataloader, runner._val_dataloader, runner._test_dataloader):
+        use_checked_loading(loader)
     runner.register_hook(ReportHook())
+    runner.register_hook(SameSizeBatchesHook())
+    for change in changes:
+        say(runner.logger, change)
     runner.register_hook(_MeetBeforeTest())
     if resume_from is not None:
         runner._load_from, runner._resume = str(resume_from), True

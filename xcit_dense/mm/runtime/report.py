@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from xcit_dense.mm.runtime.console import say
+from xcit_dense.mm.runtime.schedule import describe_end, find_faults, is_over
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils.progress import Lines, format_seconds, make_progress
 
@@ -46,6 +47,10 @@ class ReportHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Prints what is trained on what."""
         say(runner.logger, "\n".join(describe_training(runner)))
+        for fault in find_faults(runner):
+            runner.logger.warning(fault)
+        if is_over(runner):
+            say(runner.logger, describe_end(runner))
         self._start = self._printed = time.monotonic()
         self._first = runner.iter
 

@@ -1,0 +1,42 @@
+"""The check of the data before a training or a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xcit_dense.errors import UserError
+
+
+def check_data(config: Any, loaders: tuple[str, ...], limit: int | None, own: bool = False) -> None:
+    """Checks the data of a run and prints what is wrong with it.
+
+    Args:
+        config: A complete config.
+        loaders: The data loaders of the run.
+        limit: The largest number of images of each split to open. None opens all images.
+        own: Whether the classes were read from the data.
+
+    Raises:
+        UserError: A training would fail or learn something wrong, or a test would fail or compare with nothing.
+    """
+    from xcit_dense.datasets.checks.coco import NO_OBJECTS
+    from xcit_dense.mm.config.data_checks import check_data
+
+    reports = check_data(config, loaders, limit)
+    print(*reports, sep="\n", flush=True)
+    if loaders == ("test_dataloader",):
+        for report in reports:
+            if NO_OBJECTS in report.faults:
+                raise UserError(
+                    f"{report.source} has no objects of the config's classes, so that the predictions cannot be "
+                    "compared with a ground truth; give annotations, or write predictions with `xcit-dense predict`."
+                )
+    errors = sum(report.errors for report in reports)
+    if errors:
+        remedy = "" if own else "for data with classes of its own write --classes auto, else "
+        if loaders == ("test_dataloader",):
+            remedy = ""
+        raise UserError(
+            f"The data has {errors} kind{'s' * (errors > 1)} of error, listed above with their places; {remedy}fix "
+            "them, or remove the annotations and images that have them."
+        )
