@@ -259,6 +259,6 @@ def test_every_option_in_the_page_exists():
     table = options_in(sections()["Options"])
     assert len(table) > 8
     assert table <= options_of(train)
-    assert table - {"--crowd-as-objects"} <= options_of(browse)
+    assert table <= options_of(browse)
     every = options_of(train) | options_of(browse) | options_of(convert_data) | options_of(predict) | options_of(test)
     assert options_in((ROOT / "docs/custom_data.md").read_text()) - {"--save-media"} <= every
