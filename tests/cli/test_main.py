@@ -137,6 +137,13 @@ def test_a_command_must_be_named(capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
+def test_a_mistyped_command_is_refused_with_the_nearest():
+    sentence = refused("trian", "config.py")
+    assert "'trian'" in sentence
+    assert "Did you mean 'train'?" in sentence
+    assert "convert-data" in sentence
+
+
 class TestConfig:
     """With MMEngine."""
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from tests.helpers.models import raises_user_error
-from xcit_dense.utils.files import atomic_write
+from xcit_dense.utils.files import atomic_write, visible_files
 
 
 def test_the_target_appears_when_the_block_ends_and_its_directory_is_created(tmp_path):
@@ -109,3 +109,14 @@ def test_an_impossible_target_is_an_error_in_one_sentence(tmp_path, name):
     with raises_user_error(tmp_path / name, "cannot be written"), atomic_write(tmp_path / name) as part:
         part.touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file"]
+
+
+def test_hidden_files_and_directories_are_passed_over_and_links_are_followed(tmp_path):
+    for name in ("a/b.jpg", "a/._b.jpg", "a/.ipynb_checkpoints/b.jpg", "elsewhere/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a/first").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a/second").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a/first/cycle").symlink_to(tmp_path / "a")
+    found = [path.relative_to(tmp_path / "a").as_posix() for path in visible_files(tmp_path / "a")]
+    assert found == ["b.jpg", "first/c.jpg", "second/c.jpg"]

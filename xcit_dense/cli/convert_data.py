@@ -22,6 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["coco", "labels"],
         help="what to write; by default labels if the data consists of label images, otherwise coco",
     )
+    parser.add_argument(
+        "--classes",
+        metavar="auto|A,B,C",
+        default="auto",
+        help="the names of the values in label images, or the categories to keep; by default those of the data",
+    )
+    parser.add_argument(
+        "--ignore-zero",
+        action="store_true",
+        help="0 in label images marks pixels without a label, and classes begin with 1",
+    )
     parser.add_argument("--link", action="store_true", help="link to the images instead of copying them")
     parser.add_argument(
         "--val-fraction",
@@ -40,8 +51,16 @@ def run(args: argparse.Namespace) -> None:
 
     validation = None if args.val_fraction is None else Validation(args.val_fraction, args.seed)
     colours = Path(args.colours) if args.colours else None
+    classes = None if args.classes == "auto" else [name.strip() for name in args.classes.split(",") if name.strip()]
     sentences = convert_data(
-        args.source.expanduser(), args.target, args.to, validation=validation, colours=colours, link=args.link
+        args.source.expanduser(),
+        args.target,
+        args.to,
+        classes=classes,
+        ignore_zero=args.ignore_zero,
+        validation=validation,
+        colours=colours,
+        link=args.link,
     )
     print(*sentences, sep="\n")
     print(f"Written to {args.target}; train on it with --data-root {args.target} --classes auto")

@@ -19,7 +19,7 @@ from xcit_dense.datasets.as_coco import count_content
 from xcit_dense.datasets.as_coco import describe as describe_objects
 from xcit_dense.datasets.formats.labels import LabelData
 from xcit_dense.datasets.formats.meaning import interpret, read_values
-from xcit_dense.datasets.formats.objects import Content, ObjectData
+from xcit_dense.datasets.formats.objects import Content, ObjectData, select_classes
 from xcit_dense.datasets.formats.recognise import recognise, recognise_labels, recognise_objects
 from xcit_dense.datasets.formats.validation import Validation, split_off_labels, split_off_objects
 from xcit_dense.datasets.label_files import describe as describe_labels
@@ -38,6 +38,8 @@ def convert_data(
     target: Path,
     to: Kind | None = None,
     *,
+    classes: Sequence[str] | None = None,
+    ignore_zero: bool = False,
     validation: Validation | None = None,
     colours: Path | None = None,
     link: bool = False,
@@ -51,6 +53,9 @@ def convert_data(
         source: A data directory, a file that describes a data set, or a ``.zip`` file.
         target: The directory to write. It appears when all of its files are written.
         to: What to write. None writes label maps if the data consists of label images, and COCO files otherwise.
+        classes: The names of the classes of label images, in the order of their values. With boxes and polygons, the
+            names of the categories to keep. None takes the names and categories of the data.
+        ignore_zero: Whether 0 in label images marks pixels without a label, so that the classes start at 1.
         validation: How to split validation images off the training images. None splits nothing off.
         colours: A table of the colours in the label images (:func:`xcit_dense.datasets.formats.colours.read_table`).
         link: Whether the images become symbolic links to the source's images. Otherwise they are copies.
@@ -64,7 +69,7 @@ def convert_data(
     Example:
         >>> from xcit_dense.datasets.shapes import write_shapes
         >>> shapes = write_shapes("converted-shapes", train=2, val=1, size=64)
-        >>> print(*convert_data(shapes, Path("clean"), "labels"), sep="\n")  # doctest: +ELLIPSIS
+        >>> print(*convert_data(shapes, Path("clean"), "labels", ignore_zero=True), sep="\n")  # doctest: +ELLIPSIS
         Images in images/training and label maps in annotations/training, in ...converted-shapes:
           train: 2 images, 5 classes (...)
           val: 1 images, 5 classes (...)
@@ -82,10 +87,13 @@ def convert_data(
             if colours:
                 raise UserError(f"--colours is for label images, but the data is {data.format}; remove --colours.")
             data = split_off_objects(data, validation) if validation else data
-            sentences = _write_objects(data, part, put)
+            if ignore_zero:
+                raise UserError(f"--ignore-zero is for label images, but the data is {data.format}; remove it.")
+            sentences = _write_objects(data, part, put, classes)
         else:
             data = split_off_labels(data, validation) if validation else data
-            sentences = _write_labels(interpret(data, colours=colours), part, put)
+            data = interpret(data, classes, ignore_zero=ignore_zero, colours=colours)
+            sentences = _write_labels(data, part, put)
         shutil.rmtree(part / ".unpacked", ignore_errors=True)
     return sentences
 
@@ -111,17 +119,32 @@ def _recognise(source: Path, to: Kind | None) -> ObjectData | LabelData:
     return recognise_objects(source) if to == "coco" else recognise(source)
 
 
-def _write_objects(data: ObjectData, target: Path, put: Callable[[Path, Path], None]) -> list[str]:
+def _write_objects(
+    data: ObjectData, target: Path, put: Callable[[Path, Path], None], classes: Sequence[str] | None
+) -> list[str]:
     (target / "annotations").mkdir()
     counts = {}
     for split, read in data.splits.items():
         content = read()
+        if classes is not None:
+            content = _keep_classes(data, content, classes)
         counts[split] = count_content(content)
         names = _short_names([image["file_name"] for image in content["images"]])
         _put_images(data.root, target / split, names, put)
         path = target / "annotations" / f"instances_{split}.json"
         path.write_text(json.dumps(_with_names(content, names)), "utf-8")
     return describe_objects(data, counts)
+
+
+def _keep_classes(data: ObjectData, content: Content, classes: Sequence[str]) -> Content:
+    present = [str(category["name"]) for category in content["categories"]]
+    unknown = [name for name in classes if name not in present]
+    if unknown:
+        raise UserError(
+            f"--classes names {', '.join(unknown)}, but the categories of the data in {data.root} are "
+            f"{', '.join(present)}; write some of these names."
+        )
+    return select_classes(content, [name for name in present if name in classes])
 
 
 def _with_names(content: Content, names: Mapping[str, str]) -> Content:
@@ -138,11 +161,11 @@ def _write_labels(data: LabelData, target: Path, put: Callable[[Path, Path], Non
         _put_images(data.root, target / "images" / split, names, put)
         pixels: Counter[int] = Counter()
         for pair in tracked("label maps written", pairs):
-            if data.read_label is None and not (data.root / pair.label).is_file():
+            if not (data.root / pair.label).is_file():
                 raise UserError(f"The image {pair.image} in {data.root} has no label map {pair.label}.")
             label = read(pair)
             if data.ignore_zero:
-                label = np.where(label == 0, IGNORED, label - 1).astype(np.uint8)
+                label = np.where((label == 0) | (label == IGNORED), IGNORED, label - 1).astype(np.uint8)
             path = (target / "labels" / split / names[pair.image]).with_suffix(".png")
             write_label_map(path, label, data.palette)
             numbers = np.bincount(label.ravel(), minlength=IGNORED + 1)
@@ -150,7 +173,7 @@ def _write_labels(data: LabelData, target: Path, put: Callable[[Path, Path], Non
                 value = len(classes) + int(numbers[len(classes) : IGNORED].argmax())
                 raise UserError(
                     f"The label map {pair.label} in {data.root} contains {value}, but there are {len(classes)} "
-                    "classes; name the classes of all values in classes.txt."
+                    "classes; name all classes in classes.txt, or write --ignore-zero if the values begin with 1."
                 )
             pixels.update({value: int(number) for value, number in enumerate(numbers) if number})
         counts[split] = pixels

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from tests.helpers.reports import expect, found
-from xcit_dense.datasets.checks import check_labels
+from xcit_dense.datasets.checks import check_labels, check_pairs
+from xcit_dense.datasets.formats.labels import Pair
 from xcit_dense.datasets.formats.splits import Split
 
 CLASSES = ["cat", "dog"]
@@ -142,3 +143,39 @@ def test_labels_without_any_labelled_pixel_are_an_error(labels):
 
 def test_an_empty_directory_is_an_error(labels):
     expect(labels(lambda root: [path.unlink() for path in root.rglob("*.*")]), True, "without images", 1, "*.jpg")
+
+
+def test_masks_of_0_and_255_are_an_error(labels):
+    report = labels(lambda root: [write(root, number, [[0, 255] * 4] * 6) for number in range(3)])
+    expect(report, True, "contain only 0 and 255", 1, "labels")
+    expect(report, False, "classes without pixels", 1, "dog")
+
+
+def test_pairs_have_the_report_of_directories(labels, tmp_path):
+    def fault(root):
+        write(root, 0, [[0, 1]])
+        (root / "labels/1.png").unlink()
+
+    directories = labels(fault)
+    pairs = [Pair(f"images/{number}.jpg", f"labels/{number}.png") for number in range(3)]
+    report = check_pairs(tmp_path, tmp_path, pairs, CLASSES)
+    assert report.summary == directories.summary
+    assert [(what, fault.count) for what, fault in report.faults.items()] == [
+        (what, fault.count) for what, fault in directories.faults.items()
+    ]
+    expect(report, True, "label maps of another size than their image", 1, "labels/0.png: 2 x 1, not 8 x 6")
+    expect(report, True, "images without a label map", 1, "labels/1.png")
+
+
+def test_an_image_is_measured_as_training_reads_it(labels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+
+    def turn(root):
+        Image.new("RGB", (6, 8)).save(root / "images/1.jpg", exif=exif)
+        Image.new("RGB", (8, 6)).save(root / "images/2.jpg", exif=exif)
+
+    # The first label map has the upright size, and the second label map has the stored size.
+    report = labels(turn)
+    expect(report, False, "images that training does not turn by their EXIF orientation", 1, "2.jpg")
+    assert len(report.faults) == 1

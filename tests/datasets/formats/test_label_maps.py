@@ -7,6 +7,7 @@ from PIL import Image
 from tests.helpers.models import raises_user_error
 from xcit_dense.datasets.formats.label_maps import (
     files_in,
+    find,
     find_labels,
     read_names,
     read_palette,
@@ -66,19 +67,98 @@ def test_an_unknown_layout_of_label_maps_gives_an_error_with_the_usual_layouts(t
         find_labels(tmp_path)
 
 
-def test_images_with_several_suffixes_are_refused(labelled):
-    root = labelled("images/train", "masks/train", ["a.jpg", "b.png", "c.png"])
-    with raises_user_error(".png: 2", ".jpg: 1", "images/train"):
+def pairs_of(root, split="train"):
+    return [(pair.image, pair.label) for pair in find(root).splits[split]]
+
+
+def test_images_with_several_suffixes_are_found_as_pairs(labelled):
+    root = labelled("images/train", "masks/train", ["a.jpg", "b.png", "c.JPEG"])
+    assert pairs_of(root) == [
+        ("images/train/a.jpg", "masks/train/a.png"),
+        ("images/train/b.png", "masks/train/b.png"),
+        ("images/train/c.JPEG", "masks/train/c.png"),
+    ]
+    assert find(root).layout is None
+    with raises_user_error(root, "No pair of suffixes"):
         find_labels(root)
 
 
-def test_labels_without_the_names_of_images_are_refused(labelled):
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("images/{}", "images/{}"),
+        ("{}", "{}"),
+        ("{}", "{}_labels"),
+        ("{}", "{}_masks"),
+        ("{}/img", "{}/gt"),
+        ("Images/{}", "Masks/{}"),
+    ],
+)
+def test_less_usual_directories_are_found(labelled, images, labels):
+    for split in ("train", "valid"):
+        root = labelled(images.format(split), labels.format(split), end="_mask.png")
+    image, label = images.format("valid"), labels.format("valid")
+    assert pairs_of(root, "val") == [(f"{image}/{name}.jpg", f"{label}/{name}_mask.png") for name in "ab"]
+
+
+def test_images_next_to_their_label_maps_are_found(labelled):
+    root = labelled(".", ".", end="_mask.png")
+    assert pairs_of(root) == [("a.jpg", "a_mask.png"), ("b.jpg", "b_mask.png")]
+    assert find(root).layout.splits["train"] == Split(".", ".", ".jpg", "_mask.png")
+
+
+def test_images_with_the_suffix_of_their_label_maps_are_listed_as_pairs(labelled):
+    root = labelled(".", ".", ["a.png", "b.png"], end="_mask.png")
+    assert pairs_of(root) == [("a.png", "a_mask.png"), ("b.png", "b_mask.png")]
+    assert find(root).layout is None, "MMSegmentation would read the masks as images"
+
+
+def test_images_alone_are_not_label_data(labelled):
+    root = labelled("images/train", "other")
+    assert find(root) is None
+
+
+@pytest.mark.parametrize("hidden", ["._a.jpg", ".ipynb_checkpoints/a.jpg"])
+def test_hidden_files_are_passed_over(labelled, hidden):
+    root = labelled("images/train", "masks/train")
+    for directory in ("images/train", "masks/train"):
+        path = root / directory / hidden
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"not an image")
+    assert len(pairs_of(root)) == 2
+    # MMSegmentation passes over hidden files, but not over hidden directories.
+    assert (find(root).layout is None) == ("/" in hidden)
+
+
+def test_linked_directories_are_followed(labelled):
+    root = labelled("elsewhere/images", "elsewhere/masks")
+    for kind in ("images", "masks"):
+        (root / kind / "train").mkdir(parents=True)
+        (root / kind / "train/town").symlink_to(root / "elsewhere" / kind)
+    assert pairs_of(root) == [(f"images/train/town/{name}.jpg", f"masks/train/town/{name}.png") for name in "ab"]
+
+
+def test_an_image_without_a_label_map_stays_for_the_check_and_a_label_map_without_an_image_is_noted(labelled):
+    root = labelled("images/train", "masks/train", ["a.jpg", "b.jpg", "c.jpg"])
+    (root / "masks/train/a.png").unlink()
+    (root / "images/train/b.jpg").unlink()
+    assert pairs_of(root)[0] == ("images/train/a.jpg", "masks/train/a.png")
+    assert find(root).notes == ("1 label maps without an image are passed over.",)
+
+
+def test_label_maps_without_the_names_of_images_are_refused(labelled):
     root = labelled("images/train", "masks/other")
     (root / "masks/other").rename(root / "masks/train")
-    for label in (root / "masks/train").iterdir():
-        label.rename(label.with_stem(f"mask_{label.stem}"))
+    for number, label in enumerate(sorted((root / "masks/train").iterdir())):
+        label.rename(label.with_stem(f"{number}"))
     with raises_user_error("masks/train", "a.png"):
-        find_labels(root)
+        find(root)
+
+
+def test_a_table_in_a_split_names_the_classes(labelled):
+    root = labelled("train", "train", end="_mask.png")
+    (root / "train/_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cup\n")
+    assert find(root).table.classes == ("background", "cup")
 
 
 def test_values_are_read_from_every_label_map_except_255(labelled, tmp_path):
@@ -101,6 +181,7 @@ def test_label_maps_are_refused_if_none_has_values(tmp_path, kind):
     ("file", "content", "expected"),
     [
         ("classes.txt", "road\n\nthe sky \n", (["road", "the sky"], False)),
+        ("class_names.txt", "__ignore__\n_background_\ncup\n", (["_background_", "cup"], False)),
         ("label_names.json", '{"0": "road", "2": "sky"}', (["road", "class 1", "sky"], False)),
         ("label_names.json", '{"2": "sky", "1": "road", "255": "void"}', (["road", "sky"], True)),
     ],

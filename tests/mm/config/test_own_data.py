@@ -269,7 +269,7 @@ def test_colours_come_from_label_maps_with_a_palette(labelled):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([0, 255], ["1 class", "not 255"]), ([0, 128, 200], ["3 values of 0 to 200", "0, 128, 200", "classes.txt"])],
+    [([0, 0], ["1 class", "not 255"]), ([0, 128, 200], ["3 values of 0 to 200", "0, 128, 200", "classes.txt"])],
 )
 def test_masks_whose_values_do_not_number_classes_are_refused(labelled, values, words):
     with raises_user_error(*words):

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from xcit_dense.datasets.formats.coco import read_json
-from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of, walk
+from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
 from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData, outline_of_circle
 from xcit_dense.errors import UserError
 from xcit_dense.media.images import UNREADABLE
+from xcit_dense.utils.files import visible_files
 from xcit_dense.utils.progress import tracked
 
 _TRIED = 5  # JSON files
@@ -52,7 +53,7 @@ def find(root: Path) -> ObjectData | None:
         >>> find(Path("labelme")).splits["train"]()["annotations"][0]["bbox"]
         [2.0, 3.0, 10.0, 20.0]
     """
-    files = list(walk(root))
+    files = list(visible_files(root))
     annotations = [path for path in files if path.suffix.lower() == ".json"]
     if not any(map(_is_labelme, annotations[:_TRIED])):
         return None
@@ -68,7 +69,7 @@ def find(root: Path) -> ObjectData | None:
             notes.add("images without a JSON file, which are passed over", image.relative_to(root).as_posix())
     names = root / _NAMES
     reader = _Reader(root, splits, FileIndex(root, images), names if names.is_file() else None, notes)
-    sources = [*annotations, *([names] if names.is_file() else [])]
+    sources = [*annotations, *images, *([names] if names.is_file() else [])]
     return ObjectData("LabelMe", root, {split: partial(reader.read, split) for split in splits}, sources, notes=notes)
 
 
