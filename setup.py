@@ -73,6 +73,8 @@ mm_common = [
     "pycocotools",
     "shapely",
 ]
+# OpenCV and Pillow do not read TIFFs of many bands. tifffile needs imagecodecs for LZW and other compressions.
+bands = ["imagecodecs", "tifffile>=2023.1.23"]
 docs = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
 dev = [
     "hypothesis>=6",
@@ -82,6 +84,7 @@ dev = [
     "pytest-xdist>=3.6",
     "ruff>=0.6",
     "tensorboard>=2.15",
+    "tifffile>=2023.1.23",
 ]
 
 setup(
@@ -108,7 +111,13 @@ setup(
         "safetensors>=0.4",
         "packaging>=22",
     ],
-    extras_require={"mm": mm + mm_common, "openmmlab": openmmlab + mm_common, "docs": docs, "dev": dev},
+    extras_require={
+        "mm": mm + mm_common,
+        "openmmlab": openmmlab + mm_common,
+        "bands": bands,
+        "docs": docs,
+        "dev": dev,
+    },
     classifiers=[
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",

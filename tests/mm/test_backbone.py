@@ -17,6 +17,7 @@ import xcit_dense.mm
 from tests.helpers.models import matching_names, raises_user_error
 from xcit_dense.errors import MissingLibraryError
 from xcit_dense.mm.distributed import resolve_once
+from xcit_dense.models.state_dict import STEM
 
 LIBRARIES = ["mmdet", "mmseg"]
 CONFIG = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
@@ -175,6 +176,14 @@ def test_the_log_reports_what_was_loaded(classifier, mm_log):
     assert f"{len(weights) - len(trunk(weights))} of the classifier left out" in mm_log()
     assert "of the pyramid not in the file, which stay as initialised" in mm_log()
     assert mm_log().count("of the pyramid") == 1
+
+
+def test_a_backbone_for_other_channels_starts_from_an_adapted_stem(classifier, mm_log):
+    path, weights = classifier
+    backbone = build(init_cfg=pretrained(path), in_channels=4)
+    backbone.init_weights()
+    assert trunk(weights) - matching_names(backbone, weights) == {STEM}
+    assert "the stem's weights for 3 input channels repeated and scaled for 4" in mm_log()
 
 
 def test_published_weights_are_found_by_name(downloaded):

@@ -11,6 +11,7 @@ from tests.helpers.checkpoints import CLASSIFIER_DIALECTS, DIALECTS, FLAT, HEADS
 from tests.helpers.models import raises_user_error
 from xcit_dense import XCiT
 from xcit_dense.models.pretrained import load_weights
+from xcit_dense.models.state_dict import STEM
 from xcit_dense.weights import zoo
 
 
@@ -134,6 +135,14 @@ def test_weights_that_fit_in_part_are_refused(tmp_path, refused, dense, change, 
     weights = {name: value for name, value in {**dense, **change}.items() if value is not None}
     torch.save(weights, tmp_path / "weights.pth")
     refused(*words)
+
+
+def test_weights_for_other_channels_are_adapted_on_request(tmp_path, dense):
+    torch.save(dense, tmp_path / "weights.pth")
+    model = XCiT(NAME, in_channels=1)
+    report = load_weights(model, tmp_path / "weights.pth", adapt=True)
+    assert torch.equal(model.state_dict()[STEM], dense[STEM].sum(dim=1, keepdim=True))
+    assert str(report) == f"{len(dense)} entries of the backbone (the stem's weights for 3 input channels summed for 1)"
 
 
 def test_a_checkpoint_of_two_xcits_is_refused(tmp_path, refused, dense):

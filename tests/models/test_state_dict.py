@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models import adapt_input_conv
 from torch import nn
 
 from tests.helpers.checkpoints import CLASSIFIER_DIALECTS, DIALECTS, FLAT, NAME, prefixed, state_of, timms
@@ -10,7 +11,7 @@ from tests.helpers.models import assert_close, raises_user_error, random_images,
 from xcit_dense import VARIANTS, XCiT
 from xcit_dense.models.blocks import map_to_tokens
 from xcit_dense.models.pretrained import load_weights
-from xcit_dense.models.state_dict import infer_options, translate
+from xcit_dense.models.state_dict import STEM, adapt_input, infer_options, translate
 from xcit_dense.weights.read import read_weights
 
 
@@ -275,3 +276,42 @@ def test_every_variant_recognises_its_own_weights_and_its_neighbours(name):
     for other in models.keys() - {name}:
         with raises_user_error(f"is of XCiT {other}, the model of XCiT {name}"):
             models[name].load_state_dict(models[other].state_dict())
+
+
+# The stem for other channels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("in_channels", [1, 2, 4, 6, 13])
+def test_the_stem_is_adapted_as_timm_adapts_it(in_channels, dtype):
+    weight = torch.randn(16, 3, 3, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    adapted, change = adapt_input({STEM: weight}, in_channels)
+    assert torch.equal(adapted[STEM], adapt_input_conv(in_channels, weight))
+    assert adapted[STEM].dtype == dtype
+    assert f"for {in_channels}" in change
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(1, 4), (4, 3), (5, 7), (4, 1)])
+def test_equal_channels_give_the_same_activations_after_the_adaptation(given, wanted):
+    weight = torch.ones(16, 1, 3, 3) * torch.arange(16.0)[:, None, None, None]
+    weight = weight.repeat(1, given, 1, 1)
+    adapted, _ = adapt_input({STEM: weight}, wanted)
+    image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = nn.functional.conv2d(image.repeat(1, given, 1, 1), weight)
+    assert_close(nn.functional.conv2d(image.repeat(1, wanted, 1, 1), adapted[STEM]), before, 1e-5)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_stem_is_adapted_in_every_dialect(content, dialect):
+    adapted, _ = adapt_input(content(dialect), 5)
+    backbone = XCiT(NAME, in_channels=5)
+    backbone.load_state_dict(adapted)
+    assert_close(backbone.state_dict()[STEM][:, :2], backbone.state_dict()[STEM][:, 3:], 1e-6)
+
+
+@pytest.mark.parametrize(
+    "weights", [{STEM: torch.ones(16, 4, 3, 3)}, {"head.weight": torch.ones(3)}, {1: torch.ones(2)}]
+)
+def test_weights_with_these_channels_or_without_a_stem_are_returned_as_they_are(weights):
+    assert adapt_input(weights, 4) == (weights, "")
+    assert adapt_input(weights, 4)[0] is weights

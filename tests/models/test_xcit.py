@@ -11,12 +11,13 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tests.helpers.models import assert_close, raises_user_error, random_images, randomise, tiny_xcit
+from tests.helpers.models import assert_close, matching_names, raises_user_error, random_images, randomise, tiny_xcit
 from tests.helpers.reference import GOLDEN, read_golden
 from xcit_dense import VARIANTS, XCiT, deploy
 from xcit_dense.benchmark.meters import count_saved_bytes
 from xcit_dense.models.blocks import map_to_tokens
 from xcit_dense.models.pyramid import make_levels
+from xcit_dense.models.state_dict import STEM
 from xcit_dense.ops.norms import make_norm_layer
 
 
@@ -266,8 +267,25 @@ def test_from_pretrained_refuses_options_that_the_weights_do_not_fit(tmp_path):
     torch.save(randomise(XCiT("nano_12_p16")).state_dict(), tmp_path / "weights.pth")
     with raises_user_error("nano_12_p16", "patch_size=16, not 8"):
         XCiT.from_pretrained(tmp_path / "weights.pth", patch_size=8)
-    with raises_user_error(tmp_path / "weights.pth", "(16, 3, 3, 3), not (16, 4, 3, 3)"):
-        XCiT.from_pretrained(tmp_path / "weights.pth", in_channels=4)
+
+
+def test_from_pretrained_adapts_the_stem_to_other_channels_and_no_other_weight(tmp_path, caplog):
+    weights = tiny_xcit().state_dict()
+    torch.save(weights, tmp_path / "weights.pth")
+    with caplog.at_level("INFO", logger="xcit_dense"):
+        model = XCiT.from_pretrained(tmp_path / "weights.pth", in_channels=4)
+    assert model.in_channels == 4
+    assert set(weights) - matching_names(model, weights) == {STEM}
+    assert "for 3 input channels repeated and scaled for 4" in caplog.text
+
+
+def test_from_pretrained_with_the_channels_of_the_file_changes_no_bit(tmp_path, caplog):
+    weights = tiny_xcit().state_dict()
+    torch.save(weights, tmp_path / "weights.pth")
+    with caplog.at_level("INFO", logger="xcit_dense"):
+        model = XCiT.from_pretrained(tmp_path / "weights.pth", in_channels=3)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert not caplog.text
 
 
 def test_from_pretrained_finds_published_weights_by_name(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
 TOOL = Path(__file__).parents[2] / "tools/browse.py"
+OVERVIEWS = ("contact_sheet.jpg", "classes.png", "sizes.png")
 FLIP = "train_dataloader.dataset.pipeline.3.prob"
 
 
@@ -28,9 +29,9 @@ def browse(monkeypatch, tmp_path, shapes, capsys):
         arguments = [config, "--out", out, "--data-root", root, *arguments]
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
         runpy.run_path(str(TOOL), run_name="__main__")
-        drawn = sorted((tmp_path / out).iterdir())
+        drawn = sorted(path for path in (tmp_path / out).iterdir() if path.name not in OVERVIEWS)
         printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{out}/")]
-        assert printed == [path.relative_to(tmp_path).as_posix() for path in drawn]
+        assert printed == [path.relative_to(tmp_path).as_posix() for path in drawn] + [f"{out}/{n}" for n in OVERVIEWS]
         return [(path.stem.partition("_")[2], np.asarray(Image.open(path))) for path in drawn]
 
     return run
@@ -115,6 +116,23 @@ def test_user_data_is_drawn_with_its_own_classes(browse, configs, shapes, tmp_pa
     content["categories"] = [{"id": 1 + number, "name": f"thing {number}"} for number in range(4)]
     (root / "train/_annotations.coco.json").write_text(json.dumps(content))
     assert len(browse(configs["detection"], "--number", 2, "--classes", "auto", root=root)) == 2
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_the_overviews_are_images(browse, configs, tmp_path, task):
+    browse(configs[task], "--number", 5)
+    for name in OVERVIEWS:
+        with Image.open(tmp_path / "out" / name) as image:
+            image.load()
+            assert min(image.size) > 300
+
+
+def test_a_split_without_files_is_left_out(browse, configs, shapes, tmp_path, capsys):
+    root = tmp_path / "half"
+    shutil.copytree(shapes / "train2017", root / "train2017")
+    (root / "annotations").mkdir()
+    shutil.copy(shapes / "annotations/instances_train2017.json", root / "annotations")
+    assert len(browse(configs["detection"], "--number", 1, root=root)) == 1
 
 
 def test_the_weights_that_training_starts_from_are_not_needed(browse, configs):

@@ -1,5 +1,6 @@
 """A user's own data, from a directory to a model: the commands of docs/custom_data.md, as they are written there."""
 
+import argparse
 import json
 import os
 import re
@@ -47,7 +48,33 @@ def labels(shapes, root):
     (root / "classes.txt").write_text("\n".join(NAMES))
 
 
-TASKS = {"Detection": (coco, NAMES[1:]), "Segmentation": (labels, NAMES)}
+def outline(annotation):
+    """The longest polygon of an object. A line of YOLO has one polygon."""
+    return max(annotation["segmentation"], key=len)
+
+
+def yolo(shapes, root):
+    """The shapes as YOLO's polygons, three of their classes under other names, without validation images."""
+    shutil.copytree(shapes / "train2017", root / "images/train")
+    (root / "labels/train").mkdir(parents=True)
+    content = json.loads((shapes / "annotations/instances_train2017.json").read_text())
+    for image in content["images"]:
+        size = image["width"], image["height"]
+        lines = []
+        for each in content["annotations"]:
+            if each["image_id"] == image["id"] and each["category_id"] <= 3:
+                numbers = [f"{value / size[number % 2]:.6f}" for number, value in enumerate(outline(each))]
+                lines.append(" ".join([str(each["category_id"] - 1), *numbers]))
+        path = (root / "labels/train" / image["file_name"]).with_suffix(".txt")
+        path.write_text("\n".join(lines))
+    names = "\n".join(f"  {label}: {name}" for label, name in enumerate(NAMES[1:]))
+    (root / "data.yaml").write_text(f"train: images/train\nnames:\n{names}\n")
+
+
+COCO, YOLO, PAIRS = "A COCO export of Roboflow", "YOLO", "Pairs of images and masks"
+DATA = {COCO: coco, YOLO: yolo, PAIRS: labels}
+COMMANDS = {COCO: 5, YOLO: 2, PAIRS: 4}
+TRAINED = {COCO: NAMES[1:], PAIRS: NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +85,11 @@ def walk(shapes, tmp_path_factory):
 
     def walked(section):
         if section not in done:
-            root = tmp_path_factory.mktemp(section)
+            root = tmp_path_factory.mktemp("walk")
             (root / "data/mine").mkdir(parents=True)
-            TASKS[section][0](shapes, root / "data/mine")
+            DATA[section](shapes, root / "data/mine")
             commands = "\n".join(re.findall(r"^```bash\n(.*?)^```", sections()[section], re.M | re.S))
-            assert commands.count("xcit-dense ") == 5
+            assert commands.count("xcit-dense ") == COMMANDS[section]
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             process = subprocess.run(
                 ["bash", "-e", "-c", commands],
@@ -73,11 +100,16 @@ def walk(shapes, tmp_path_factory):
             )
             output = process.stdout + process.stderr
             assert process.returncode == 0, output[-3000:]
-            (config,) = (root / "work_dirs/mine").glob("*.py")
-            done[section] = SimpleNamespace(root=root, work_dir=root / "work_dirs/mine", config=config, output=output)
+            done[section] = SimpleNamespace(root=root, work_dir=root / "work_dirs/mine", output=output)
         return done[section]
 
     return walked
+
+
+def written_config(walked):
+    """The config that the training has written."""
+    (config,) = walked.work_dir.glob("*.py")
+    return config
 
 
 def sections():
@@ -86,13 +118,13 @@ def sections():
     return dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
 
 
-each_task = pytest.mark.parametrize("section", TASKS)
+each_task = pytest.mark.parametrize("section", TRAINED)
 
 
 @pytest.mark.slow
 @each_task
 def test_the_walk_through_ends_with_metrics_by_own_class_names(walk, section):
-    walked, names = walk(section), TASKS[section][1]
+    walked, names = walk(section), TRAINED[section]
     assert f"Classes: {len(names)} ({', '.join(names)})" in walked.output
     assert "8 images" in walked.output
     log = read_text_log(walked.work_dir)
@@ -104,11 +136,11 @@ def test_the_walk_through_ends_with_metrics_by_own_class_names(walk, section):
 @pytest.mark.slow
 @each_task
 def test_the_checkpoint_has_heads_of_the_right_size_and_knows_the_names(walk, section):
-    walked, names = walk(section), TASKS[section][1]
+    walked, names = walk(section), TRAINED[section]
     checkpoint = read_checkpoint(walked.work_dir / "iter_4.pth")
     assert tuple(checkpoint["meta"]["dataset_meta"]["classes"]) == names
     assert len({tuple(colour) for colour in checkpoint["meta"]["dataset_meta"]["palette"]}) == len(names)
-    layer, extra = {"Detection": ("roi_head.bbox_head.fc_cls", 1), "Segmentation": ("decode_head.conv_seg", 0)}[section]
+    layer, extra = {COCO: ("roi_head.bbox_head.fc_cls", 1), PAIRS: ("decode_head.conv_seg", 0)}[section]
     assert len(checkpoint["state_dict"][f"{layer}.weight"]) == len(names) + extra
 
 
@@ -116,7 +148,7 @@ def test_the_checkpoint_has_heads_of_the_right_size_and_knows_the_names(walk, se
 @each_task
 def test_the_saved_config_is_left_as_training_wrote_it(walk, section):
     walked = walk(section)
-    text = walked.config.read_text()
+    text = written_config(walked).read_text()
     assert "DeployHook" not in text
     assert "'star'" not in text, "a class of the config's own"
     assert "load_from = None" in text
@@ -126,7 +158,7 @@ def test_the_saved_config_is_left_as_training_wrote_it(walk, section):
 
 @pytest.mark.slow
 @each_task
-@pytest.mark.parametrize(("directory", "count"), [("seen", 8), ("pictures", 4), ("found/pictures", 4)])
+@pytest.mark.parametrize(("directory", "count"), [("seen", 8 + 3), ("pictures", 4), ("found/pictures", 4)])
 def test_every_step_draws_its_images(walk, section, directory, count):
     drawn = [path for path in (walk(section).work_dir / directory).rglob("*") if path.suffix in (".jpg", ".png")]
     assert len(drawn) == count
@@ -139,7 +171,26 @@ def test_the_rate_is_scaled_with_the_batch(walk, section):
     assert "Scaling the original LR by 2.0" in read_text_log(
         walked.work_dir
     )  # four images instead of the two of the config
-    assert "batch_size=4" in walked.config.read_text()
+    assert "batch_size=4" in written_config(walked).read_text()
+
+
+@pytest.mark.slow
+def test_yolo_is_read_and_converted_with_every_object(walk, shapes):
+    walked = walk(YOLO)
+    assert "YOLO" in walked.output
+    assert f"Classes: 3 ({', '.join(NAMES[1:])})" in walked.output
+    assert "6 images" in walked.output, "a quarter of the images validates"
+    (path,) = (walked.root / "data/clean").rglob("*train*.json")
+    content = json.loads(path.read_text())
+    assert [category["name"] for category in content["categories"]] == list(NAMES[1:])
+    source = json.loads((shapes / "annotations/instances_train2017.json").read_text())
+    expected = []
+    for each in source["annotations"]:
+        if each["category_id"] <= 3:
+            points = np.reshape(outline(each), (-1, 2))
+            expected.append([each["category_id"], *points.min(axis=0), *np.ptp(points, axis=0)])
+    found = [[each["category_id"], *each["bbox"]] for each in content["annotations"]]
+    np.testing.assert_allclose(sorted(found), sorted(expected), atol=0.01)
 
 
 @pytest.mark.slow
@@ -165,7 +216,7 @@ def test_faulty_data_ends_the_run_before_it_writes_anything(python, tools, shape
 
 @pytest.mark.parametrize(
     ("section", "path"),
-    [("Detection", "detection/mask_rcnn_xcit_s12_1x.py"), ("Segmentation", "segmentation/upernet_xcit_s12.py")],
+    [(COCO, "detection/mask_rcnn_xcit_s12_1x.py"), (PAIRS, "segmentation/upernet_xcit_s12.py")],
 )
 def test_the_options_for_the_real_training_fit_its_config_and_each_other(section, path):
     from xcit_dense.cli.options import read_config_options
@@ -183,8 +234,20 @@ def test_the_options_for_the_real_training_fit_its_config_and_each_other(section
             node = node[int(part) if part.isdigit() else part]  # a name that the config has
     assert after.load_from.removeprefix("xcit://") in ZOO
     fall = after.param_scheduler[1]
-    if section == "Detection":
+    if section == COCO:
         assert max(fall.milestones) < fall.end == after.train_cfg.max_epochs
     else:
         assert fall.end == after.train_cfg.max_iters + 1
         assert after.train_cfg.max_iters % after.train_cfg.val_interval == 0
+
+
+def test_every_option_in_the_page_exists():
+    from xcit_dense.cli import browse, train
+
+    page = (ROOT / "docs/custom_data.md").read_text()
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - {"--save-media", "--out", "--show-dir"}
+    assert len(named) > 10
+    for command, missing in ((train, {"--number"}), (browse, {"--batch", "--work-dir", "--check-data"})):
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        assert named - missing <= set(parser._option_string_actions)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from xcit_dense.errors import UserError
 
 
-def check_data(config: Any, loaders: tuple[str, ...], limit: int | None, own: bool = False) -> None:
+def check_data(
+    config: Any, loaders: tuple[str, ...], limit: int | None, own: bool = False, draw_to: Path | None = None
+) -> None:
     """Checks the data of a run and prints what is wrong with it.
 
     Args:
@@ -15,15 +18,20 @@ def check_data(config: Any, loaders: tuple[str, ...], limit: int | None, own: bo
         loaders: The data loaders of the run.
         limit: The largest number of images of each split to open. None opens all images.
         own: Whether the classes were read from the data.
+        draw_to: The directory for drawings of what is wrong. None draws nothing.
 
     Raises:
         UserError: A training would fail or learn something wrong, or a test would fail or compare with nothing.
     """
     from xcit_dense.datasets.checks.coco import NO_OBJECTS
     from xcit_dense.mm.config.data_checks import check_data
+    from xcit_dense.mm.inference.draw_faults import draw_faults
 
     reports = check_data(config, loaders, limit)
     print(*reports, sep="\n", flush=True)
+    sheets = draw_faults(reports, draw_to) if draw_to else []
+    if sheets:
+        print(f"What is wrong is drawn in {draw_to}: {', '.join(path.name for path in sheets)}", flush=True)
     if loaders == ("test_dataloader",):
         for report in reports:
             if NO_OBJECTS in report.faults:

@@ -171,6 +171,36 @@ def read_own_data(args: argparse.Namespace) -> dict[str, Any]:
     return values
 
 
+def add_bands(parser: argparse.ArgumentParser, trains: bool) -> None:
+    """Adds the options for images with other bands than red, green and blue, or with more than 8 bits.
+
+    Args:
+        parser: The parser.
+        trains: Whether the command uses training images, so that it can measure the mean and the standard deviation.
+            Other commands measure only on request, because the model needs the values of its training.
+    """
+    parser.add_argument(
+        "--bands", metavar="N,N,N", help="bands of the image files, counted from 1, in the order for the model"
+    )
+    parser.add_argument("--draw-bands", metavar="N,N,N", help="three of --bands for drawings; default the first three")
+    parser.add_argument(
+        "--normalize",
+        choices=["data", "config"],
+        default="auto" if trains else None,
+        help="mean and standard deviation: measured from training images, or the config's; default with --bands: "
+        + ("data" if trains else "those in the config of the training"),
+    )
+
+
+def band_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments of :func:`xcit_dense.mm.config.load.load_config` about bands.
+
+    Args:
+        args: With the options of :func:`add_bands`.
+    """
+    return {"bands": args.bands, "draw_bands": args.draw_bands, "normalize": args.normalize}
+
+
 def add_verbose(parser: argparse.ArgumentParser) -> None:
     """Adds ``--verbose``.
 
@@ -246,7 +276,8 @@ def make_config(
     """Reads, adapts and checks the config of a training or test.
 
     Args:
-        args: With the options of :func:`add_run_options`, and perhaps those of :func:`add_own_data`.
+        args: With the options of :func:`add_run_options` and :func:`add_bands`, and perhaps those of
+            :func:`add_own_data`.
         positionals: What the positional arguments mean.
         loaders: The data loaders that the run will use, whose data is checked.
         weights: Whether the weights that a training starts from are checked too.
@@ -275,6 +306,7 @@ def make_config(
         work_dir=args.work_dir or positionals.work_dir,
         keep_classes="train_dataloader" not in loaders,
         **read_own_data(args),
+        **band_options(args),
     )
     config.launcher = args.launcher
     # A work directory may have been moved since its config was written.

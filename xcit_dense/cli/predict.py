@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING
 from xcit_dense.cli.options import (
     CONFIG_HELP,
     WEIGHTS_HELP,
+    add_bands,
     add_config_options,
     add_device,
     add_launcher,
     add_verbose,
     add_words,
+    band_options,
     find_checkpoint,
     read_config_options,
     set_local_rank,
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_words(parser, "[CONFIG] WEIGHTS INPUT", explanation, required="--out DIR")
     add_config_options(parser)
     add_device(parser)
+    add_bands(parser, trains=False)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument(
         "--score-thr", type=float, default=0.3, metavar="S", help="draw objects of this score or more; default 0.3"
@@ -72,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     from xcit_dense.mm.runtime.launch import leave
 
     set_local_rank(args)
-    config = load_config(positionals.config, read_config_options(args.cfg_options))
+    config = load_config(positionals.config, read_config_options(args.cfg_options), **band_options(args))
     config.launcher = args.launcher
     check_config(config, ())
     media = find_media(positionals.inputs)

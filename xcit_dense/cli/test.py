@@ -19,6 +19,7 @@ from xcit_dense.cli.data_check import check_data
 from xcit_dense.cli.options import (
     CONFIG_HELP,
     WEIGHTS_HELP,
+    add_bands,
     add_run_options,
     add_verbose,
     add_words,
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = WEIGHTS_HELP.format("coco/small_12_p16")
     add_words(parser, "[CONFIG] WEIGHTS", f"CONFIG: {CONFIG_HELP}. WEIGHTS: {weights}")
     add_run_options(parser)
+    add_bands(parser, trains=False)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the metrics there")
     parser.add_argument(
         "--show-dir", type=Path, metavar="DIR", help="draw each image there, ground truth left and prediction right"

@@ -6,10 +6,12 @@ CONFIG is a config file, the name of a shipped config such as mask_rcnn_xcit_s12
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from xcit_dense.cli.data_check import check_data
 from xcit_dense.cli.options import (
     CONFIG_HELP,
+    add_bands,
     add_own_data,
     add_run_options,
     add_verbose,
@@ -42,8 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, metavar="N", help="images per step and process; scales the learning rate with it"
     )
     add_own_data(parser)
+    add_bands(parser, trains=True)
     parser.add_argument(
-        "--check-data", action="store_true", help="open every image of the data to check it, and do not train"
+        "--check-data",
+        action="store_true",
+        help="open every image of the data to check it, draw what is wrong to WORK_DIR/check, and do not train",
     )
     add_verbose(parser)
 
@@ -71,7 +76,9 @@ def run(args: argparse.Namespace) -> None:
     if is_local_rank_zero():
         print(*describe_data(config), sep="\n")
         limit = None if args.check_data else SAMPLE
-        check_data(config, ("train_dataloader", "val_dataloader"), limit, own=args.classes is not None)
+        own = args.classes is not None
+        draw_to = Path(config.work_dir, "check") if args.check_data else None
+        check_data(config, ("train_dataloader", "val_dataloader"), limit, own, draw_to)
     if args.check_data:
         return
     if args.amp:

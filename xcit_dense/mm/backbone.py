@@ -25,7 +25,9 @@ class XCiT(backbone.XCiT, BaseModule):
     Args:
         *args: As for :class:`xcit_dense.XCiT`.
         init_cfg: The initialisation. ``dict(type='Pretrained', checkpoint=...)`` accepts every text that
-            :func:`xcit_dense.weights.resolve.resolve` accepts: a file, an address, or ``xcit://NAME``.
+            :func:`xcit_dense.weights.resolve.resolve` accepts: a file, an address, or ``xcit://NAME``. The weights of
+            the stem are adapted if ``in_channels`` differs
+            (:func:`xcit_dense.models.state_dict.adapt_input`); the log reports it.
         **kwargs: As for :class:`xcit_dense.XCiT`.
 
     Raises:
@@ -51,7 +53,7 @@ class XCiT(backbone.XCiT, BaseModule):
             super().init_weights()
             return
         address = self.init_cfg["checkpoint"]
-        report = load_weights(self, resolve_once(address))
+        report = load_weights(self, resolve_once(address), adapt=True)
         print_log(f"XCiT starts from {address}: {report.outcome}.", logger="current", level=logging.INFO)
         if hasattr(self, "_params_init_info"):
             update_init_info(self, init_info=f"loaded from {address}, or unchanged if not in it")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
-from xcit_dense.models.state_dict import Report, translate
+from xcit_dense.models.state_dict import Report, adapt_input, translate
+from xcit_dense.models.xcit import XCiT
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
 
 
-def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
+def load_weights(backbone: XCiT, checkpoint: str | Path, adapt: bool = False) -> Report:
     """Loads weights into an :class:`xcit_dense.XCiT`. The names of all published checkpoints are understood.
 
     Args:
@@ -19,6 +19,8 @@ def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
         checkpoint: A ``.pth`` or ``.safetensors`` file, a work directory, an http address, ``xcit://NAME`` or NAME with
             a name of :func:`xcit_dense.list_weights`, or ``timm://NAME`` (see
             :func:`xcit_dense.weights.resolve.resolve`). From a detector or segmentor, the backbone is taken.
+        adapt: Whether the weights of the stem are adapted if the backbone has another number of input channels
+            (:func:`xcit_dense.models.state_dict.adapt_input`). Otherwise such a checkpoint is refused.
 
     Returns:
         A report of what was loaded, left out and missing.
@@ -40,6 +42,7 @@ def load_weights(backbone: nn.Module, checkpoint: str | Path) -> Report:
     path = resolve(checkpoint)
     weights = read_weights(path)
     with naming(path):
-        weights, report = translate(weights, "", backbone.state_dict())
-        backbone.load_state_dict(weights)
-    return report
+        adapted, change = adapt_input(weights, backbone.in_channels) if adapt else (weights, "")
+        translated, report = translate(adapted, "", backbone.state_dict())
+        backbone.load_state_dict(translated)
+    return replace(report, adapted=change)

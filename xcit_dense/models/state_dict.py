@@ -46,6 +46,8 @@ class Report:
         missing: Entries of the model that the checkpoint does not contain: the pyramid, if the checkpoint is of a
             classifier.
         unexpected: Entries of the checkpoint that the model does not have. Strict loading refuses them.
+        adapted: How the weights of the stem were adapted to another number of input channels
+            (:func:`adapt_input`). Empty if they were not adapted.
         others: Entries of neck and heads. A conversion writes them under their own names; a load does not use them.
     """
 
@@ -53,10 +55,13 @@ class Report:
     left_out: list[str]
     missing: list[str]
     unexpected: list[str]
+    adapted: str = ""
     others: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         text = f"{len(self.matched)} entries of the backbone"
+        if self.adapted:
+            text += f" ({self.adapted})"
         if self.others:
             text += f", {len(self.others)} of neck and heads"
         if self.left_out:
@@ -117,6 +122,50 @@ def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
     if name and VARIANTS[name].num_heads == num_heads:
         return {"variant": name, **options}
     return {"embed_dim": width, "depth": depth, "patch_size": patch_size, "num_heads": num_heads, **options}
+
+
+def adapt_input(state: Mapping[str, Any], in_channels: int) -> tuple[Mapping[str, Any], str]:
+    """Adapts the weights of the stem to images with another number of channels.
+
+    One channel gets the sum of the weights of all channels. For more channels, the weights are repeated in their order
+    and scaled, so that equal channels give the same activations as before.
+
+    Source: ``adapt_input_conv`` of timm, whose older releases support weights of three channels only.
+
+    Args:
+        state: Entries of a checkpoint in any dialect.
+        in_channels: The number of channels of the images, at least 1.
+
+    Returns:
+        The entries, and a clause that describes the change. The entries are ``state`` itself and the clause is empty if
+        the weights have this number of channels already, or if ``state`` does not contain an XCiT.
+
+    Example:
+        >>> import torch
+        >>> state, change = adapt_input({"patch_embed.proj.0.0.weight": torch.ones(16, 3, 3, 3)}, in_channels=4)
+        >>> change
+        "the stem's weights for 3 input channels repeated and scaled for 4"
+        >>> tuple(state["patch_embed.proj.0.0.weight"].shape)
+        (16, 4, 3, 3)
+    """
+    inner = unwrap(state)
+    adapted = {}
+    change = ""
+    for root in find_roots({name: value for name, value in inner.items() if isinstance(value, Tensor)}):
+        weight = inner[root + STEM]
+        given = weight.shape[1]
+        is_plain = weight.is_floating_point() and weight.layout == strided  # loading refuses other weights
+        if given in (0, in_channels) or not is_plain:
+            continue
+        wide = weight.float()  # sums of half precision are inexact
+        if in_channels == 1:
+            wide = wide.sum(dim=1, keepdim=True)
+            change = f"the stem's weights for {given} input channels summed for 1"
+        else:
+            wide = wide.repeat(1, math.ceil(in_channels / given), 1, 1)[:, :in_channels] * (given / in_channels)
+            change = f"the stem's weights for {given} input channels repeated and scaled for {in_channels}"
+        adapted[root + STEM] = wide.to(weight.dtype)
+    return ({**inner, **adapted}, change) if adapted else (state, "")
 
 
 def check_held(weights: Mapping[str, Tensor]) -> None:

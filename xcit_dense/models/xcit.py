@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,7 +19,14 @@ from torch.utils.checkpoint import checkpoint
 from xcit_dense.errors import UserError
 from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock
 from xcit_dense.models.pyramid import STRIDES, make_levels
-from xcit_dense.models.state_dict import Report, adapt_state_dict, check_held, infer_options, mark_strictness
+from xcit_dense.models.state_dict import (
+    Report,
+    adapt_input,
+    adapt_state_dict,
+    check_held,
+    infer_options,
+    mark_strictness,
+)
 from xcit_dense.ops.checkpointing import recompute_contexts
 from xcit_dense.ops.layers import floating_weight
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
@@ -175,6 +183,8 @@ class XCiT(nn.Module):
                 contain a pyramid; the pyramid keeps its random weights.
             **options: Further arguments of the class. They override the values from the checkpoint. A checkpoint gives
                 all arguments except ``out_indices`` (the default is the variant's) and the arguments about training.
+                With another ``in_channels`` than the checkpoint's, the weights of the stem are adapted
+                (:func:`xcit_dense.models.state_dict.adapt_input`).
 
         Returns:
             The backbone, in training mode like any new module.
@@ -189,6 +199,8 @@ class XCiT(nn.Module):
             >>> torch.save(XCiT("nano_12_p8").state_dict(), path)
             >>> XCiT.from_pretrained(path).patch_size
             8
+            >>> XCiT.from_pretrained(path, in_channels=4)(torch.rand(1, 4, 32, 32))[0].shape
+            torch.Size([1, 128, 8, 8])
         """
         path = resolve(checkpoint)
         weights = read_weights(path)
@@ -196,7 +208,11 @@ class XCiT(nn.Module):
             found = infer_options(weights)
             check_held(weights)
             model = cls(**{**found, **options})
-            model.load_state_dict(weights)
+            adapted, change = adapt_input(weights, model.in_channels)
+            model.load_state_dict(adapted)
+            if change and model.load_report is not None:
+                model.load_report = replace(model.load_report, adapted=change)
+                model.log(logging.INFO, f"XCiT: {change}.")
         return model
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

@@ -6,20 +6,13 @@ import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
-from xcit_dense.errors import MissingLibraryError
 from xcit_dense.structures import IGNORED, Colour, Instances, Pixels
-
-try:
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
-except ImportError as error:
-    raise MissingLibraryError("Drawings use matplotlib's font; write pip install matplotlib.") from error
+from xcit_dense.visualization.text import load_font, shorten
 
 Box = tuple[float, float, float, float]
 
@@ -27,6 +20,7 @@ _SMALL = 512  # pixels; smaller images are enlarged until the longer side has ab
 _FILL = 0.4  # the opacity of a mask
 _COVER = 0.55  # the opacity of a label map
 _HIDDEN = 0.15  # a label is left out if other labels would cover a larger share of it
+_NAMED = 0.01  # a class with a smaller share of the pixels gets no name
 _GREY: Colour = (128, 128, 128)  # for objects and pixels that training ignores
 _OTHERS: dict[str, Colour] = {"ignored": _GREY, "no class": (255, 0, 255)}
 
@@ -119,7 +113,7 @@ def draw_instances(
     pen = ImageDraw.Draw(canvas)
     for each in objects:
         pen.rectangle(each.box, outline=each.colour, width=line)
-    _write_labels(pen, objects, canvas.size, _font(size))
+    _write_labels(pen, objects, canvas.size, load_font(size))
     return np.asarray(canvas)
 
 
@@ -165,7 +159,7 @@ def _write_labels(
     labels: list[tuple[Box, str, Colour]] = []
     # The object with the highest score chooses its place first, and is written last.
     for each in reversed(objects):
-        text = _shorten(each.text, font, size[0] - 2 * padding)
+        text = shorten(each.text, font, size[0] - 2 * padding)
         place = _find_place(each.box, text, font, size, [place for place, *_ in labels])
         if place is not None:
             labels.append((place, text, each.colour))
@@ -175,7 +169,11 @@ def _write_labels(
 
 
 def draw_label_map(
-    image: Pixels, label_map: npt.NDArray[np.integer], classes: Sequence[str], palette: Sequence[Colour] | None = None
+    image: Pixels,
+    label_map: npt.NDArray[np.integer],
+    classes: Sequence[str],
+    palette: Sequence[Colour] | None = None,
+    legend: bool = True,
 ) -> Pixels:
     """Blends a label map over an image. A legend to the right lists the classes by their share of the pixels.
 
@@ -185,6 +183,7 @@ def draw_label_map(
             indices get magenta stripes.
         classes: The names of the classes.
         palette: A colour for each class. By default the colours of :func:`make_palette`.
+        legend: Whether the drawing has a legend. Otherwise the names of large classes are written on their pixels.
 
     Returns:
         The drawing, RGB, uint8. Its size depends only on the image's size and the names of the classes, so the drawings
@@ -220,7 +219,40 @@ def draw_label_map(
     # A paler image shifts the colours of the classes less.
     ground = Image.blend(canvas, canvas.convert("L").convert("RGB"), 0.3)
     pixels = np.asarray(ground) * (1 - opacity) + colours * opacity
-    return _add_legend(Image.fromarray(pixels.round().astype(np.uint8)), entries, classes, _font(size))
+    drawing = pixels.round().astype(np.uint8)
+    if not legend:
+        return _write_names(Image.fromarray(drawing), labels, entries, names, load_font(size))
+    return _add_legend(Image.fromarray(drawing), entries, classes, load_font(size))
+
+
+def _write_names(
+    canvas: Image.Image,
+    labels: npt.NDArray[np.integer],
+    entries: list[tuple[str, Colour, float]],
+    names: Sequence[str],
+    font: ImageFont.FreeTypeFont,
+) -> Pixels:
+    """Writes the names of the largest classes on their pixels. Names without a free place are left out."""
+    pen = ImageDraw.Draw(canvas)
+    padding = _padding(font)
+    ascent, descent = font.getmetrics()
+    taken: list[Box] = []
+    for name, colour, share in entries:
+        text = shorten(name, font, canvas.width - 2 * padding)
+        width, height = math.ceil(font.getlength(text)) + 2 * padding, ascent + descent + padding
+        if share < _NAMED:
+            break
+        rows, columns = np.nonzero(labels == names.index(name))
+        # The centre may be outside the class, so the pixel of the class that is nearest to the centre gets the name.
+        nearest = np.argmin((rows - np.median(rows)) ** 2 + (columns - np.median(columns)) ** 2)
+        left = float(np.clip(columns[nearest] - width / 2, 0, max(0, canvas.width - width)))
+        top = float(np.clip(rows[nearest] - height / 2, 0, max(0, canvas.height - height)))
+        place = (left, top, left + width, top + height)
+        if not any(_overlap(place, other) for other in taken):
+            taken.append(place)
+            pen.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
+            pen.text((left + padding, top + padding // 2), text, fill=ink_on(colour), font=font)
+    return np.asarray(canvas)
 
 
 def _enlarge(image: Pixels) -> tuple[Image.Image, int]:
@@ -234,11 +266,6 @@ def _enlarge(image: Pixels) -> tuple[Image.Image, int]:
 def _text_size(size: tuple[int, int]) -> int:
     """The height of text in pixels for a drawing of this (width, height)."""
     return max(12, round(0.02 * math.sqrt(size[0] * size[1])))
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def _clip(box: npt.NDArray[np.floating], size: tuple[int, int]) -> Box | None:
@@ -307,15 +334,6 @@ def _overlap(one: Box, other: Box) -> float:
     return max(0.0, width) * max(0.0, height)
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Shortens a text until it fits."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
-
-
 def _percent(share: float) -> str:
     if share < 0.0005:
         return "<0.1 %"
@@ -346,7 +364,7 @@ def _add_legend(
     x, y = canvas.width + pad, pad
     for name, colour, part in entries:
         pen.rectangle((x, y, x + font.size, y + font.size), fill=colour, outline=(0, 0, 0))
-        pen.text((x + font.size + pad, y), _shorten(name, font, names), fill=(0, 0, 0), font=font)
+        pen.text((x + font.size + pad, y), shorten(name, font, names), fill=(0, 0, 0), font=font)
         pen.text((drawing.width - pad, y), _percent(part), fill=(0, 0, 0), font=font, anchor="ra")
         y += row
     if omitted:

@@ -32,6 +32,7 @@ def check_coco(
     leaves_out_empty: bool = False,
     needs_objects: bool = True,
     limit: int | None = None,
+    bands: Sequence[int] = (),
 ) -> Report:
     """Checks an annotation file in COCO's format and the images that the file names.
 
@@ -45,6 +46,7 @@ def check_coco(
         needs_objects: Whether a file without any object is an error. A run that only writes predictions does not need
             objects.
         limit: The largest number of images to open, evenly spread over the file. None opens all images.
+        bands: The numbers of the bands that training reads. Empty if training reads ordinary images.
 
     Returns:
         The faults.
@@ -68,7 +70,7 @@ def check_coco(
     names = _check_categories(report, content["categories"], classes)
     objects = _check_annotations(report, content["annotations"], entries, names, masks)
     del content
-    opened = _check_image_files(report, images, entries, limit)
+    opened = _check_image_files(report, images, entries, limit, bands)
     for name in classes:
         if not objects.by_class[name]:
             report.warning("classes without objects", name)
@@ -277,7 +279,9 @@ def _are_finite(values: list[Any]) -> bool:
         return False
 
 
-def _check_image_files(report: Report, images: Path, entries: Mapping[Any, _Image], limit: int | None) -> int:
+def _check_image_files(
+    report: Report, images: Path, entries: Mapping[Any, _Image], limit: int | None, bands: Sequence[int]
+) -> int:
     """Checks that every image exists, and the sizes of a sample. Returns the number of opened images."""
     opened = 0
     for entry, is_sampled in tracked("images checked", mark_sample(list(entries.values()), limit)):
@@ -286,7 +290,7 @@ def _check_image_files(report: Report, images: Path, entries: Mapping[Any, _Imag
         if not path.is_file():
             report.error("missing images", entry.name)
         elif is_sampled:
-            size = read_size(report, path, entry.name, entry.size)
+            size = read_size(report, path, entry.name, entry.size, bands)
             if size and size != entry.size:
                 where = f"{entry.name}: {by(size)}, not {by(entry.size)}"
                 report.error("images of another size than their entry", where)

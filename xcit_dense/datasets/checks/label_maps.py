@@ -25,6 +25,7 @@ def check_labels(
     *,
     ignore_zero: bool = False,
     limit: int | None = None,
+    bands: Sequence[int] = (),
 ) -> Report:
     """Checks images and their label maps.
 
@@ -34,6 +35,7 @@ def check_labels(
         classes: The names of the classes, in the order of their values.
         ignore_zero: Whether 0 marks pixels without a label, and the classes begin with 1.
         limit: The largest number of images to open, with their label maps, evenly spread. None opens all images.
+        bands: The numbers of the bands that training reads. Empty if training reads ordinary images.
 
     Returns:
         The faults.
@@ -51,7 +53,7 @@ def check_labels(
     # MMSegmentation finds images by the same rule: the suffix is case-sensitive.
     names = [name for name in files_in(images, [split.image_suffix]) if name.endswith(split.image_suffix)]
     pairs = [Pair(name, name.removesuffix(split.image_suffix) + split.label_suffix) for name in names]
-    report = check_pairs(images, labels, pairs, classes, ignore_zero=ignore_zero, limit=limit)
+    report = check_pairs(images, labels, pairs, classes, ignore_zero=ignore_zero, limit=limit, bands=bands)
     expected = {pair.label for pair in pairs}
     for label in files_in(labels, [split.label_suffix]):
         if label not in expected:
@@ -69,6 +71,7 @@ def check_pairs(
     *,
     ignore_zero: bool = False,
     limit: int | None = None,
+    bands: Sequence[int] = (),
 ) -> Report:
     """Checks pairs of images and label maps.
 
@@ -79,6 +82,7 @@ def check_pairs(
         classes: The names of the classes, in the order of their values.
         ignore_zero: Whether 0 marks pixels without a label, and the classes begin with 1.
         limit: The largest number of images to open, with their label maps, evenly spread. None opens all images.
+        bands: The numbers of the bands that training reads. Empty if training reads ordinary images.
 
     Returns:
         The faults.
@@ -92,7 +96,7 @@ def check_pairs(
             report.error("images without a label map", pair.label)
         opened += is_sampled
         if is_sampled:
-            size = read_size(report, images / pair.image, pair.image)
+            size = read_size(report, images / pair.image, pair.image, bands=bands)
             if exists:
                 pixels.update(_check_label(report, labels / pair.label, pair.label, size, len(classes), ignore_zero))
     _check_values(report, pixels, classes, labels, ignore_zero, has_images=bool(pairs))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
 from xcit_dense.datasets.checks.report import Report
-from xcit_dense.media.images import UNREADABLE, find_depth_fault, find_size
+from xcit_dense.media.bands import find_loss, loss_of, read_raster
+from xcit_dense.media.images import UNREADABLE, ImageError, find_depth_fault, find_size
 
 T = TypeVar("T")
 
@@ -54,7 +56,11 @@ def are_numbers(*values: Any) -> bool:
 
 
 def read_size(
-    report: Report, path: Path, name: str, entry: tuple[float, float] | None = None
+    report: Report,
+    path: Path,
+    name: str,
+    entry: tuple[float, float] | None = None,
+    bands: Sequence[int] = (),
 ) -> tuple[int, int] | None:
     """Width and height of an image as training sees the image (:func:`xcit_dense.media.images.find_orientation`).
 
@@ -63,12 +69,16 @@ def read_size(
         path: The image file.
         name: The name of the image in the report.
         entry: Width and height in the annotations. None if the annotations contain no size.
+        bands: The numbers of the bands that training reads. Empty if training reads ordinary images.
 
     Returns:
         The size. None if it is not known.
     """
+    if bands:
+        return _read_size_of_bands(report, path, name, bands)
     try:
         with Image.open(path) as image:
+            loss = loss_of(image)
             size = find_size(image, entry)
             if size != find_size(image):
                 what = "images that training does not turn by their EXIF orientation, to fit their annotations"
@@ -77,11 +87,30 @@ def read_size(
     except Image.DecompressionBombError:
         return None  # a limit of Pillow; training reads larger images
     except UNREADABLE as error:
-        fault = _find_depth_fault(path) or str(error)
+        loss = find_loss(path)
+        fault = "" if loss else _find_depth_fault(path) or str(error)
     if fault:
         report.error("unreadable images", f"{name}: {fault}")
         return None
+    if loss in ("1 band of uint16", "3 bands of uint16"):
+        report.warning("images of 16 bits, of which training uses the upper 8 (--bands uses all)", f"{name}: {loss}")
+    elif loss:
+        report.error("images of other bands than red, green and blue (--bands reads them)", f"{name}: {loss}")
+        return None
     return size
+
+
+def _read_size_of_bands(report: Report, path: Path, name: str, bands: Sequence[int]) -> tuple[int, int] | None:
+    try:
+        raster = read_raster(path)
+    except ImageError as error:
+        report.error("unreadable images", f"{name}: {error}")
+        return None
+    if raster.bands < max(bands):
+        report.error(
+            "images with fewer bands than --bands names", f"{name}: {raster.bands}, but band {max(bands)} is named"
+        )
+    return raster.width, raster.height
 
 
 def _find_depth_fault(path: Path) -> str | None:

@@ -106,8 +106,9 @@ def read_table(path: Path) -> Table:
 
     Example:
         >>> _ = Path("labelmap.txt").write_text("# label:color_rgb\nsky:0,0,0::\nroad:128,64,128::\n")
-        >>> read_table(Path("labelmap.txt")).colours
-        {(0, 0, 0): 0, (128, 64, 128): 1}
+        >>> table = read_table(Path("labelmap.txt"))
+        >>> table.classes[table.colours[128, 64, 128]]
+        'road'
     """
     try:
         text = path.read_text("utf-8-sig")

@@ -80,7 +80,7 @@ def find(root: Path) -> LabelData | None:
         >>> from xcit_dense.datasets.shapes import write_shapes
         >>> data = find(write_shapes("found-pairs", train=2, val=1, size=64))
         >>> data.splits["val"]
-        [Pair(image='images/validation/000000000002.jpg', label='annotations/validation/000000000002.png')]
+        [Pair(image='images/validation/000000000001.jpg', label='annotations/validation/000000000001.png')]
     """
     fault: UserError | None = None
     for images, labels in _LAYOUTS:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from xcit_dense.datasets.formats.splits import Split
-from xcit_dense.errors import UserError
-from xcit_dense.media.images import UNREADABLE
+from xcit_dense.errors import MissingLibraryError, UserError
+from xcit_dense.media.bands import read_size
+from xcit_dense.media.images import ImageError
 
 Content = dict[str, list[Any]]
 """The content of a COCO file: the lists ``images``, ``annotations`` and ``categories``."""
@@ -208,13 +208,10 @@ class ContentBuilder:
 
     def _read_size(self, name: str) -> tuple[int, int] | None:
         try:
-            with Image.open(self.root / name) as image:
-                width, height = image.size
-                orientation = image.getexif().get(0x0112)
-        except UNREADABLE as error:
+            return read_size(self.root / name)
+        except (ImageError, MissingLibraryError) as error:
             self.fault("unreadable images", f"{name}: {error}")
             return None
-        return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
 def outline_of_circle(x: float, y: float, radius: float) -> list[float]:

@@ -20,7 +20,7 @@ from xcit_dense.mm.config.heads import check_heads
 from xcit_dense.mm.config.loops import check_loops
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
-from xcit_dense.models.state_dict import translate
+from xcit_dense.models.state_dict import adapt_input, translate
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils.ranks import is_local_rank_zero
 from xcit_dense.weights.read import naming, read_weights
@@ -153,7 +153,7 @@ def _check_weights(config: Config, backbone: XCiT) -> None:
         path = resolve(start["checkpoint"])
         weights = read_weights(path)
         with naming(path):
-            translate(weights, "", backbone.state_dict())
+            translate(adapt_input(weights, backbone.in_channels)[0], "", backbone.state_dict())
 
 
 def _check_widths(model: Any, width: int) -> None:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from xcit_dense.datasets.checks import Report, check_coco, check_labels, check_pairs
 from xcit_dense.datasets.formats.splits import Split
 from xcit_dense.datasets.label_files import read_pairs
+from xcit_dense.mm.config.bands import bands_of
 from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_zero, is_a, reads_coco
 from xcit_dense.mm.config.repaired import find_original
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
@@ -45,6 +46,7 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
                 leaves_out_empty=left_out.get("filter_empty_gt", False),
                 needs_objects=not _only_writes_predictions(config, loader),
                 limit=limit,
+                bands=bands_of(config) or (),
             )
             reports[key].source = find_original(config, leaf)
         elif is_a(config, leaf, "PairsDataset"):
@@ -52,7 +54,8 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
             zero = ignores_zero(config, leaf)
             pairs = read_pairs(root / leaf.ann_file)
             images, labels = root / prefix.img_path, root / prefix.seg_map_path
-            reports[key] = check_pairs(images, labels, pairs, classes, ignore_zero=zero, limit=limit)
+            bands = bands_of(config) or ()
+            reports[key] = check_pairs(images, labels, pairs, classes, ignore_zero=zero, limit=limit, bands=bands)
         elif config.get("default_scope") == "mmseg" and not leaf.get("ann_file"):
             split = Split(
                 leaf.data_prefix.img_path,
@@ -61,7 +64,9 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
                 default_of(config, leaf, "seg_map_suffix"),
             )
             zero = ignores_zero(config, leaf)
-            reports[key] = check_labels(root, split, classes, ignore_zero=zero, limit=limit)
+            reports[key] = check_labels(
+                root, split, classes, ignore_zero=zero, limit=limit, bands=bands_of(config) or ()
+            )
         else:
             reports[key] = Report(root, "not checked")
             reports[key].warning("data sets that are neither COCO files nor label maps", str(leaf.type))

@@ -13,6 +13,7 @@ from xcit_dense.datasets.formats.recognise import UnknownFormatError
 from xcit_dense.datasets.formats.validation import Validation
 from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.mm.config.arguments import check_options
+from xcit_dense.mm.config.bands import use_bands
 from xcit_dense.mm.config.own_data import use_own_data
 from xcit_dense.mm.config.repaired import restore_data
 from xcit_dense.mm.config.splits import LOADERS
@@ -51,6 +52,9 @@ def load_config(
     data_root: str | None = None,
     classes: str | None = None,
     ignore_zero: bool = False,
+    bands: str | None = None,
+    draw_bands: str | None = None,
+    normalize: str | None = None,
     *,
     work_dir: str | Path | None = None,
     validation: Validation | None = None,
@@ -66,6 +70,9 @@ def load_config(
         classes: ``'auto'`` or names of classes, for data with its own classes in ``data_root``
             (:func:`xcit_dense.mm.config.own_data.use_own_data`).
         ignore_zero: Whether 0 in label maps marks pixels without a label. Needs ``classes``.
+        bands: The bands that the model gets (:func:`xcit_dense.mm.config.bands.use_bands`).
+        draw_bands: The bands that drawings show.
+        normalize: Where the mean and the standard deviation of the bands come from.
         work_dir: Its directory ``data`` receives files that are made from the data. None takes the config's
             ``work_dir``, or else ``work_dirs/NAME_OF_CONFIG``.
         validation: How to split validation images off the training images of data with its own classes.
@@ -106,6 +113,7 @@ def load_config(
     elif data_root is not None:
         _replace_data(config, data_root, keep_classes, own)
     _merge_options(config, options or {}, path)
+    use_bands(config, bands, draw_bands, normalize)
     return config
 
 

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, DefaultScope
 
 from xcit_dense.media.images import write_image
+from xcit_dense.mm.bands import LoadBands, loader_of
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import draw_truth, predicted_instances
 from xcit_dense.structures import Colour, Pixels
@@ -39,12 +40,14 @@ class DrawImagesHook(Hook):
         self.directory = Path(directory)
         self.score_thr = score_thr
         self.root = Path()
+        self.bands: LoadBands | None = None
         self.classes: list[str] = []
         self.palette: list[Colour] = []
 
     def before_test(self, runner: Any) -> None:
-        """Finds the common directory of all images, and the names of the classes."""
+        """Finds the common directory of all images, their bands, and the names of the classes."""
         dataset = runner.test_dataloader.dataset
+        self.bands = loader_of(dataset)
         paths = (dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
         self.root = Path(os.path.commonpath({absolute(path).parent for path in paths}))
         scope = DefaultScope.get_current_instance()
@@ -62,7 +65,11 @@ class DrawImagesHook(Hook):
         """
         for sample in outputs:
             path = absolute(sample.img_path)
-            sides = list(self._draw(mmcv.imread(path, channel_order="rgb"), sample))
+            if self.bands is None:
+                image = mmcv.imread(path, channel_order="rgb")
+            else:
+                image = self.bands.show(self.bands({"img_path": str(path)})["img"])
+            sides = list(self._draw(image, sample))
             write_image(self.directory / path.relative_to(self.root).with_suffix(".jpg"), np.hstack(sides))
 
     def _draw(self, image: Pixels, sample: Any) -> Iterator[Pixels]:

@@ -38,6 +38,7 @@ from xcit_dense.media.images import write_image
 from xcit_dense.media.inputs import Medium
 from xcit_dense.media.results import make_categories, make_results, read_records, write_record, write_results
 from xcit_dense.media.video import FrameWriter, count_frames, read_frames
+from xcit_dense.mm.bands import LoadBands
 from xcit_dense.mm.inference.classes import read_classes
 from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.mm.loading import find_file_fault, use_checked_loading
@@ -245,6 +246,7 @@ def read(predictor: Predictor, media: Iterable[Medium], fail: Fail) -> Iterator[
     for medium in media:
         try:
             if medium.is_video:
+                _check_video(predictor)
                 for number, frame in enumerate(read_frames(medium.path)):
                     shape = frame.shape[:2]
                     sample = {"img": frame, "img_path": str(medium.path), "img_shape": shape, "ori_shape": shape}
@@ -369,6 +371,8 @@ def _sum_up(predictor: Predictor, out: Path, parts: Sequence[Path]) -> Summary:
 
 
 def _load(predictor: Predictor, path: Path) -> dict[str, Any]:
+    if isinstance(predictor.load, LoadBands):
+        return predictor.load.transform({"img_path": str(path)})
     try:
         loaded = predictor.load({"img_path": str(path)})
     except UserError as error:  # its message advises on data sets
@@ -378,8 +382,17 @@ def _load(predictor: Predictor, path: Path) -> dict[str, Any]:
     return loaded
 
 
+def _check_video(predictor: Predictor) -> None:
+    if isinstance(predictor.load, LoadBands):
+        numbers = ",".join(map(str, predictor.load.bands))
+        raise UserError(f"the model needs the bands {numbers} of image files, which a video does not have")
+
+
 def _prepare(predictor: Predictor, medium: Medium, number: int | None, sample: dict[str, Any]) -> Frame:
-    image = np.asarray(sample["img"]).clip(0, 255).astype(np.uint8)
+    if isinstance(predictor.load, LoadBands):
+        image = predictor.load.show(sample["img"])[..., ::-1]
+    else:
+        image = np.asarray(sample["img"]).clip(0, 255).astype(np.uint8)
     try:
         data = predictor.prepare({**sample, "img_id": 0})
     except cv2.error as error:
@@ -438,7 +451,7 @@ def _split_pipeline(
 ) -> tuple[Callable[[dict[str, Any]], dict[str, Any] | None], Callable[[dict[str, Any]], Any]]:
     """Builds the first step of the test pipeline, and its other steps without the steps that load annotations."""
     names = [step["type"] if isinstance(step["type"], str) else step["type"].__name__ for step in pipeline]
-    if not names or not names[0].endswith("LoadImageFromFile"):
+    if not names or not names[0].endswith(("LoadImageFromFile", "LoadBands")):
         raise UserError(
             "The config's test pipeline does not begin with LoadImageFromFile; write test_dataloader.dataset.pipeline "
             "as in configs/_base_/datasets."
