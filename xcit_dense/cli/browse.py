@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
     from xcit_dense.media.images import write_image
     from xcit_dense.mm.config.checks import check_config
     from xcit_dense.mm.config.load import load_config
+    from xcit_dense.mm.config.repaired import use_repaired
     from xcit_dense.mm.inference.browse import TrainingData
     from xcit_dense.mm.inference.measure import count_classes, measure_sizes
     from xcit_dense.models.pyramid import STRIDES
@@ -70,6 +71,9 @@ def run(args: argparse.Namespace) -> None:
     options = read_config_options(args.cfg_options)
     own = {**read_own_data(args), **band_options(args)}
     config = load_config(positionals.config, options, args.data_root, **own)
+    work_dir = config.get("work_dir") or Path("work_dirs", positionals.config.stem)
+    for line in use_repaired(config, ("train_dataloader",), work_dir):
+        print(line)
     check_config(config, ("train_dataloader",), weights=False)
     data = TrainingData(config, args.seed, args.verbose)
     tiles = []

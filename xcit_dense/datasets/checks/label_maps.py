@@ -96,12 +96,21 @@ def check_pairs(
             report.error("images without a label map", pair.label)
         opened += is_sampled
         if is_sampled:
-            size = read_size(report, images / pair.image, pair.image, bands=bands)
+            entry = _read_label_size(labels / pair.label)
+            size = read_size(report, images / pair.image, pair.image, entry, bands)
             if exists:
                 pixels.update(_check_label(report, labels / pair.label, pair.label, size, len(classes), ignore_zero))
     _check_values(report, pixels, classes, labels, ignore_zero, has_images=bool(pairs))
     report.summary = f"{len(pairs):,} images{sampled(opened, len(pairs))}, {len(classes)} classes"
     return report
+
+
+def _read_label_size(path: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as label:
+            return label.size
+    except UNREADABLE:  # missing, or reported with the values
+        return None
 
 
 def _check_values(
