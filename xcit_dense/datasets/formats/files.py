@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from xcit_dense.datasets.formats.splits import IMAGE_SUFFIXES, SPLITS
-
-_PASSED_OVER = ("__MACOSX",)  # a directory that macOS adds to archives
+from xcit_dense.utils.files import visible_files
 
 
 def walk(directory: Path) -> Iterator[Path]:
@@ -30,17 +28,7 @@ def walk(directory: Path) -> Iterator[Path]:
         >>> [path.as_posix() for path in walk(Path("walked"))]
         ['walked/b.txt', 'walked/a/c.txt']
     """
-    seen = set()  # a link may lead to a directory above itself
-    for parent, directories, names in os.walk(directory, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            directories.clear()
-            continue
-        seen.add(real)
-        directories[:] = sorted(name for name in directories if not name.startswith(".") and name not in _PASSED_OVER)
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield Path(parent, name)
+    yield from visible_files(directory)
 
 
 def is_image(path: Path) -> bool:
