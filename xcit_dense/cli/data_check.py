@@ -24,26 +24,24 @@ def check_data(
         UserError: A training would fail or learn something wrong, or a test would fail or compare with nothing.
     """
     from xcit_dense.datasets.checks.coco import NO_OBJECTS
-    from xcit_dense.mm.config.data_checks import check_data
+    from xcit_dense.mm.config.data_checks import NO_LABELS, check_data
     from xcit_dense.mm.inference.draw_faults import draw_faults
 
     reports = check_data(config, loaders, limit)
     print(*reports, sep="\n", flush=True)
     sheets = draw_faults(reports, draw_to) if draw_to else []
     if sheets:
-        print(f"What is wrong is drawn in {draw_to}: {', '.join(path.name for path in sheets)}", flush=True)
-    if loaders == ("test_dataloader",):
-        for report in reports:
-            if NO_OBJECTS in report.faults:
-                raise UserError(
-                    f"{report.source} has no objects of the config's classes, so that the predictions cannot be "
-                    "compared with a ground truth; give annotations, or write predictions with `xcit-dense predict`."
-                )
+        print(f"Each kind of fault is drawn in {draw_to}: {len(sheets)} image{'s' * (len(sheets) > 1)}", flush=True)
+    is_training = "train_dataloader" in loaders
+    for report in reports:
+        if not is_training and (NO_OBJECTS in report.faults or NO_LABELS in report.faults):
+            raise UserError(
+                f"{report.source} has no ground truth of the config's classes to compare predictions with; give "
+                "annotations, or write predictions with `xcit-dense predict`."
+            )
     errors = sum(report.errors for report in reports)
     if errors:
-        remedy = "" if own else "for data with classes of its own write --classes auto, else "
-        if loaders == ("test_dataloader",):
-            remedy = ""
+        remedy = "for data with classes of its own write --classes auto, else " if is_training and not own else ""
         raise UserError(
             f"The data has {errors} kind{'s' * (errors > 1)} of error, listed above with their places; {remedy}fix "
             "them, or remove the annotations and images that have them."

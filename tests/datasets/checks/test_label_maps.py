@@ -165,3 +165,17 @@ def test_pairs_have_the_report_of_directories(labels, tmp_path):
     ]
     expect(report, True, "label maps of another size than their image", 1, "labels/0.png: 2 x 1, not 8 x 6")
     expect(report, True, "images without a label map", 1, "labels/1.png")
+
+
+def test_an_image_is_measured_as_training_reads_it(labels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+
+    def turn(root):
+        Image.new("RGB", (6, 8)).save(root / "images/1.jpg", exif=exif)
+        Image.new("RGB", (8, 6)).save(root / "images/2.jpg", exif=exif)
+
+    # The first label map has the upright size, and the second label map has the stored size.
+    report = labels(turn)
+    expect(report, False, "images that training does not turn by their EXIF orientation", 1, "2.jpg")
+    assert len(report.faults) == 1

@@ -36,10 +36,12 @@ def data(shapes, tmp_path):
     return change
 
 
-def load(root, work_dir, loaders=LOADERS, path=DETECTION, **options):
+def load(root, work_dir, loaders=LOADERS, path=DETECTION, crowd=False, **options):
     """The config of a run, and what is printed."""
     config = load_config(path, {"model.backbone.init_cfg": None, **options}, str(root))
     config.work_dir = str(work_dir)
+    if crowd:
+        config.crowd_as_objects = True
     lines = use_repaired(config, loaders, work_dir)
     check_config(config, loaders)
     return config, lines
@@ -134,7 +136,7 @@ def test_crowds_become_objects_if_the_config_says_so(data, tmp_path):
     config, _ = load(root, tmp_path / "work")
     reports = check_data(config, ("test_dataloader",))
     assert any("objects all have iscrowd=1" in what for what in found(reports[0]))
-    config, _ = load(root, tmp_path / "work", crowd_as_objects=True)
+    config, _ = load(root, tmp_path / "work", crowd=True)
     assert {entry["iscrowd"] for entry in annotations(config, "test_dataloader")} == {0}
     assert check_data(config, ("test_dataloader",))[0].errors == 0
 

@@ -15,6 +15,9 @@ from xcit_dense.mm.config.dataset_class import classes_of, default_of, ignores_z
 from xcit_dense.mm.config.repaired import find_original
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 
+NO_LABELS = "data sets without a directory of label maps"
+"""The fault of a data set for segmentation that a test cannot compare with."""
+
 
 def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = None) -> list[Report]:
     """Checks the data of a config (:mod:`xcit_dense.datasets.checks`).
@@ -35,6 +38,7 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
         if key in reports:
             continue
         classes = classes_of(config, leaf)
+        only_writes = _only_writes_predictions(config, loader)
         if reads_coco(config, leaf):
             left_out = {} if leaf.get("test_mode") else leaf.get("filter_cfg") or {}
             reports[key] = check_coco(
@@ -44,11 +48,13 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
                 masks=any(node.get("with_mask") for node in dicts_in(leaf.pipeline)),
                 min_size=left_out.get("min_size", 0),
                 leaves_out_empty=left_out.get("filter_empty_gt", False),
-                needs_objects=not _only_writes_predictions(config, loader),
+                needs_objects=not only_writes,
                 limit=limit,
                 bands=bands_of(config) or (),
             )
             reports[key].source = find_original(config, leaf)
+        elif config.get("default_scope") == "mmseg" and only_writes:
+            reports[key] = Report(root, "not checked, because the test only writes predictions")
         elif is_a(config, leaf, "PairsDataset"):
             prefix = leaf.data_prefix
             zero = ignores_zero(config, leaf)
@@ -56,6 +62,9 @@ def check_data(config: Config, loaders: tuple[str, ...], limit: int | None = Non
             images, labels = root / prefix.img_path, root / prefix.seg_map_path
             bands = bands_of(config) or ()
             reports[key] = check_pairs(images, labels, pairs, classes, ignore_zero=zero, limit=limit, bands=bands)
+        elif config.get("default_scope") == "mmseg" and not (leaf.get("data_prefix") or {}).get("seg_map_path"):
+            reports[key] = Report(root, "not checked")
+            reports[key].error(NO_LABELS, str(leaf.type))
         elif config.get("default_scope") == "mmseg" and not leaf.get("ann_file"):
             split = Split(
                 leaf.data_prefix.img_path,
