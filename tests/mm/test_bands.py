@@ -74,6 +74,24 @@ def test_bands_that_do_not_exist_are_refused(bands, drawn):
 
 
 @each_library
+@pytest.mark.parametrize("factor", [0.5, 0.7, 2])
+def test_many_bands_are_resized_and_mirrored_as_each_band_by_itself(tmp_path, library, factor):
+    write_tiff(tmp_path / "a.tif", noise(40, 60, 13))
+    scale = {"type": "Resize", "scale": (round(60 * factor), round(40 * factor)), "keep_ratio": False}
+    steps = [scale, {"type": "RandomFlip", "prob": 1.0, "direction": "horizontal"}]
+
+    def run(bands):
+        sample = LoadBands(bands)({"img_path": str(tmp_path / "a.tif")})
+        for step in steps:
+            sample = build(library, "TRANSFORMS", **step)(sample)
+        return sample["img"].reshape(*sample["img"].shape[:2], len(bands))
+
+    got = run(range(1, 14))
+    assert got.shape == (round(40 * factor), round(60 * factor), 13)
+    np.testing.assert_allclose(got[..., [12]], run([13]), rtol=1e-4)
+
+
+@each_library
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 13])
 @pytest.mark.parametrize("training", [False, True])
 def test_any_number_of_channels_is_normalised(library, count, training):
