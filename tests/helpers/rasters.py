@@ -33,7 +33,7 @@ def copy_as_tiffs(shapes, root):
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.suffix == ".jpg":
             colours = np.asarray(Image.open(source)).astype("uint16") * 12
-            bands = np.dstack([colours[..., ::-1], colours.sum(axis=2)])
+            bands = np.dstack([colours[..., ::-1], colours.sum(axis=2, dtype="uint16")])
             write_tiff(target.with_suffix(".tif"), bands)
         elif source.parent.name == "annotations" and source.suffix == ".json":
             content = json.loads(source.read_text())

@@ -21,6 +21,7 @@ from xcit_dense.cli.options import (
     CONFIG_HELP,
     add_bands,
     add_config_options,
+    add_crowds,
     add_data_root,
     add_own_data,
     add_verbose,
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--number", type=int, default=16, metavar="N", help="how many images; default 16")
     parser.add_argument("--seed", type=int, default=0, help="of order and augmentation; default 0")
     add_data_root(parser)
+    add_crowds(parser)
     add_own_data(parser, has_seed=True)
     add_bands(parser, trains=True)
     add_verbose(parser)
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
     from xcit_dense.mm.config.checks import check_config
     from xcit_dense.mm.config.load import load_config
     from xcit_dense.mm.config.repaired import use_repaired
+    from xcit_dense.mm.config.splits import LOADERS
     from xcit_dense.mm.inference.browse import TrainingData
     from xcit_dense.mm.inference.measure import count_classes, measure_sizes
     from xcit_dense.models.pyramid import STRIDES
@@ -71,9 +74,10 @@ def run(args: argparse.Namespace) -> None:
     options = read_config_options(args.cfg_options)
     own = {**read_own_data(args), **band_options(args)}
     config = load_config(positionals.config, options, args.data_root, **own)
-    work_dir = config.get("work_dir") or Path("work_dirs", positionals.config.stem)
-    for line in use_repaired(config, ("train_dataloader",), work_dir):
-        print(line)
+    if args.crowd_as_objects:
+        config.crowd_as_objects = True
+    for line in use_repaired(config, LOADERS, config.get("work_dir") or Path("work_dirs", positionals.config.stem)):
+        print(line, flush=True)
     check_config(config, ("train_dataloader",), weights=False)
     data = TrainingData(config, args.seed, args.verbose)
     tiles = []

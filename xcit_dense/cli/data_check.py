@@ -31,7 +31,7 @@ def check_data(
     print(*reports, sep="\n", flush=True)
     sheets = draw_faults(reports, draw_to) if draw_to else []
     if sheets:
-        print(f"What is wrong is drawn in {draw_to}: {', '.join(path.name for path in sheets)}", flush=True)
+        print(f"Each kind of fault is drawn in {draw_to}: {len(sheets)} image{'s' * (len(sheets) > 1)}", flush=True)
     is_training = "train_dataloader" in loaders
     for report in reports:
         if not is_training and (NO_OBJECTS in report.faults or NO_LABELS in report.faults):

@@ -63,13 +63,22 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
     add_device(parser)
     add_data_root(parser)
+    add_crowds(parser)
+    parser.add_argument("--work-dir", metavar="DIR", help="where to write; default work_dirs/NAME_OF_CONFIG")
+    add_launcher(parser, ["none", "pytorch", "slurm", "mpi"])
+
+
+def add_crowds(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--crowd-as-objects``.
+
+    Args:
+        parser: The parser.
+    """
     parser.add_argument(
         "--crowd-as-objects",
         action="store_true",
         help="use objects with iscrowd=1 as single objects, for tools that write iscrowd=1 for each mask",
     )
-    parser.add_argument("--work-dir", metavar="DIR", help="where to write; default work_dirs/NAME_OF_CONFIG")
-    add_launcher(parser, ["none", "pytorch", "slurm", "mpi"])
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

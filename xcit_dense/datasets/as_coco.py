@@ -126,8 +126,8 @@ def prepare_coco(
         >>> layout, sentences = prepare_coco(data, Path("work/data"), {})
         >>> print(*sentences, sep="\n")  # doctest: +ELLIPSIS
         COCO data in ...prepared-coco:
-          train: 2 images, 5 objects (circle 1, square 2, triangle 1, star 1)
-          val: 1 images, 2 objects (circle 0, square 0, triangle 1, star 1)
+          train: 2 images, 5 objects (circle 3, square 0, triangle 1, star 1)
+          val: 1 images, 2 objects (circle 1, square 1, triangle 0, star 0)
     """
 
     def write(part: Path) -> None:

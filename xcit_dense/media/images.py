@@ -176,7 +176,8 @@ def find_depth_fault(file: BinaryIO) -> str | None:
     if bits <= 16 and 3 not in kinds:
         return None
     kind = "floating-point numbers" if 3 in kinds else "whole numbers"
-    return f"the TIFF file has {kind} of {bits} bits, and images need whole numbers of 8 or 16 bits"
+    needed = "whole numbers of 8 or 16 bits (--bands reads others)"
+    return f"the TIFF file has {kind} of {bits} bits, and images need {needed}"
 
 
 def open_image(path: str | Path) -> Image.Image:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS
+from xcit_dense.mm.config.libraries import prints_logged
+
+with prints_logged():
+    from mmseg.datasets import BaseSegDataset
+    from mmseg.registry import DATASETS
 
 from xcit_dense.datasets.label_files import read_pairs
 

@@ -150,7 +150,7 @@ def _draw_row(tiles: Sequence[Tile], width: int) -> Image.Image:
 
 def _draw_text(text: str, width: int, size: int, bold: bool) -> Image.Image:
     font = load_font(size, bold)
-    lines = wrap(text, font, width - 2 * _GAP, lines=3)
+    lines = wrap(text, font, width - 2 * _GAP, lines=5)
     step = round(1.3 * size)
     paper = _paper(width, len(lines) * step + 2 * _GAP - 4)
     pen = ImageDraw.Draw(paper)

@@ -63,9 +63,23 @@ def test_one_file_may_evaluate_several_data_sets_if_it_contains_all_of_them(shap
     config = load_config(MASK_RCNN, data_root=str(shapes))
     config.test_dataloader.dataset = {"type": "ConcatDataset", "datasets": parts}
     check_evaluators(config, TEST)
+    config.test_evaluator.ann_file = parts[1]["ann_file"]
+    with raises_user_error("test_evaluator reads", "1.json"):
+        check_evaluators(config, TEST)
+    metric = config.test_evaluator
+    config.test_evaluator = {"type": "MultiDatasetsEvaluator", "metrics": [metric], "dataset_prefixes": ["a"]}
+    check_evaluators(config, TEST)
+    config.test_evaluator = {**metric, "ann_file": str(shapes / "annotations/instances_val2017.json")}
     config.test_dataloader.dataset = {"type": "ConcatDataset", "datasets": parts[1:]}
     with raises_user_error("test_evaluator reads", "1.json"):
         check_evaluators(config, TEST)
+
+
+def test_an_evaluator_of_all_images_for_a_data_set_of_some_images_is_refused(shapes):
+    config = load_config(MASK_RCNN, {"val_dataloader.dataset.indices": 2}, str(shapes))
+    with raises_user_error("val_dataloader has indices", "val_evaluator", "instances_val2017.json"):
+        check_evaluators(config, ("val_dataloader",))
+    check_evaluators(config, TEST)
 
 
 def test_names_of_metrics_begin_with_the_main_metric_of_the_task():

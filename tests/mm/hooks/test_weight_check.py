@@ -30,6 +30,9 @@ class Model(BaseModel):
         return {"loss": x.square().mean()} if mode == "loss" else [x]
 
 
+HUB = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+
+
 class NoMetric(BaseMetric):
     def process(self, data_batch, data_samples):
         self.results.append(0)
@@ -43,7 +46,7 @@ def run(tmp_path, monkeypatch):
     """Makes a run of a small model whose weights come from a file of these entries."""
 
     def make(weights, model=None, **options):
-        torch.save({"state_dict": weights, "meta": {"epoch": 0, "iter": 0}, "message_hub": {}}, tmp_path / "a.pth")
+        torch.save({"state_dict": weights, "meta": {"epoch": 0, "iter": 0}, "message_hub": HUB}, tmp_path / "a.pth")
         loader = {
             "dataset": [{"inputs": torch.ones(3, 32, 32)}] * 2,
             "sampler": {"type": "DefaultSampler", "shuffle": False},
@@ -156,8 +159,13 @@ def test_a_training_from_complete_weights_does_not_log_a_line(run, complete_weig
     assert weights_lines(run(complete_weights)) == []
 
 
-def test_a_run_that_resumes_is_not_checked(run, complete_weights):
-    del complete_weights["head.bias"]
-    runner = run(complete_weights, resume=True)
-    runner.test_loop  # noqa: B018  # built, as a test would
-    runner.load_checkpoint(runner._load_from)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_resume_refuses_weights_that_do_not_fill_the_model(run, complete_weights, tmp_path, fault):
+    change, words = FAULTS[fault]
+    runner = run(change(complete_weights), resume=True)
+    with raises_user_error(tmp_path / "a.pth", "Give a checkpoint of this config's model", *words):
+        runner.train()
+
+
+def test_a_resume_takes_weights_that_fill_the_model(run, complete_weights, weights_lines):
+    assert weights_lines(run(complete_weights, resume=True)) == []

@@ -29,6 +29,7 @@ from pycocotools.coco import COCO
 from tests.helpers.models import raises_user_error, randomise
 from xcit_dense import XCiT
 from xcit_dense.media.inputs import Medium, find_media
+from xcit_dense.mm.bands import LoadBands
 from xcit_dense.mm.config.load import load_config
 from xcit_dense.mm.inference.predict import OUTPUTS, Frame, make_predictor, reserve, run
 
@@ -264,6 +265,27 @@ def test_a_video_is_predicted_frame_by_frame_and_drawn_as_a_video(predict, image
     else:
         shapes = {name: found.shape for name, found in labels(out).items()}
         assert shapes == {**{f"{name}.png": (32, 48) for name in frames}, "clip/000000.png": (96, 96)}
+
+
+@each_task
+def test_a_model_of_bands_predicts_images_and_refuses_a_video(setups, predict, image_dir, tmp_path, task, monkeypatch):
+    _, plain = predict(task, image_dir / "0.png", name="plain", score_thr=None)
+    by_bands = dataclasses.replace(setups[task].predictor, load=LoadBands([3, 2, 1]))  # as OpenCV orders the colours
+    monkeypatch.setitem(setups, task, dataclasses.replace(setups[task], predictor=by_bands))
+    clip(tmp_path / "a.mp4")
+    summary, out = predict(task, image_dir / "0.png", tmp_path / "a.mp4", name="bands")
+    assert summary.images == 1
+    ((name, why),) = summary.failures
+    assert (name.endswith("a.mp4"), "the model needs the bands 3,2,1" in why) == (True, True)
+    assert len(list(out.rglob("pictures/**/*.jpg"))) == 1
+    # The image is resized as floating-point numbers, and not rounded.
+    if task == "detection":
+        (got,), (expected,) = detections(out).values(), detections(plain).values()
+        assert len(got) == len(expected)
+        assert got[0]["score"] == pytest.approx(expected[0]["score"], abs=0.01)
+    else:
+        (got,), (expected,) = labels(out).values(), labels(plain).values()
+        assert (got == expected).mean() > 0.95
 
 
 @each_task

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xcit_dense.datasets.checks.report import Report
+from xcit_dense.datasets.checks.report import Mark, Report
 from xcit_dense.datasets.checks.sample import are_numbers, by, has, mark_sample, read_size, sampled
 from xcit_dense.datasets.formats.coco import read_json
 from xcit_dense.errors import UserError
@@ -66,9 +67,9 @@ def check_coco(
     """
     content = _read_coco(annotations)
     report = Report(annotations)
-    entries = _check_images(report, content["images"], min_size)
+    entries = _check_images(report, content["images"], images, min_size)
     names = _check_categories(report, content["categories"], classes)
-    objects = _check_annotations(report, content["annotations"], entries, names, masks)
+    objects = _check_annotations(report, content["annotations"], images, entries, names, masks)
     del content
     opened = _check_image_files(report, images, entries, limit, bands)
     for name in classes:
@@ -79,7 +80,7 @@ def check_coco(
     for image_id, entry in entries.items():
         is_empty = not objects.by_image[image_id]
         if is_empty:
-            report.warning(empty, entry.name)
+            report.warning(empty, entry.name, Mark(images / entry.name))
         used += entry.shorter >= min_size and not (is_empty and leaves_out_empty)
     total = objects.by_class.total()
     if not total and objects.crowds:
@@ -119,7 +120,7 @@ class _Objects:
 
     by_class: Counter[str] = field(default_factory=Counter)
     by_image: Counter[Any] = field(default_factory=Counter)
-    crowds: list[str] = field(default_factory=list)
+    crowds: list[tuple[str, Mark]] = field(default_factory=list)
 
 
 def _read_coco(annotations: Path) -> dict[str, list[Any]]:
@@ -145,7 +146,7 @@ def _check_categories(report: Report, categories: list[Any], classes: Sequence[s
     return names
 
 
-def _check_images(report: Report, images: list[Any], min_size: int) -> dict[Any, _Image]:
+def _check_images(report: Report, images: list[Any], directory: Path, min_size: int) -> dict[Any, _Image]:
     """The valid entries by image id."""
     entries: dict[Any, _Image] = {}
     for number, image in enumerate(images, start=1):
@@ -157,13 +158,15 @@ def _check_images(report: Report, images: list[Any], min_size: int) -> dict[Any,
             report.error("image ids given twice", f"{image_id}: {entries[image_id].name}, {entry.name}")
         entries[image_id] = entry
         if entry.shorter < min_size:
-            report.warning(f"images with a side below {min_size}, which training leaves out", entry.name)
+            what = f"images with a side below {min_size}, which training leaves out"
+            report.warning(what, entry.name, Mark(directory / entry.name))
     return entries
 
 
 def _check_annotations(
     report: Report,
     annotations: list[Any],
+    images: Path,
     entries: Mapping[Any, _Image],
     names: Mapping[Any, str | None],
     masks: bool,
@@ -193,50 +196,65 @@ def _check_annotations(
         if name is None:
             continue
         where += f" in {image.name}"
+        mark = partial(_mark, images / image.name, annotation)
         box = annotation.get("bbox")
         if not (isinstance(box, list) and len(box) == 4 and are_numbers(*box)):
-            report.error("boxes that are not four finite numbers", f"{where}: {box}")
+            report.error("boxes that are not four finite numbers", f"{where}: {box}", mark())
             continue
         boxes += 1
-        if not _check_box(report, box, annotation["area"], image, where):
+        if not _check_box(report, box, annotation["area"], image, where, mark):
             continue
         if _reaches_beyond(box, image):
-            beyond.append(f"{where}: {box} in {image.width} x {image.height}")
-        if masks and not _check_mask(report, annotation.get("segmentation"), image, where):
+            beyond.append((f"{where}: {box} in {image.width} x {image.height}", mark()))
+        if masks and not _check_mask(report, annotation.get("segmentation"), image, where, mark):
             continue
         objects.by_image[image_id] += 1
         if annotation.get("iscrowd") not in (0, 1, None):
-            report.error("objects whose iscrowd is neither 0 nor 1", f"{where}: {annotation['iscrowd']!r}")
+            report.error("objects whose iscrowd is neither 0 nor 1", f"{where}: {annotation['iscrowd']!r}", mark())
         elif annotation.get("ignore"):
-            report.warning("objects with ignore=1, which training leaves out", where)
+            report.warning("objects with ignore=1, which training leaves out", where, mark())
         elif annotation.get("iscrowd"):
-            objects.crowds.append(where)
+            objects.crowds.append((where, mark()))
         else:
             objects.by_class[name] += 1
     if objects.by_class:
-        for where in objects.crowds:
+        for where, place in objects.crowds:
             what = "objects with iscrowd=1, which training leaves out and a test ignores (see --crowd-as-objects)"
-            report.warning(what, where)
+            report.warning(what, where, place)
     # Few such boxes come from careless drawing. Many come from another box format or from annotations of other images.
-    for where in beyond:
+    for where, place in beyond:
         if len(beyond) > _MANY * boxes:
-            report.error("boxes that reach beyond their image (are they x, y, width, height in pixels?)", where)
+            report.error("boxes that reach beyond their image (are they x, y, width, height in pixels?)", where, place)
         else:
-            report.warning("boxes that reach beyond their image", where)
+            report.warning("boxes that reach beyond their image", where, place)
     return objects
 
 
-def _check_box(report: Report, box: list[float], area: float, image: _Image, where: str) -> bool:
+def _mark(path: Path, annotation: Mapping[str, Any]) -> Mark:
+    """The place of an object on its image: the box and the polygons, as far as they are valid."""
+    box, polygons = annotation.get("bbox"), annotation.get("segmentation")
+    corners = None
+    if isinstance(box, list) and len(box) == 4 and are_numbers(*box):
+        corners = (box[0], box[1], box[0] + box[2], box[1] + box[3])
+    outlines = []
+    if isinstance(polygons, list):
+        outlines = [each for each in polygons if isinstance(each, list) and are_numbers(*each)]
+    return Mark(path, corners, outlines)
+
+
+def _check_box(
+    report: Report, box: list[float], area: float, image: _Image, where: str, mark: Callable[[], Mark]
+) -> bool:
     """Whether training uses a box of an image."""
     x, y, width, height = box
     if width < 1 or height < 1 or area <= 0:  # MMDetection's rule
         what = "boxes less than a pixel wide or high, or of area 0, which training leaves out"
-        report.warning(what, f"{where}: {box}")
+        report.warning(what, f"{where}: {box}", mark())
         return False
     visible_width = min(x + width, image.width) - max(x, 0)
     visible_height = min(y + height, image.height) - max(y, 0)
     if visible_width <= 0 or visible_height <= 0:
-        report.error("boxes outside their image", f"{where}: {box} in {image.width} x {image.height}")
+        report.error("boxes outside their image", f"{where}: {box} in {image.width} x {image.height}", mark())
         return False
     return True
 
@@ -247,27 +265,29 @@ def _reaches_beyond(box: list[float], image: _Image) -> bool:
     return min(x, y) < -1 or x + width > image.width + 1 or y + height > image.height + 1
 
 
-def _check_mask(report: Report, mask: Any, image: _Image, where: str) -> bool:
+def _check_mask(report: Report, mask: Any, image: _Image, where: str, mark: Callable[[], Mark]) -> bool:
     """Whether training uses a mask: polygons, or a run-length code of the image's size."""
     if not mask or mask == [[]]:
-        report.error("objects without a mask", where)
+        report.error("objects without a mask", where, mark())
     elif isinstance(mask, list) and all(isinstance(polygon, list) for polygon in mask):
         if not all(map(_are_finite, mask)):
-            report.error("polygons that are not finite numbers", where)
+            report.error("polygons that are not finite numbers", where, mark())
         elif any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask):
             return True
         else:
-            report.warning("objects whose polygons have fewer than three points, which training leaves out", where)
+            report.warning(
+                "objects whose polygons have fewer than three points, which training leaves out", where, mark()
+            )
     elif has(mask, counts=(list, str), size=list):
         size, counts = [image.height, image.width], mask["counts"]
         if mask["size"] != size:
-            report.error("masks of another size than their image", f"{where}: {mask['size']}, not {size}")
+            report.error("masks of another size than their image", f"{where}: {mask['size']}, not {size}", mark())
         elif isinstance(counts, list) and not (_are_finite(counts) and sum(counts) == image.height * image.width):
-            report.error("run-length codes whose sum is not the number of the image's pixels", where)
+            report.error("run-length codes whose sum is not the number of the image's pixels", where, mark())
         else:
             return True
     else:
-        report.error("masks that are neither polygons, [[x, y, ...], ...], nor run-length codes", where)
+        report.error("masks that are neither polygons, [[x, y, ...], ...], nor run-length codes", where, mark())
     return False
 
 
@@ -288,10 +308,10 @@ def _check_image_files(
         path = images / entry.name
         opened += is_sampled
         if not path.is_file():
-            report.error("missing images", entry.name)
+            report.error("missing images", entry.name, Mark(path))
         elif is_sampled:
             size = read_size(report, path, entry.name, entry.size, bands)
             if size and size != entry.size:
                 where = f"{entry.name}: {by(size)}, not {by(entry.size)}"
-                report.error("images of another size than their entry", where)
+                report.error("images of another size than their entry", where, Mark(path))
     return opened

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from xcit_dense.datasets.checks.report import Report
+from xcit_dense.datasets.checks.report import Mark, Report
 from xcit_dense.datasets.checks.sample import by, mark_sample, read_size, sampled
 from xcit_dense.datasets.formats.label_maps import counts, files_in
 from xcit_dense.datasets.formats.labels import Pair
@@ -87,19 +89,20 @@ def check_pairs(
     Returns:
         The faults.
     """
-    report = Report(images)
+    parents = {(images / pair.image).parent for pair in pairs}
+    report = Report(Path(os.path.commonpath(parents)) if parents else images)
     pixels: Counter[int] = Counter()
     opened = 0
     for pair, is_sampled in tracked("images checked", mark_sample(list(pairs), limit)):
         exists = (labels / pair.label).is_file()
         if not exists:
-            report.error("images without a label map", pair.label)
+            report.error("images without a label map", pair.label, Mark(images / pair.image))
         opened += is_sampled
         if is_sampled:
             entry = _read_label_size(labels / pair.label)
             size = read_size(report, images / pair.image, pair.image, entry, bands)
             if exists:
-                pixels.update(_check_label(report, labels / pair.label, pair.label, size, len(classes), ignore_zero))
+                pixels.update(_check_label(report, images, labels, pair, size, len(classes), ignore_zero))
     _check_values(report, pixels, classes, labels, ignore_zero, has_images=bool(pairs))
     report.summary = f"{len(pairs):,} images{sampled(opened, len(pairs))}, {len(classes)} classes"
     return report
@@ -137,27 +140,45 @@ def _check_values(
 
 
 def _check_label(
-    report: Report, path: Path, name: str, size: tuple[int, int] | None, classes: int, ignore_zero: bool
+    report: Report,
+    images: Path,
+    labels: Path,
+    pair: Pair,
+    size: tuple[int, int] | None,
+    classes: int,
+    ignore_zero: bool,
 ) -> dict[int, int]:
     """The numbers of pixels by value of a label map. Empty if the label map is not readable."""
+    path, name, mark = labels / pair.label, pair.label, Mark(images / pair.image)
     try:
         with Image.open(path) as label:
             if size and label.size != size:
                 where = f"{name}: {by(label.size)}, not {by(size)}"
-                report.error("label maps of another size than their image", where)
+                report.error("label maps of another size than their image", where, mark)
             if len(label.getbands()) > 1:
-                report.error("label maps that have colours, not one value a pixel", f"{name}: {label.mode}")
+                report.error("label maps that have colours, not one value a pixel", f"{name}: {label.mode}", mark)
                 return {}
             pixels = counts(label)
     except UNREADABLE as error:
-        report.error("unreadable label maps", f"{name}: {error}")
+        report.error("unreadable label maps", f"{name}: {error}", mark)
         return {}
     first = int(ignore_zero)
     last = classes + first - 1
     unknown = [value for value in pixels if value != IGNORED and not 0 <= value <= last]
     if unknown:
         listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        report.error(f"label maps with values other than 0 to {last} and 255", f"{name}: {listed}")
+        report.error(
+            f"label maps with values other than 0 to {last} and 255",
+            f"{name}: {listed}",
+            _mark_values(mark.image, path, unknown),
+        )
     elif all(value == IGNORED or value < first for value in pixels):
-        report.warning("images without any labelled pixel", name)
+        report.warning("images without any labelled pixel", name, mark)
     return pixels
+
+
+def _mark_values(image: Path, path: Path, values: Sequence[int]) -> Mark:
+    """The box of the pixels that have one of the values."""
+    with Image.open(path) as label:
+        rows, columns = np.nonzero(np.isin(np.asarray(label), values))
+    return Mark(image, (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1))

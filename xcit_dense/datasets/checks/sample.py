@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from xcit_dense.datasets.checks.report import Report
+from xcit_dense.datasets.checks.report import Mark, Report
 from xcit_dense.media.bands import find_loss, loss_of, read_raster
 from xcit_dense.media.images import UNREADABLE, ImageError, find_depth_fault, find_size
 
@@ -82,7 +82,7 @@ def read_size(
             size = find_size(image, entry)
             if size != find_size(image):
                 what = "images that training does not turn by their EXIF orientation, to fit their annotations"
-                report.warning(what, name)
+                report.warning(what, name, Mark(path))
             fault = _find_depth_fault(path) if image.format == "TIFF" else None
     except Image.DecompressionBombError:
         return None  # a limit of Pillow; training reads larger images
@@ -90,12 +90,16 @@ def read_size(
         loss = find_loss(path)
         fault = "" if loss else _find_depth_fault(path) or str(error)
     if fault:
-        report.error("unreadable images", f"{name}: {fault}")
+        report.error("unreadable images", f"{name}: {fault}", Mark(path))
         return None
     if loss in ("1 band of uint16", "3 bands of uint16"):
-        report.warning("images of 16 bits, of which training uses the upper 8 (--bands uses all)", f"{name}: {loss}")
+        report.warning(
+            "images of 16 bits, of which training uses the upper 8 (--bands uses all)", f"{name}: {loss}", Mark(path)
+        )
     elif loss:
-        report.error("images of other bands than red, green and blue (--bands reads them)", f"{name}: {loss}")
+        report.error(
+            "images of other bands than red, green and blue (--bands reads them)", f"{name}: {loss}", Mark(path)
+        )
         return None
     return size
 
@@ -104,11 +108,13 @@ def _read_size_of_bands(report: Report, path: Path, name: str, bands: Sequence[i
     try:
         raster = read_raster(path)
     except ImageError as error:
-        report.error("unreadable images", f"{name}: {error}")
+        report.error("unreadable images", f"{name}: {error}", Mark(path))
         return None
     if raster.bands < max(bands):
         report.error(
-            "images with fewer bands than --bands names", f"{name}: {raster.bands}, but band {max(bands)} is named"
+            "images with fewer bands than --bands names",
+            f"{name}: {raster.bands}, but band {max(bands)} is named",
+            Mark(path),
         )
     return raster.width, raster.height
 

@@ -11,11 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from xcit_dense.datasets.formats.coco import find_coco, read_json
-from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of, walk
+from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
 from xcit_dense.datasets.formats.objects import Content, Notes, ObjectData, select_images
 from xcit_dense.datasets.formats.splits import SAMPLE_NAMES, Split
 from xcit_dense.datasets.repair import repair
 from xcit_dense.errors import MissingLibraryError, UserError
+from xcit_dense.utils.files import visible_files
 
 # COCO publishes these files too. They describe other tasks, or have no annotations.
 _OTHER_TASKS = ("keypoints", "captions", "panoptic", "stuff", "image_info")
@@ -75,7 +76,7 @@ def coco_files(root: Path) -> list[Path]:
     import_ijson()
     found = []
     damaged = None
-    files = list(walk(root))
+    files = list(visible_files(root))
     images = {path for path in files if is_image(path)}
     images |= {path.with_suffix("") for path in images}
     for path in files:
@@ -165,7 +166,7 @@ def _describe(
     root: Path, files: Mapping[str, Path], notes: Notes, usual: Mapping[str, Split] | None = None
 ) -> ObjectData | None:
     """The data set of these COCO files."""
-    index = cache(lambda: FileIndex(root, (path for path in walk(root) if is_image(path))))
+    index = cache(lambda: FileIndex(root, (path for path in visible_files(root) if is_image(path))))
     places: dict[str, Split] = {}
     for split, path in files.items():
         place = (usual or {}).get(split)

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of, walk
+from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
 from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData
 from xcit_dense.errors import UserError
+from xcit_dense.utils.files import visible_files
 from xcit_dense.utils.progress import tracked
 
 # The names of columns in lower case, without underscores.
@@ -58,7 +59,7 @@ def find(path: Path) -> ObjectData | None:
     if not tables:
         return None
     notes = Notes()
-    images = [image for image in walk(root) if is_image(image)]
+    images = [image for image in visible_files(root) if is_image(image)]
     reader = _Reader(root, tables, images, notes)
     splits = {split: partial(reader.read, split) for split in tables}
     return ObjectData("CSV with run-length codes", root, splits, [*tables.values(), *images], notes=notes)

@@ -1,46 +1,11 @@
-"""The files of a data set: found below a directory, and matched with the names that annotations contain."""
+"""The files of a data set, matched with the names that annotations contain."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from xcit_dense.datasets.formats.splits import IMAGE_SUFFIXES, SPLITS
-
-_PASSED_OVER = ("__MACOSX",)  # a directory that macOS adds to archives
-
-
-def walk(directory: Path) -> Iterator[Path]:
-    """Iterates over the files in and below a directory, in the order of their names.
-
-    Follows links to directories. Passes over names that begin with a dot, such as macOS's ``._1.jpg`` and Jupyter's
-    ``.ipynb_checkpoints``.
-
-    Args:
-        directory: The directory.
-
-    Yields:
-        The files.
-
-    Example:
-        >>> for name in ("b.txt", "._b.txt", "a/c.txt"):
-        ...     Path("walked", name).parent.mkdir(parents=True, exist_ok=True)
-        ...     Path("walked", name).touch()
-        >>> [path.as_posix() for path in walk(Path("walked"))]
-        ['walked/b.txt', 'walked/a/c.txt']
-    """
-    seen = set()  # a link may lead to a directory above itself
-    for parent, directories, names in os.walk(directory, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            directories.clear()
-            continue
-        seen.add(real)
-        directories[:] = sorted(name for name in directories if not name.startswith(".") and name not in _PASSED_OVER)
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield Path(parent, name)
 
 
 def is_image(path: Path) -> bool:

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from xcit_dense.datasets.formats.coco import read_json
-from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of, walk
+from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
 from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData, outline_of_circle
 from xcit_dense.errors import UserError
 from xcit_dense.media.images import UNREADABLE
+from xcit_dense.utils.files import visible_files
 from xcit_dense.utils.progress import tracked
 
 _TRIED = 5  # JSON files
@@ -52,7 +53,7 @@ def find(root: Path) -> ObjectData | None:
         >>> find(Path("labelme")).splits["train"]()["annotations"][0]["bbox"]
         [2.0, 3.0, 10.0, 20.0]
     """
-    files = list(walk(root))
+    files = list(visible_files(root))
     annotations = [path for path in files if path.suffix.lower() == ".json"]
     if not any(map(_is_labelme, annotations[:_TRIED])):
         return None

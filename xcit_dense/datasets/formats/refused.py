@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from xcit_dense.datasets.formats.coco_files import coco_files
-from xcit_dense.datasets.formats.files import walk
 from xcit_dense.errors import UserError
+from xcit_dense.utils.files import visible_files
 
 _START = 4096  # this many characters show the format of a text file
 
@@ -135,7 +135,7 @@ _REFUSED: tuple[tuple[Callable[[Path], Path | None], str], ...] = (
 
 
 def _files(path: Path) -> list[Path]:
-    return list(walk(path)) if path.is_dir() else [path]
+    return list(visible_files(path)) if path.is_dir() else [path]
 
 
 def _json_files(path: Path) -> list[Path]:

@@ -41,7 +41,7 @@ def choose_validation(names: Iterable[str], validation: Validation) -> set[str]:
 
     Example:
         >>> sorted(choose_validation(["a", "b", "c", "d"], Validation(0.5)))
-        ['c', 'd']
+        ['b', 'd']
     """
     if not 0 < validation.fraction < 1:
         raise UserError(f"--val-fraction {validation.fraction:g} is not between 0 and 1; write for example 0.1.")

@@ -9,10 +9,11 @@ from functools import cache, partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of, walk
+from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
 from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData
 from xcit_dense.datasets.formats.splits import SPLITS
 from xcit_dense.errors import UserError
+from xcit_dense.utils.files import visible_files
 from xcit_dense.utils.progress import tracked
 
 _START = 4096  # this many characters show the format of an XML file
@@ -45,7 +46,7 @@ def find(root: Path) -> ObjectData | None:
         >>> find(Path("voc")).splits["train"]()["annotations"][0]["bbox"]
         [0.0, 0.0, 10.0, 20.0]
     """
-    files = list(walk(root))
+    files = list(visible_files(root))
     annotations = [path for path in files if path.suffix.lower() == ".xml"]
     if not any(map(_is_voc, annotations[:_TRIED])):
         return None

@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
-from xcit_dense.datasets.formats.files import is_image, walk
+from xcit_dense.datasets.formats.files import is_image
 from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData, without_masks
 from xcit_dense.datasets.formats.splits import SPLITS
 from xcit_dense.errors import UserError
+from xcit_dense.utils.files import visible_files
 from xcit_dense.utils.progress import tracked
 
 # Directories that may contain the images of a split where no file names them. The labels are found from the images.
@@ -205,7 +206,7 @@ def _list(path: Path) -> list[Path]:
 
 
 def _images_in(directory: Path) -> list[Path]:
-    return [path for path in walk(directory) if is_image(path)]
+    return [path for path in visible_files(directory) if is_image(path)]
 
 
 def _find_images(root: Path, has_names: bool) -> dict[str, list[Path]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import HOOKS, METRICS, PARAM_SCHEDULERS
+from mmengine.registry import EVALUATOR, HOOKS, METRICS, PARAM_SCHEDULERS
 
 from xcit_dense.errors import UserError, nearest
 from xcit_dense.mm.config.dataset_class import classes_of, is_a
@@ -28,11 +28,13 @@ def check_evaluators(config: Config, loaders: tuple[str, ...]) -> None:
         loaders: The data loaders that the run will use.
 
     Raises:
-        UserError: An evaluator reads a missing file, or a file with other content than the data set's.
+        UserError: An evaluator reads a missing file, a file with other content than the data set's, or more images
+            than the data set.
     """
     for loader in loaders:
         name = _OF_LOADER.get(loader, "")
-        files = [Path(leaf.get("data_root") or "", leaf.ann_file) for leaf in _with_files(config, loader)]
+        leaves = [leaf for leaf in datasets_in(config.get(loader)) if leaf.get("ann_file")]
+        files = [Path(leaf.get("data_root") or "", leaf.ann_file) for leaf in leaves]
         for evaluator in dicts_in(config.get(name)):
             given = evaluator.get("ann_file")
             if not given or "://" in given or not files:
@@ -43,9 +45,14 @@ def check_evaluators(config: Config, loaders: tuple[str, ...]) -> None:
                     f"{name} reads {path}, which does not exist; write --cfg-options {name}.ann_file={files[0]}, which "
                     "is the file of the data set."
                 )
-            if any(path.samefile(file) for file in files) or (
-                is_a(config, evaluator, "CocoMetric", METRICS) and _content([path]) == _content(files)
-            ):
+            if any(leaf.get("indices") is not None for leaf in leaves):
+                raise UserError(
+                    f"The data set of {loader} has indices, so it reads some images, but {name} counts the objects of "
+                    f"all images of {path} as missed; remove indices, or write an annotation file with these images."
+                )
+            # One evaluator for each of several data sets, or one evaluator for all of them.
+            same = any if _is_of_several(config, name) else all
+            if same(path.samefile(file) for file in files) or _content([path]) == _content(files):
                 continue
             raise UserError(
                 f"{name} reads {path}, but the data set of {loader} reads {', '.join(map(str, files))}, with other "
@@ -53,13 +60,18 @@ def check_evaluators(config: Config, loaders: tuple[str, ...]) -> None:
             )
 
 
-def _with_files(config: Config, loader: str) -> Iterator[Any]:
-    return (leaf for leaf in datasets_in(config.get(loader)) if leaf.get("ann_file"))
+def _is_of_several(config: Config, name: str) -> bool:
+    """Returns whether each of several data sets has an evaluator of its own."""
+    evaluator = config[name]
+    return isinstance(evaluator, dict) and is_a(config, evaluator, "MultiDatasetsEvaluator", EVALUATOR)
 
 
 def _content(files: list[Path]) -> list[Any]:
-    """Returns what COCO files contain, together and in any order: images, annotations and categories."""
-    parsed = [json.loads(file.read_bytes()) for file in files]
+    """Returns what COCO files contain together, in any order: images, annotations and categories."""
+    try:
+        parsed = [json.loads(file.read_bytes()) for file in files]
+    except ValueError:  # files of other formats are compared by their names only
+        return [files]
     keys = ("images", "annotations")
     entries = [sorted((entry for content in parsed for entry in content.get(key, [])), key=repr) for key in keys]
     categories = [content.get("categories") for content in parsed]

@@ -21,9 +21,10 @@ from xcit_dense.weights.read import naming
 
 @HOOKS.register_module(force=True)
 class CheckWeightsHook(Hook):
-    """Refuses to test a model that its checkpoint does not fill. Before a training, logs which weights stay random.
+    """Refuses to test or resume a model that its checkpoint does not fill. Logs which weights of a training are random.
 
-    A checkpoint of a single XCiT is loaded into each XCiT of the model. A run that resumes is not checked.
+    A checkpoint of a single XCiT is loaded into each XCiT of the model. A resumed training of a model in shards is not
+    checked.
     """
 
     def __init__(self) -> None:
@@ -40,10 +41,11 @@ class CheckWeightsHook(Hook):
             UserError: The checkpoint is of an XCiT that does not fit; or the run only tests a model in shards, and
                 the checkpoint does not fill the model.
         """
-        if runner._resume:
-            return
         # The names and shapes of a model in shards are not those of a checkpoint.
         make_unsharded = getattr(getattr(runner, "strategy", None), "make_unsharded", None)
+        if runner._resume:
+            self._observer = None if make_unsharded else LoadObserver(runner.model, checkpoint)
+            return
         model = make_unsharded() if make_unsharded else runner.model
         with naming(_source(runner)):
             spread_backbone(model, checkpoint)
@@ -58,6 +60,9 @@ class CheckWeightsHook(Hook):
 
         Args:
             runner: The run.
+
+        Raises:
+            UserError: The run resumes, and the checkpoint does not fill the model.
         """
         self._finish(runner)
 
@@ -95,10 +100,10 @@ def _source(runner: Any) -> str:
 
 
 def _judge(runner: Any, differences: Differences) -> None:
-    """Refuses an incomplete checkpoint in a test. In a training, logs the differences in one line."""
+    """Refuses an incomplete checkpoint in a test or a resume. In a new training, logs the differences in one line."""
     source = _source(runner)
     is_test = isinstance(runner._test_loop, BaseLoop) or isinstance(runner._val_loop, BaseLoop)
-    if is_test and not isinstance(runner._train_loop, BaseLoop):
+    if runner._resume or (is_test and not isinstance(runner._train_loop, BaseLoop)):
         with naming(source):
             differences.check_complete()
         return

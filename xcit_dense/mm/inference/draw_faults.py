@@ -46,7 +46,7 @@ def draw_faults(reports: Sequence[Report], directory: Path) -> list[Path]:
     sheets = []
     for number, (report, what, fault) in enumerate(faults, start=1):
         kind = "error" if fault.is_error else "warning"
-        words = re.sub(r"\W+", "_", what.partition("(")[0]).strip("_")[:_LONGEST].rstrip("_")
+        words = re.sub(r"\W+", "_", re.split("[,(]", what)[0]).strip("_")[:_LONGEST].rstrip("_")
         tiles = [Tile(_draw(mark), where) for where, mark in fault.marks.items()]
         path = directory / f"{number:02d}_{kind}_{words}.jpg"
         write_image(path, make_contact_sheet(tiles, _title(report, what, fault)))

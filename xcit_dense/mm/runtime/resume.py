@@ -68,7 +68,8 @@ def _list_classes(names: Sequence[str]) -> str:
 def _compare_optimizers(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[str]:
     """Iterates over the settings of the optimizer that differ."""
     old = (checkpoint.get("optimizer") or {}).get("param_groups")
-    new = getattr(runner.optim_wrapper, "param_groups", None)
+    # Not optim_wrapper.param_groups, which has one more entry for MMEngine's own use.
+    new = getattr(getattr(runner.optim_wrapper, "optimizer", None), "param_groups", None)
     if not isinstance(old, list) or not isinstance(new, list):  # several optimizers, or one that is not built yet
         return
     is_sharded = getattr(runner, "strategy", None) is not None
