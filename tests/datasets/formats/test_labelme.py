@@ -163,6 +163,18 @@ def test_embedded_images_do_not_take_the_place_of_image_files(tmp_path):
         find(tmp_path).splits["train"]()
 
 
+def test_a_damaged_file_among_good_ones_is_refused_with_its_place(tmp_path):
+    write_labelme(tmp_path, [shape("cat", "polygon", TRIANGLE)], name="b")
+    write_text(tmp_path / "a.json", '{"shapes": [')
+    with raises_user_error("a.json is not valid JSON"):
+        find(tmp_path).splits["train"]()
+
+
+def test_a_damaged_file_alone_shows_no_format(tmp_path):
+    write_text(tmp_path / "a.json", '{"shapes": [')
+    assert find(tmp_path) is None
+
+
 def test_other_json_files_are_not_taken(tmp_path):
     write_text(tmp_path / "a.json", json.dumps({"images": [], "categories": []}))
     assert find(tmp_path) is None

@@ -104,6 +104,15 @@ def test_the_layout_of_darknet_is_read_with_lists_from_another_machine(tmp_path)
     assert read(find(tmp_path)) == EXPECTED
 
 
+def test_the_layout_of_roboflow_for_darknet_is_read(tmp_path):
+    """Images and labels in one directory for each split, with the names in each directory."""
+    splits = {"train": SPLITS["train"], "valid": SPLITS["val"]}
+    write_yolo(tmp_path, False, "{}", "{}", None, splits)
+    for split in splits:
+        write_text(tmp_path / split / "_darknet.labels", "cat\ndog\n")
+    assert read(find(tmp_path)) == EXPECTED
+
+
 def test_images_and_labels_without_splits_are_all_for_training(tmp_path):
     write_yolo(tmp_path, False, "images", "labels", None)
     write_text(tmp_path / "classes.txt", "cat\ndog\n")

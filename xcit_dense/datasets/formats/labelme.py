@@ -74,7 +74,10 @@ def find(root: Path) -> ObjectData | None:
 
 
 def _is_labelme(path: Path) -> bool:
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except UserError:  # a damaged file shows no format
+        return False
     return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
 
 

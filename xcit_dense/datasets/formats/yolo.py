@@ -20,7 +20,7 @@ from xcit_dense.utils.progress import tracked
 
 # Directories that may contain the images of a split where no file names them. The labels are found from the images.
 _DIRECTORIES = ("images/{}", "{}/images", "{}")
-_NAMES = ("classes.txt", "obj.names", "labels/classes.txt", "_darknet.labels")
+_NAMES = ("classes.txt", "obj.names", "labels/classes.txt", "train/_darknet.labels")
 _TOLERANCE = 0.01  # rounding may move a point beyond the image by this share of the image's side
 
 
