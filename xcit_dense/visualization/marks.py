@@ -37,7 +37,7 @@ def draw_mark(image: Pixels, box: Sequence[float] | None = None, polygons: Seque
     Example:
         >>> image = np.zeros((300, 400, 3), np.uint8)
         >>> draw_mark(image, box=(380, 100, 480, 200)).shape
-        (294, 480, 3)
+        (295, 480, 3)
     """
     height, width = image.shape[:2]
     size = np.array([width, height], float)

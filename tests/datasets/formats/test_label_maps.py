@@ -155,6 +155,12 @@ def test_label_maps_without_the_names_of_images_are_refused(labelled):
         find(root)
 
 
+def test_label_images_in_a_lossy_format_are_refused(labelled):
+    root = labelled("images/train", "masks/train", end=".jpg")
+    with raises_user_error("masks/train", "a.jpg", "JPEG", "PNG"):
+        find(root)
+
+
 def test_a_table_in_a_split_names_the_classes(labelled):
     root = labelled("train", "train", end="_mask.png")
     (root / "train/_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cup\n")
@@ -183,6 +189,7 @@ def test_label_maps_are_refused_if_none_has_values(tmp_path, kind):
         ("classes.txt", "road\n\nthe sky \n", (["road", "the sky"], False)),
         ("class_names.txt", "__ignore__\n_background_\ncup\n", (["_background_", "cup"], False)),
         ("label_names.json", '{"0": "road", "2": "sky"}', (["road", "class 1", "sky"], False)),
+        ("label_names.json", '{"0": "ground", "255": "cup"}', (["ground", "cup"], False)),
         ("label_names.json", '{"2": "sky", "1": "road", "255": "void"}', (["road", "sky"], True)),
     ],
 )

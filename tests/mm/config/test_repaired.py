@@ -79,6 +79,18 @@ def test_data_sets_and_evaluators_read_the_repaired_file(data, tmp_path, kind):
     assert check_data(config, LOADERS)[1].source == root / VAL
 
 
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_an_evaluator_of_the_same_annotations_in_another_place_reads_the_repaired_file(data, tmp_path, is_copy):
+    root = data(annotation=from_zero)
+    other = tmp_path / "other.json"
+    if is_copy:
+        shutil.copy(root / VAL, other)
+    else:
+        other.symlink_to(root / VAL)
+    config, _ = load(root, tmp_path / "work", **{"val_evaluator.ann_file": str(other)})
+    assert config.val_evaluator.ann_file == config.val_dataloader.dataset.ann_file
+
+
 def test_a_file_is_repaired_once_and_again_when_it_changes(data, tmp_path):
     root = data(annotation=from_zero)
     first, _ = load(root, tmp_path / "work")

@@ -1,5 +1,6 @@
 """What a check found is drawn on the images where it is."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ from PIL import Image
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
+from xcit_dense.cli.data_check import check_data
 from xcit_dense.datasets.checks.report import Mark, Report
+from xcit_dense.errors import UserError
 from xcit_dense.media.images import write_image
+from xcit_dense.mm.config.load import load_config
 from xcit_dense.mm.inference.draw_faults import draw_faults
 
 BLUE = (0, 0, 160)
@@ -65,3 +69,14 @@ def test_an_unreadable_image_does_not_end_the_check(tmp_path):
     report = Report(tmp_path / "train.json")
     report.error("unreadable images", "broken.jpg", Mark(tmp_path / "broken.jpg"))
     assert len(draw_faults([report], tmp_path / "check")) == 1
+
+
+def test_a_command_draws_the_faults_before_it_refuses_the_data(shapes, tmp_path, capsys):
+    shutil.copytree(shapes, tmp_path / "data")
+    (tmp_path / "data/train2017/000000000002.jpg").unlink()
+    config = Path(__file__).parents[3] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
+    config = load_config(config, data_root=str(tmp_path / "data"))
+    with pytest.raises(UserError, match="1 kind of error"):
+        check_data(config, ("train_dataloader",), None, draw_to=tmp_path / "check")
+    assert f"drawn in {tmp_path / 'check'}: " in capsys.readouterr().out
+    assert (tmp_path / "check/01_error_missing_images.jpg").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,8 @@ def check_pairs(
     Returns:
         The faults.
     """
-    report = Report(images)
+    parents = {(images / pair.image).parent for pair in pairs}
+    report = Report(Path(os.path.commonpath(parents)) if parents else images)
     pixels: Counter[int] = Counter()
     opened = 0
     for pair, is_sampled in tracked("images checked", mark_sample(list(pairs), limit)):

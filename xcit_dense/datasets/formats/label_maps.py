@@ -58,6 +58,7 @@ USUAL = (
     "a.jpg + a_mask.png in one directory",
 )
 """The most usual of these places, for messages."""
+_LOSSY = (".jpg", ".jpeg")
 _NAMES = ("classes.txt", "label_names.json", "class_names.txt")
 
 
@@ -197,6 +198,8 @@ def _read_names_by_value(path: Path) -> dict[int, str]:
             f"{path} does not name classes by their values ({error}); write an object like "
             '{"0": "background", "1": "road"}.'
         ) from error
+    if by_value.keys() == {0, IGNORED}:  # a mask of 0 and 255, which is read as 0 and 1
+        return {0: by_value[0], 1: by_value[IGNORED]}
     by_value.pop(IGNORED, None)
     return by_value
 
@@ -297,6 +300,12 @@ def _find_directories(root: Path, images: str, labels: str) -> _Directories | No
     else:
         label_names = files_in(root / labels, LABEL_SUFFIXES)
         image_names = files_in(root / images, IMAGE_SUFFIXES) if label_names else []
+        lossy = [] if label_names else files_in(root / labels, _LOSSY)
+        if lossy and files_in(root / images, IMAGE_SUFFIXES):
+            raise UserError(
+                f"The label images in {root / labels} are JPEG files such as {lossy[0]}, whose pixels have not exactly "
+                "the values that were saved; export the label images as PNG."
+            )
     if not image_names or not label_names:
         return None
     naming = find_naming(image_names, label_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 from pathlib import Path
@@ -79,7 +80,8 @@ def use_repaired(config: Config, loaders: tuple[str, ...], work_dir: str | Path)
             prefix["img"] = ""
         for name in _EVALUATORS:
             for node in dicts_in(config.get(name)):
-                if node.get("ann_file") and Path(node["ann_file"]).absolute() == path.absolute():
+                file = node.get("ann_file")
+                if file and Path(file).is_file() and filecmp.cmp(path, file, shallow=False):
                     change["evaluators"][name] = node["ann_file"]
                     node["ann_file"] = repaired
         if repaired not in [each["repaired"] for each in changes]:

@@ -32,6 +32,7 @@ def draw_faults(reports: Sequence[Report], directory: Path) -> list[Path]:
         UserError: A sheet cannot be written.
 
     Example:
+        >>> import numpy as np
         >>> write_image(Path("a.png"), np.zeros((40, 60, 3), np.uint8))
         >>> report = Report(Path("train.json"))
         >>> mark = Mark(Path("a.png"), box=(70, 5, 80, 9))
@@ -66,6 +67,8 @@ def _draw(mark: Mark) -> Pixels:
         return draw_placeholder("There is no such file.")
     try:
         image = open_pixels(mark.image)
-    except (ImageError, MissingLibraryError):
+    except ImageError:
         return draw_placeholder("The file is not a readable image.")
+    except MissingLibraryError as error:
+        return draw_placeholder(str(error))
     return draw_mark(image, mark.box, mark.polygons)
