@@ -378,7 +378,9 @@ def test_mmdetection_reads_the_data_set(root):
 def test_mmsegmentation_reads_the_data_set(root):
     pytest.importorskip("mmseg", exc_type=ImportError)
     pytest.importorskip("xcit_dense.mm", exc_type=ImportError)
+    from mmcv.transforms import LoadImageFromFile
     from mmseg.datasets import BaseSegDataset
+    from mmseg.datasets.transforms import LoadAnnotations
 
     data = BaseSegDataset(
         data_root=str(root),
@@ -387,7 +389,8 @@ def test_mmsegmentation_reads_the_data_set(root):
         seg_map_suffix=".png",
         reduce_zero_label=True,
         metainfo={"classes": SEGMENTATION_CLASSES, "palette": PALETTE},
-        pipeline=[{"type": "mmseg.LoadImageFromFile"}, {"type": "mmseg.LoadAnnotations"}],
+        # Classes, because the meaning of a name depends on the default scope, which another test may have set.
+        pipeline=[{"type": LoadImageFromFile}, {"type": LoadAnnotations}],
     )
     assert len(data) == VAL
     labels = np.unique([data[k]["gt_seg_map"] for k in range(VAL)])
