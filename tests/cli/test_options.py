@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 from tests.helpers.models import raises_user_error
-from xcit_dense.cli.options import add_run_options, choose_device, make_config, read_config_options, start_mm
+from xcit_dense.cli.options import add_bands, add_run_options, choose_device, make_config, read_config_options, start_mm
 from xcit_dense.cli.positionals import read_config_argument
 
 SHAPES = Path(__file__).parents[2] / "configs/detection/mask_rcnn_xcit_n12_p8_shapes.py"
@@ -29,6 +29,7 @@ def parse(*arguments):
     """Parses the options that trainings and tests share."""
     parser = argparse.ArgumentParser()
     add_run_options(parser)
+    add_bands(parser, trains=True)
     return parser.parse_args(list(map(str, arguments)))
 
 

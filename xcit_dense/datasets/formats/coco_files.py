@@ -112,8 +112,8 @@ def is_coco(path: Path) -> bool:
                 # The next entries of a list tell nothing new.
                 if event == "end_map" and prefix in ("images.item", "annotations.item"):
                     return False
-                if prefix == "" and event not in ("start_map", "map_key", "end_map"):
-                    return False
+                if prefix == "" and event not in ("start_map", "map_key"):
+                    return False  # another value, or the end of the first value: a log has one value a line
                 if prefix == "" and value in ("shapes", "imageData"):
                     return False
     except ijson.JSONError:
