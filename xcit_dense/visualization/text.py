@@ -13,6 +13,8 @@ try:
 except ImportError as error:
     raise MissingLibraryError("Drawings use matplotlib's font; write pip install matplotlib.") from error
 
+_MARKS = "/_-."  # of file names
+
 
 @lru_cache(maxsize=16)
 def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
@@ -56,7 +58,7 @@ def shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> list[str]:
-    """Breaks a text into lines that fit, at spaces if possible.
+    """Breaks a text into lines that fit, at spaces and at the marks of file names if possible.
 
     Args:
         text: The text.
@@ -70,6 +72,8 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> l
     Example:
         >>> wrap("boxes outside their image", load_font(12), width=90, lines=3)
         ['boxes outside', 'their image']
+        >>> wrap("000000000086_jpg.rf.d8ec7d2d", load_font(12), width=130, lines=2)
+        ['000000000086_jpg.', 'rf.d8ec7d2d']
     """
     done: list[str] = []
     rest = text.strip()
@@ -80,8 +84,9 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: float, lines: int) -> l
         while end > 1 and font.getlength(rest[:end]) > width:
             end -= 1
         if end < len(rest):
-            space = rest.rfind(" ", 1, end + 1)
-            end = space if space > 0 else end
+            # A name breaks after one of its marks, which stays at the end of the line.
+            last = max(rest.rfind(" ", 1, end + 1), *(rest.rfind(mark, 1, end) + 1 for mark in _MARKS))
+            end = last if last > 1 else end
         done.append(rest[:end].rstrip())
         rest = rest[end:].lstrip()
     return done

@@ -257,7 +257,7 @@ def test_missing_masks_are_accepted_if_training_needs_no_masks(coco):
 def test_objects_of_classes_not_in_use_are_not_checked(coco):
     report = coco(change("annotations", 1, 3, bbox=[90, 90, 5, 5]), classes=["cat"])
     assert found(report) == {}
-    assert "3 objects, 1 classes" in report.summary
+    assert "3 objects, 1 class" in report.summary
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])

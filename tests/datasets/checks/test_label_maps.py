@@ -36,7 +36,7 @@ def write(root, number, values, mode=np.uint8):
 def test_labels_without_faults_pass(labels):
     report = labels()
     assert found(report) == {}
-    assert str(report).endswith("images: 3 images, 2 classes")
+    assert str(report).endswith("images: 3 images, 2 classes (cat 33.3 %, dog 66.7 %)")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xcit_dense.datasets.checks.report import Mark, Report
-from xcit_dense.datasets.checks.sample import are_numbers, by, has, mark_sample, read_size, sampled
+from xcit_dense.datasets.checks.sample import are_numbers, by, count_classes, has, mark_sample, read_size, sampled
 from xcit_dense.datasets.formats.coco import read_json
 from xcit_dense.errors import UserError
 from xcit_dense.utils.progress import tracked
@@ -93,7 +93,7 @@ def check_coco(
     elif total and not used:
         report.error("annotation files of which training leaves out every image", annotations.name)
     count = len(entries)
-    report.summary = f"{count:,} images{sampled(opened, count)}, {total:,} objects, {len(classes)} classes"
+    report.summary = f"{count:,} images{sampled(opened, count)}, {total:,} objects, {count_classes(len(classes))}"
     return report
 
 

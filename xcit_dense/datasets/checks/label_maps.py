@@ -11,13 +11,15 @@ import numpy as np
 from PIL import Image
 
 from xcit_dense.datasets.checks.report import Mark, Report
-from xcit_dense.datasets.checks.sample import by, mark_sample, read_size, sampled
+from xcit_dense.datasets.checks.sample import by, count_classes, mark_sample, read_size, sampled
 from xcit_dense.datasets.formats.label_maps import counts, files_in
 from xcit_dense.datasets.formats.labels import Pair
 from xcit_dense.datasets.formats.splits import Split
 from xcit_dense.media.images import UNREADABLE
 from xcit_dense.structures import IGNORED
 from xcit_dense.utils.progress import tracked
+
+_LISTED = 12  # a summary gives the shares of this many classes
 
 
 def check_labels(
@@ -48,7 +50,7 @@ def check_labels(
         >>> root = write_shapes("checked-labels", train=4, val=1, size=64)
         >>> split = find_labels(root).splits["train"]
         >>> report = check_labels(root, split, SEGMENTATION_CLASSES, ignore_zero=True)
-        >>> report.summary, report.errors
+        >>> report.summary.partition(" (")[0], report.errors  # the shares of the classes follow
         ('4 images, 5 classes', 0)
     """
     images, labels = root / split.images, root / split.annotations
@@ -104,8 +106,20 @@ def check_pairs(
             if exists:
                 pixels.update(_check_label(report, images, labels, pair, size, len(classes), ignore_zero))
     _check_values(report, pixels, classes, labels, ignore_zero, has_images=bool(pairs))
-    report.summary = f"{len(pairs):,} images{sampled(opened, len(pairs))}, {len(classes)} classes"
+    shares = _describe_shares([pixels[value] for value in range(int(ignore_zero), len(classes) + ignore_zero)], classes)
+    report.summary = f"{len(pairs):,} images{sampled(opened, len(pairs))}, {count_classes(len(classes))}{shares}"
     return report
+
+
+def _describe_shares(pixels: Sequence[int], classes: Sequence[str]) -> str:
+    """Words for the share of the labelled pixels that each class has. Empty if no pixel is labelled."""
+    total = sum(pixels)
+    if not total:
+        return ""
+    words = [f"{name} {100 * number / total:.1f} %" for name, number in zip(classes, pixels)][:_LISTED]
+    if len(classes) > _LISTED:
+        words.append(f"and {len(classes) - _LISTED} more")
+    return f" ({', '.join(words)})"
 
 
 def _read_label_size(path: Path) -> tuple[int, int] | None:

@@ -127,6 +127,11 @@ def _find_depth_fault(path: Path) -> str | None:
         return None
 
 
+def count_classes(number: int) -> str:
+    """Words for a number of classes."""
+    return f"{number} class{'es' * (number != 1)}"
+
+
 def by(size: tuple[float, float]) -> str:
     """Words for a size."""
     return f"{size[0]} x {size[1]}"
