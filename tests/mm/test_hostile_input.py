@@ -31,9 +31,9 @@ SIZE = (48, 40)  # width and height of the images
 BACKBONE = {"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "norm_cfg": {"type": "BN"}}
 
 
-def shrunk(path, root="."):
+def shrunk(path, root=None):
     """Reads a config and gives it a small backbone."""
-    config = load_config(path, data_root=str(root))
+    config = load_config(path, data_root=str(root) if root else None)
     config.model.backbone = {"type": "XCiT", **BACKBONE}
     for name in ("neck", "decode_head", "auxiliary_head"):
         part = config.model.get(name)

@@ -68,6 +68,16 @@ def test_files_that_name_their_split_are_used_as_they_are(tmp_path, file, images
     assert list(data.notes) == []
 
 
+def test_a_directory_around_the_data_is_passed_even_if_other_data_has_the_same_names(tmp_path):
+    for split, names in SPLITS.items():
+        write_images(tmp_path / f"export/{split}2017", names)
+        write_images(tmp_path / f"export/labelled/{split}", names)
+        write_json(tmp_path / f"export/annotations/instances_{split}2017.json", coco_content(names))
+    data = find(tmp_path)
+    assert data.root == tmp_path / "export"
+    assert read(data) == EXPECTED
+
+
 @pytest.mark.parametrize("file", ["result.json", "annotations.json", "annotations/instances_default.json", "x/my.json"])
 @pytest.mark.parametrize("images", ["images", "imgs/default", ""])
 def test_a_single_file_is_for_training(tmp_path, file, images):

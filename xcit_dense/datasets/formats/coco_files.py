@@ -61,7 +61,16 @@ def find(path: Path) -> ObjectData | None:
         return _describe(path, found, Notes(), usual.splits)
     notes = Notes()
     found = _find_files(path, notes)
-    return _describe(path, found, notes) if found else None
+    if not found:
+        return None
+    usual_roots = {_usual_root(path, file) for file in found.values()}
+    # Archives often have one directory around the data. Other data next to it may have images of the same names.
+    if len(usual_roots) == 1:
+        (usual_root,) = usual_roots
+        data = find(usual_root) if usual_root else None
+        if data:
+            return data
+    return _describe(path, found, notes)
 
 
 def coco_files(root: Path) -> list[Path]:
@@ -160,6 +169,17 @@ def _find_files(root: Path, notes: Notes) -> dict[str, Path]:
         else:
             splits["train"] = rest
     return splits
+
+
+def _usual_root(root: Path, file: Path) -> Path | None:
+    """The directory below the root from which a COCO file has a usual place. None if there is no such directory."""
+    for base in (file.parent, file.parent.parent):
+        if base == root or not base.is_relative_to(root):
+            continue
+        with suppress(UserError):
+            if any(base / place.annotations == file for place in find_coco(base).splits.values()):
+                return base
+    return None
 
 
 def _describe(
