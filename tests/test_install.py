@@ -206,6 +206,7 @@ def test_the_wheel_does_not_require_an_mm_library(wheel):
     assert {line.split()[1] for line in metadata.splitlines() if line.startswith("Provides-Extra: ")} == {
         "mm",
         "openmmlab",
+        "bands",
         "docs",
         "dev",
     }

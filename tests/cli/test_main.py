@@ -157,7 +157,13 @@ class TestConfig:
         from mmengine.config import Config
 
         text = printed(
-            "config", S12, "--data-root", "/d", "--cfg-options", "train_dataloader.batch_size=7", "a.b=[1,2]"
+            "config",
+            S12,
+            "--data-root",
+            "/d",
+            "--cfg-options",
+            "train_dataloader.batch_size=7",
+            "optim_wrapper.optimizer.betas=[0.9,0.95]",
         )
         (tmp_path / "again.py").write_text(text)
         again = Config.fromfile(tmp_path / "again.py")
@@ -165,7 +171,7 @@ class TestConfig:
         assert again.model == original.model
         assert again.train_dataloader.batch_size == 7
         assert again.train_dataloader.dataset.data_root == "/d"
-        assert again.a.b == [1, 2]
+        assert again.optim_wrapper.optimizer.betas == [0.9, 0.95]
 
     def test_a_backbone_that_does_not_fit_is_refused_after_it_was_printed(self, capsys):
         sentence = refused("config", SEGMENTATION, "--cfg-options", "model.backbone.variant=tiny_12_p16")
