@@ -45,7 +45,7 @@ def test_a_source_of_the_same_size_and_another_time_is_read_again(made):
     assert len(made.calls) == 2
 
 
-def test_other_settings_replace_the_old_files(made):
+def test_other_settings_make_another_directory(made):
     assert made(settings={"seed": 0}) != made(settings={"seed": 1})
 
 

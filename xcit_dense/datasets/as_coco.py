@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -135,9 +134,7 @@ def prepare_coco(
         (part / "description.txt").write_text("\n".join(describe(data, counts)), "utf-8")
 
     settings = [data.format, str(data.root.absolute()), sorted(data.splits), settings, classes]
-    # Other settings keep the directory, because the config of an earlier run may name it.
-    name = f"coco_{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
-    made = prepare(directory.absolute(), name, data.sources, settings, write)
+    made = prepare(directory.absolute(), "coco", data.sources, settings, write)
     splits = {split: Split("", str(made / f"{split}.json")) for split in data.splits}
     layout = Layout(splits, Split("val", "annotations/instances_val.json"))
     return layout, (made / "description.txt").read_text("utf-8").splitlines()

@@ -18,8 +18,8 @@ def prepare(directory: Path, name: str, sources: Iterable[Path], settings: Any, 
     """Returns a directory of files made from other files. Makes the directory if it does not exist or is out of date.
 
     Several processes may call this function at the same time: one of them writes, the others wait. An interrupted
-    process leaves no incomplete directory under the returned name. A directory with the same name and other sources or
-    settings is removed.
+    process leaves no incomplete directory under the returned name. A directory with the same name and settings
+    but other sources is removed. Other settings keep the directory, because the config of an earlier run may name it.
 
     Args:
         directory: Where the directory is made, for example ``WORK_DIR/data``.
@@ -40,13 +40,15 @@ def prepare(directory: Path, name: str, sources: Iterable[Path], settings: Any, 
         '2'
     """
     directory.mkdir(parents=True, exist_ok=True)
-    final = directory / f"{name}-{_fingerprint(sources, settings)}"
-    with FileLock(directory / f".{name}.lock"):
+    code = hashlib.sha256(json.dumps([_VERSION, settings], sort_keys=True).encode()).hexdigest()
+    stem = f"{name}_{code[:8]}"
+    final = directory / f"{stem}-{_fingerprint(sources)}"
+    with FileLock(directory / f".{stem}.lock"):
         if final.is_dir():
             return final
-        for outdated in directory.glob(f"{name}-*"):
+        for outdated in directory.glob(f"{stem}-*"):
             shutil.rmtree(outdated)
-        part = directory / f".{name}.part"
+        part = directory / f".{stem}.part"
         shutil.rmtree(part, ignore_errors=True)  # an interrupted process has left it
         part.mkdir()
         write(part)
@@ -54,9 +56,9 @@ def prepare(directory: Path, name: str, sources: Iterable[Path], settings: Any, 
     return final
 
 
-def _fingerprint(sources: Iterable[Path], settings: Any) -> str:
-    """Twelve characters that change with the sources and the settings."""
-    digest = hashlib.sha256(json.dumps([_VERSION, settings], sort_keys=True).encode())
+def _fingerprint(sources: Iterable[Path]) -> str:
+    """Twelve characters that change with the sources."""
+    digest = hashlib.sha256()
     for source in sorted(sources):
         status = source.stat()
         digest.update(f"{source.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())

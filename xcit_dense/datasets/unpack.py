@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import stat
 import zipfile
@@ -34,8 +33,8 @@ def unpack(archive: Path, directory: Path) -> Path:
         >>> (root / "images/a.txt").read_text()
         'hello'
     """
-    name = f"unpacked_{hashlib.sha256(str(archive.absolute()).encode()).hexdigest()[:8]}"
-    return prepare(directory.absolute(), name, [archive], {}, lambda part: _extract(archive, part))
+    settings = str(archive.absolute())
+    return prepare(directory.absolute(), "unpacked", [archive], settings, lambda part: _extract(archive, part))
 
 
 def _extract(archive: Path, part: Path) -> None:

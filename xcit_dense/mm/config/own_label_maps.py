@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
@@ -109,9 +107,7 @@ def _use_pairs(config: Config, data: LabelData, directory: Path) -> None:
         "table": str(data.table),
         "splits": {split: [asdict(pair) for pair in pairs] for split, pairs in data.splits.items()},
     }
-    # Other settings keep the directory, because the config of an earlier run may name it.
-    name = f"labels_{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
-    made = prepare(directory.absolute(), name, sources, settings, write)
+    made = prepare(directory.absolute(), "labels", sources, settings, write)
     label_root = made if data.read_label else data.root
     splits = {name: Split(str(data.root), str(made / f"{name}.json")) for name in data.splits}
     absent = Split(str(data.root), str(made / "val.json"))

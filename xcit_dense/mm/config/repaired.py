@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -143,10 +142,8 @@ def _prepare(directory: Path, path: Path, images: Path, settings: dict[str, Any]
             (part / path.name).write_text(json.dumps(repaired), "utf-8")
         (part / "notes.json").write_text(json.dumps(notes), "utf-8")
 
-    # A name for each way to read the file, because prepare() removes what another run has made under the same name.
-    code = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
     sources = [path, images] if images.is_dir() else [path]  # the time of a directory changes with its files
-    return prepare(directory, f"{path.stem}_{code}", sources, {"crowd_as_objects": crowd}, write)
+    return prepare(directory, path.stem, sources, {**settings, "crowd_as_objects": crowd}, write)
 
 
 def _image_directory(leaf: Any) -> Path:
