@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from xcit_dense.datasets.formats.files import count_common_end
+
 
 class ImageFinder:
     r"""Finds images by the names in an annotation file.
@@ -79,15 +81,6 @@ def _list_files(directory: Path, excluded: Collection[str]) -> dict[str, list[Pa
 
 def _find_closest(paths: list[Path] | tuple[()], parts: list[str]) -> Path | None:
     """The path with the most last parts in common. None if there is no path, or more than one."""
-    common = {path: _count_common(path.parts, parts) for path in paths}
+    common = {path: count_common_end(path.parts, parts) for path in paths}
     closest = [path for path in paths if common[path] == max(common.values())]
     return closest[0] if len(closest) == 1 else None
-
-
-def _count_common(first: tuple[str, ...], second: list[str]) -> int:
-    number = 0
-    for one, other in zip(reversed(first), reversed(second)):
-        if one != other:
-            break
-        number += 1
-    return number

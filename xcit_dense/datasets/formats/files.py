@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from xcit_dense.datasets.formats.splits import IMAGE_SUFFIXES, SPLITS
@@ -77,17 +77,31 @@ class FileIndex:
         if len(candidates) == 1:
             return candidates[0]
         # The more of the name's end a path has, and then the more of the annotation file's directories, the better.
-        scores = [(_common_end(path, wanted), _shared_words(path, near), path) for path in candidates]
+        directories = wanted.parts[:-1]
+        scores = [
+            (count_common_end(PurePosixPath(path).parts[:-1], directories), _shared_words(path, near), path)
+            for path in candidates
+        ]
         best = max(scores)
         if sum(score[:2] == best[:2] for score in scores) > 1:
             return None
         return best[2]
 
 
-def _common_end(path: str, wanted: PurePosixPath) -> int:
+def count_common_end(first: Sequence[str], second: Sequence[str]) -> int:
+    """Counts the last parts that two paths have in common.
+
+    Args:
+        first: The parts of a path.
+        second: The parts of another path.
+
+    Example:
+        >>> count_common_end(["data", "day 1", "a.jpg"], ["day 1", "a.jpg"])
+        2
+    """
     count = 0
-    for first, second in zip(reversed(PurePosixPath(path).parts[:-1]), reversed(wanted.parts[:-1])):
-        if first != second:
+    for one, other in zip(reversed(first), reversed(second)):
+        if one != other:
             break
         count += 1
     return count
