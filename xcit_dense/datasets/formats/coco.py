@@ -199,6 +199,19 @@ def read_json(path: Path) -> Any:
             gc.enable()
 
 
+def import_ijson() -> Any:
+    """Imports ijson.
+
+    Raises:
+        MissingLibraryError: ijson is not installed.
+    """
+    try:
+        import ijson
+    except ImportError as error:
+        raise MissingLibraryError("COCO files are read with ijson; write pip install ijson.") from error
+    return ijson
+
+
 @dataclass(frozen=True)
 class _Contents:
     """The parts of an annotation file that are needed before the annotations are read.
@@ -224,10 +237,7 @@ def _read_contents_once(path: Path, modified: int, size: int) -> _Contents:
     """Reads a file and remembers the result. A changed file has another time or size, and is read again."""
     if not size:
         return _Contents((), False, None)
-    try:
-        import ijson
-    except ImportError as error:
-        raise MissingLibraryError("COCO files are read with ijson; write pip install ijson.") from error
+    ijson = import_ijson()
     try:
         return _stream_contents(path)
     except ijson.JSONError:

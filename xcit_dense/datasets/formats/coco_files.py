@@ -8,14 +8,13 @@ from contextlib import suppress
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from xcit_dense.datasets.formats.coco import find_coco, read_json
+from xcit_dense.datasets.formats.coco import find_coco, import_ijson, read_json
 from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
 from xcit_dense.datasets.formats.objects import Content, Notes, ObjectData, select_images
 from xcit_dense.datasets.formats.splits import SAMPLE_NAMES, Split
 from xcit_dense.datasets.repair import repair
-from xcit_dense.errors import MissingLibraryError, UserError
+from xcit_dense.errors import UserError
 from xcit_dense.utils.files import visible_files
 
 # COCO publishes these files too. They describe other tasks, or have no annotations.
@@ -89,7 +88,7 @@ def coco_files(root: Path) -> list[Path]:
     images = {path for path in files if is_image(path)}
     images |= {path.with_suffix("") for path in images}
     for path in files:
-        # A JSON file with the name of an image next to it belongs to this image alone.
+        # A JSON file with the name of an image next to it belongs to this image only.
         if path.suffix.lower() != ".json" or path.with_suffix("") in images:
             continue
         try:
@@ -118,7 +117,7 @@ def is_coco(path: Path) -> bool:
             for prefix, event, value in ijson.parse(file):
                 if prefix in signs:
                     return True
-                # The next entries of a list tell nothing new.
+                # The next entries of a list have the same keys.
                 if event == "end_map" and prefix in ("images.item", "annotations.item"):
                     return False
                 if prefix == "" and event not in ("start_map", "map_key"):
@@ -129,19 +128,6 @@ def is_coco(path: Path) -> bool:
         read_json(path)  # accepts NaN, and names the place of an error
         return True
     return False
-
-
-def import_ijson() -> Any:
-    """Imports ijson.
-
-    Raises:
-        MissingLibraryError: ijson is not installed.
-    """
-    try:
-        import ijson
-    except ImportError as error:
-        raise MissingLibraryError("COCO files are read with ijson; write pip install ijson.") from error
-    return ijson
 
 
 def _find_files(root: Path, notes: Notes) -> dict[str, Path]:
@@ -200,7 +186,7 @@ def _describe(
         places[split] = place
     as_they_are = {split: place for split, place in places.items() if _fits(root, place, index)}
     read = _Reader(root, places, index, notes)
-    splits: dict[str, Callable[[], Content]] = {split: partial(read.whole, split) for split in places}
+    splits: dict[str, Callable[[], Content]] = {split: partial(read.complete, split) for split in places}
     if list(places) == ["train"]:
         parts = read.splits_of_images()
         if parts:
@@ -255,9 +241,9 @@ class _Reader:
         self.places = places
         self.index = index
         self.notes = notes
-        self._all = cache(lambda: self.whole("train"))
+        self._all = cache(lambda: self.complete("train"))
 
-    def whole(self, split: str) -> Content:
+    def complete(self, split: str) -> Content:
         """Reads a file.
 
         Args:

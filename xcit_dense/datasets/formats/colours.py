@@ -278,7 +278,7 @@ def pack(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
 
 
 def _has_colours(image: Image.Image) -> bool:
-    """Whether the colours of a label image count, not its values: no value and no palette of greys alone."""
+    """Whether the colours of a label image count, not its values: no value and no palette of greys only."""
     if image.mode != "P":
         return len(image.getbands()) > 2  # LA has one value and transparency
     palette = np.reshape(image.getpalette("RGB") or [], (-1, 3))

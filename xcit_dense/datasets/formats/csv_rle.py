@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
 from pathlib import Path
 
 from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
-from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData
+from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData, SplitReader
 from xcit_dense.errors import UserError
 from xcit_dense.utils.files import visible_files
 from xcit_dense.utils.progress import tracked
@@ -61,7 +60,7 @@ def find(path: Path) -> ObjectData | None:
     notes = Notes()
     images = [image for image in visible_files(root) if is_image(image)]
     reader = _Reader(root, tables, images, notes)
-    splits = {split: partial(reader.read, split) for split in tables}
+    splits = reader.readers(tables)
     return ObjectData("CSV with run-length codes", root, splits, [*tables.values(), *images], notes=notes)
 
 
@@ -76,26 +75,13 @@ def _columns(table: Path) -> tuple[str, str, str | None] | None:
     return None if image is None or code is None else (image, code, label)
 
 
-class _Reader:
+class _Reader(SplitReader):
     """Reads the splits of a data set. All tables are read once, because they decide the classes."""
 
     def __init__(self, root: Path, tables: Mapping[str, Path], images: Sequence[Path], notes: Notes) -> None:
-        self.root = root
+        super().__init__(root, notes)
         self.tables = tables
         self.images = images
-        self.notes = notes
-        self._contents = cache(self._read)
-
-    def read(self, split: str) -> Content:
-        """Reads a split.
-
-        Args:
-            split: The name of the split.
-
-        Raises:
-            UserError: A table has a fault.
-        """
-        return self._contents()[split]
 
     def _read(self) -> dict[str, Content]:
         read = {split: _read_rows(table) for split, table in self.tables.items()}

@@ -6,7 +6,6 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,15 @@ from PIL import Image
 
 from xcit_dense.datasets.formats.coco import read_json
 from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
-from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData, outline_of_circle
+from xcit_dense.datasets.formats.objects import (
+    Content,
+    ContentBuilder,
+    Notes,
+    ObjectData,
+    SplitReader,
+    check_named,
+    outline_of_circle,
+)
 from xcit_dense.errors import UserError
 from xcit_dense.media.images import UNREADABLE
 from xcit_dense.utils.files import visible_files
@@ -70,7 +77,7 @@ def find(root: Path) -> ObjectData | None:
     names = root / _NAMES
     reader = _Reader(root, splits, FileIndex(root, images), names if names.is_file() else None, notes)
     sources = [*annotations, *images, *([names] if names.is_file() else [])]
-    return ObjectData("LabelMe", root, {split: partial(reader.read, split) for split in splits}, sources, notes=notes)
+    return ObjectData("LabelMe", root, reader.readers(splits), sources, notes=notes)
 
 
 def _is_labelme(path: Path) -> bool:
@@ -81,29 +88,16 @@ def _is_labelme(path: Path) -> bool:
     return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
 
 
-class _Reader:
+class _Reader(SplitReader):
     """Reads the splits of a data set. All files are read once, because they decide the classes."""
 
     def __init__(
         self, root: Path, splits: Mapping[str, Sequence[Path]], images: FileIndex, names: Path | None, notes: Notes
     ) -> None:
-        self.root = root
+        super().__init__(root, notes)
         self.splits = splits
         self.images = images
         self.names = names
-        self.notes = notes
-        self._contents = cache(self._read)
-
-    def read(self, split: str) -> Content:
-        """Reads a split.
-
-        Args:
-            split: The name of the split.
-
-        Raises:
-            UserError: A file has a fault.
-        """
-        return self._contents()[split]
 
     def _read(self) -> dict[str, Content]:
         read: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -122,12 +116,7 @@ class _Reader:
         if self.names is not None:
             lines = [line.strip() for line in self.names.read_text("utf-8-sig").splitlines()]
             classes = [line for line in lines if line and line not in _NOT_CLASSES]
-            unknown = sorted(used - set(classes))
-            if unknown:
-                raise UserError(
-                    f"{self.names} does not name {', '.join(unknown)}, which the JSON files contain; add a line for "
-                    f"each name, or remove {_NAMES}."
-                )
+            check_named(self.names, classes, used, "JSON")
         # A box without a mask cannot train a mask head. The outline of a rectangle is its mask.
         masks = any(shape.get("shape_type") in _KINDS and shape["shape_type"] not in _BOXES for shape in shapes)
         return {split: self._build(files, classes, masks) for split, files in read.items()}

@@ -161,7 +161,7 @@ class _Found:
 
     @property
     def is_binary(self) -> bool:
-        """Whether the values are 0 and white alone."""
+        """Whether the values are only 0 and white."""
         return len(self.values) == 2 and 0 in self.values and max(self.values) in _WHITE
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +214,63 @@ class ContentBuilder:
         except (ImageError, MissingLibraryError) as error:
             self.fault("unreadable images", f"{name}: {error}")
             return None
+
+
+class SplitReader(ABC):
+    """Reads the splits of a data set. The splits are read together and once, because they share classes.
+
+    Args:
+        root: The data directory.
+        notes: Receives what the reader passes over.
+    """
+
+    def __init__(self, root: Path, notes: Notes) -> None:
+        self.root = root
+        self.notes = notes
+        self._contents = cache(self._read)
+
+    def readers(self, splits: Iterable[str]) -> dict[str, Callable[[], Content]]:
+        """Returns a function for each split, as :attr:`ObjectData.splits` needs it.
+
+        Args:
+            splits: The names of the splits.
+        """
+        return {split: partial(self.read, split) for split in splits}
+
+    def read(self, split: str) -> Content:
+        """Reads a split.
+
+        Args:
+            split: The name of the split.
+
+        Raises:
+            UserError: A file has a fault.
+        """
+        return self._contents()[split]
+
+    @abstractmethod
+    def _read(self) -> dict[str, Content]:
+        """Reads all splits."""
+
+
+def check_named(file: Path, names: Sequence[str], used: Iterable[str], kind: str) -> None:
+    """Checks that a file of class names has the name of each object.
+
+    Args:
+        file: The file of class names.
+        names: The names in the file.
+        used: The names of the objects.
+        kind: The kind of the annotation files, for the message.
+
+    Raises:
+        UserError: The file lacks a name.
+    """
+    unknown = sorted(set(used) - set(names))
+    if unknown:
+        raise UserError(
+            f"{file} does not name {', '.join(unknown)}, which the {kind} files contain; add a line for each name, or "
+            f"remove {file.name}."
+        )
 
 
 def outline_of_circle(x: float, y: float, radius: float) -> list[float]:

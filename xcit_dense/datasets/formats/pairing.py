@@ -111,7 +111,7 @@ def match(images: Sequence[str], labels: Sequence[str], naming: Naming) -> list[
 
 
 def split_directory(files: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates the images and the label images of one directory. The ends of the names tell them apart.
+    """Separates the images and the label images of one directory. The ends of the names differ.
 
     Args:
         files: The paths of all images in the directory.

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 from xcit_dense.datasets.formats.files import FileIndex, is_image, split_of
-from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData
+from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData, SplitReader, check_named
 from xcit_dense.datasets.formats.splits import SPLITS
-from xcit_dense.errors import UserError
 from xcit_dense.utils.files import visible_files
 from xcit_dense.utils.progress import tracked
 
@@ -61,9 +59,7 @@ def find(root: Path) -> ObjectData | None:
     classes = _read_label_map(label_map) if label_map.is_file() else None
     reader = _Reader(root, splits, FileIndex(root, images), classes, notes)
     sources = [*annotations, *images, *lists, *([label_map] if classes else [])]
-    return ObjectData(
-        "Pascal VOC", root, {split: partial(reader.read, split) for split in splits}, sources, notes=notes
-    )
+    return ObjectData("Pascal VOC", root, reader.readers(splits), sources, notes=notes)
 
 
 def _is_voc(path: Path) -> bool:
@@ -135,7 +131,7 @@ class _Annotation:
     objects: list[_Object]
 
 
-class _Reader:
+class _Reader(SplitReader):
     """Reads the splits of a data set. All XML files are read once, because they decide classes and coordinates."""
 
     def __init__(
@@ -146,23 +142,10 @@ class _Reader:
         classes: list[str] | None,
         notes: Notes,
     ) -> None:
-        self.root = root
+        super().__init__(root, notes)
         self.splits = splits
         self.images = images
         self.classes = classes
-        self.notes = notes
-        self._contents = cache(self._read)
-
-    def read(self, split: str) -> Content:
-        """Reads a split.
-
-        Args:
-            split: The name of the split.
-
-        Raises:
-            UserError: An XML file has a fault.
-        """
-        return self._contents()[split]
 
     def _read(self) -> dict[str, Content]:
         faults = ContentBuilder(self.root, [])
@@ -177,12 +160,7 @@ class _Reader:
         if self.classes is not None:
             # CVAT and Pascal VOC name the background too, which has no boxes.
             classes = [name for name in self.classes if name != "background" or name in used]
-            unknown = sorted(used - set(classes))
-            if unknown:
-                raise UserError(
-                    f"{self.root / 'labelmap.txt'} does not name {', '.join(unknown)}, which the XML files contain; "
-                    "add a line for each name, or remove labelmap.txt."
-                )
+            check_named(self.root / "labelmap.txt", classes, used, "XML")
         first = self._first_pixel(objects)
         return {split: self._build(annotations, classes, first) for split, annotations in read.items()}
 

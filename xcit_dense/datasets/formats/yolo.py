@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from xcit_dense.datasets.formats.files import is_image
-from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData, without_masks
+from xcit_dense.datasets.formats.objects import Content, ContentBuilder, Notes, ObjectData, SplitReader, without_masks
 from xcit_dense.datasets.formats.splits import SPLITS
 from xcit_dense.errors import UserError
 from xcit_dense.utils.files import visible_files
@@ -82,9 +81,7 @@ def find(path: Path) -> ObjectData | None:
         )
     _note_lonely_labels(set(labels), root, notes)
     reader = _Reader(root, tuple(classes), keypoints, {s: images for s, images in splits.items() if images}, notes)
-    return ObjectData(
-        "YOLO", root, {split: partial(reader.read, split) for split in reader.splits}, sources, notes=notes
-    )
+    return ObjectData("YOLO", root, reader.readers(reader.splits), sources, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -271,7 +268,7 @@ def _note_lonely_labels(labels: set[Path], root: Path, notes: Notes) -> None:
                 notes.add("label files without an image, which are passed over", path.relative_to(root).as_posix())
 
 
-class _Reader:
+class _Reader(SplitReader):
     """Reads the splits of a data set, each once."""
 
     def __init__(
@@ -282,23 +279,10 @@ class _Reader:
         splits: Mapping[str, Sequence[Path]],
         notes: Notes,
     ) -> None:
-        self.root = root
+        super().__init__(root, notes)
         self.classes = classes
         self.keypoints = keypoints
         self.splits = splits
-        self.notes = notes
-        self._contents = cache(self._read)
-
-    def read(self, split: str) -> Content:
-        """Reads a split.
-
-        Args:
-            split: The name of the split.
-
-        Raises:
-            UserError: A label file has a fault.
-        """
-        return self._contents()[split]
 
     def _read(self) -> dict[str, Content]:
         contents = {split: self._read_split(split) for split in self.splits}
