@@ -66,7 +66,8 @@ def train(tmp_path, capsys):
                     "logger": {"type": "LoggerHook", "interval": 1},
                 },
                 "log_processor": {"by_epoch": by_epoch},
-                "experiment_name": f"schedule_{len(list(tmp_path.rglob('*.log')))}",
+                # MMEngine keeps objects by name and second, and warns at a second object of a name.
+                "experiment_name": f"{tmp_path.name}_{len(list(tmp_path.rglob('*.log')))}",
             }
         )
         config.merge_from_dict(options)
