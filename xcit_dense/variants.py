@@ -1,7 +1,7 @@
 """The fourteen published XCiT variants and the seven published CoaT variants, one table each.
 
-A name of an XCiT gives width, depth and patch size: ``small_12_p16`` has 384 channels, 12 blocks, and one token for each 16 x 16
-pixels. Source: El-Nouby et al. 2021, table 1, and the original model definitions.
+A name of an XCiT gives width, depth and patch size: ``small_12_p16`` has 384 channels, 12 blocks, and one token for
+each 16 x 16 pixels. Source: El-Nouby et al. 2021, table 1, and the original model definitions.
 
 CoaT Lite variants have serial blocks only. The others also have parallel blocks, which join the levels at strides 8, 16
 and 32. Source: Xu et al. 2021, tables 1 and 2, and the original model definitions.
@@ -144,7 +144,7 @@ def get_coat_variant(name: str) -> CoaTVariant:
     """Returns a published CoaT variant by its name.
 
     Args:
-        name: For example ``'coat_lite_mini'``.
+        name: For example ``'coat_lite_mini'`` or ``'lite_mini'``.
 
     Raises:
         UserError: The name is not the name of a published variant. The message lists the names.
@@ -155,7 +155,7 @@ def get_coat_variant(name: str) -> CoaTVariant:
         6
     """
     try:
-        return COAT_VARIANTS[name]
+        return COAT_VARIANTS[f"coat_{name.removeprefix('coat_')}"]
     except KeyError:
         raise UserError(did_you_mean("CoaT variant", name, COAT_VARIANTS)) from None
 

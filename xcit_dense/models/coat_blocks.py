@@ -25,7 +25,7 @@ from xcit_dense.ops.recompute import PerPosition, run
 Size = tuple[int, int]
 """Rows and columns of a map."""
 WINDOWS = {3: 2, 5: 3, 7: 3}
-"""Heads of each window of the relative position encoding: two heads see 3 x 3 positions, three see 5 x 5, three 7 x 7."""
+"""Heads for each window of the relative position encoding: the first two heads see 3 x 3 positions."""
 NUM_HEADS = sum(WINDOWS.values())
 """Heads of each attention."""
 PARALLEL_LEVELS = (2, 3, 4)
@@ -115,7 +115,7 @@ class FactorizedAttention(nn.Module):
     Args:
         dim: Channels C; a multiple of the number of heads.
         qkv_bias: Whether the projection to Q, K and V has a bias.
-        attn_drop: Dropout probability of softmax(K), in [0, 1]. The original code has this argument and does not use it.
+        attn_drop: Dropout probability of softmax(K), in [0, 1]. The original code does not use its argument.
         proj_drop: Dropout probability of the output, in [0, 1].
     """
 
@@ -193,7 +193,7 @@ class SerialBlock(nn.Module):
             cpe: The :class:`PositionEncoding` of the level.
             crpe: The :class:`RelativePositionEncoding` of the level.
         """
-        x = cpe(x, size).to(x.dtype)
+        x = cpe(x, size)
         x = x + self.drop_path(_attend(self.factoratt_crpe, self.norm1, x, size, crpe))
         return x + self.drop_path(_transform(self.mlp, self.norm2, x))
 
@@ -240,7 +240,7 @@ class ParallelBlock(nn.Module):
             cpes: The :class:`PositionEncoding` of each level.
             crpes: The :class:`RelativePositionEncoding` of each level.
         """
-        levels = [cpe(x, size).to(x.dtype) for cpe, x, size in zip(cpes, levels, sizes)]
+        levels = [cpe(x, size) for cpe, x, size in zip(cpes, levels, sizes)]
         attended = [
             _attend(self.get_submodule(f"factoratt_crpe{number}"), self.get_submodule(f"norm1{number}"), x, size, crpe)
             for number, x, size, crpe in zip(PARALLEL_LEVELS, levels, sizes, crpes)

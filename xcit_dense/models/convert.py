@@ -11,18 +11,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xcit_dense.errors import UserError
+from xcit_dense.models.backbone import Backbone
+from xcit_dense.models.coat import CoaT
 from xcit_dense.models.loading import Report
-from xcit_dense.models.state_dict import find_roots, infer_options, translate
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils import files
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
 
 SUFFIXES = (".safetensors", ".pth")
+_BACKBONES: tuple[type[Backbone], ...] = (XCiT, CoaT)
+_DESCRIBED = (
+    *("variant", "embed_dim", "depth", "patch_size", "num_heads"),
+    *("embed_dims", "serial_depths", "parallel_depth", "mlp_ratios"),
+)
+"""Options that the header of a file names."""
 
 
 def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = False) -> Report:
-    """Writes the weights of a checkpoint under the names of :class:`xcit_dense.XCiT`.
+    """Writes the weights of a checkpoint under the names of :class:`xcit_dense.XCiT` or :class:`xcit_dense.CoaT`.
 
     Args:
         checkpoint: As for :func:`xcit_dense.load_weights`.
@@ -35,7 +42,7 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
         entries of neck and heads that were written (``others``).
 
     Raises:
-        UserError: The checkpoint does not exist or does not contain a complete XCiT, or ``out`` cannot be written.
+        UserError: The checkpoint does not exist or does not contain a complete backbone, or ``out`` cannot be written.
 
     Example:
         >>> import tempfile, torch
@@ -55,17 +62,17 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
         raise UserError(f"{out} is the checkpoint to read; write to another file.")
     weights = read_weights(source)
     with naming(source):
-        options = infer_options(weights)
+        kind = next((kind for kind in _BACKBONES if kind.find_roots(weights)), XCiT)
+        options = kind.infer_options(weights)
         with torch.device("meta"):  # needs no memory: only names and shapes are used
-            model = XCiT(**options)
-        backbone, report = translate(weights, "", model.state_dict())
-    root = find_roots(weights)[0] if whole else ""
+            model = kind(**options)
+        backbone, report = model.translate(weights)
+    root = kind.find_roots(weights)[0] if whole else ""
     rest = {name: value for name, value in weights.items() if whole and not name.startswith(root)}
     report.others.extend(rest)
     weights = {**rest, **{root + name: backbone[name] for name in report.matched}}
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
-    described = ("variant", "embed_dim", "depth", "patch_size", "num_heads")
-    save_weights(weights, out, {name: str(options[name]) for name in described if name in options})
+    save_weights(weights, out, {name: str(options[name]) for name in _DESCRIBED if name in options})
     return report
 
 
