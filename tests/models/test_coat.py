@@ -354,18 +354,18 @@ def test_half_precision_is_close_to_full_precision(tiny, dtype, autocast):
         assert_close(level.float(), other, 60 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_softmax_over_many_positions_is_precise_in_half_precision(dtype):
-    rows, columns = 200, 200
-    attention = randomise(FactorizedAttention(16)).eval()
-    encoding = RelativePositionEncoding(16)
-    for parameter in encoding.parameters():
-        parameter.data.zero_()
-    tokens = random_images(1, 1 + rows * columns, 16)
+def test_the_softmax_over_many_positions_is_precise_in_half_precision():
+    # Equal keys give each of the 550,201 tokens the weight 1.8e-6. fp16 would round all of them down by 1.6 %.
+    rows, columns, channels = 700, 786, 8
+    attention, encoding = FactorizedAttention(channels), RelativePositionEncoding(channels)
     with torch.no_grad():
-        expected = attention.double()(tokens.double(), (rows, columns), encoding.double())
-        half = attention.to(dtype)(tokens.to(dtype), (rows, columns), encoding.to(dtype))
-    assert_close(half.double(), expected, 16 * torch.finfo(dtype).eps)
+        for parameter in [*attention.parameters(), *encoding.parameters()]:
+            parameter.zero_()
+        attention.proj.weight.copy_(torch.eye(channels))
+        attention.qkv.bias[:channels] = attention.qkv.bias[2 * channels :] = 1  # Q and V
+        tokens = torch.zeros(1, 1 + rows * columns, channels, dtype=torch.float16)
+        y = attention.half()(tokens, (rows, columns), encoding.half())
+    assert (y - 1).abs().max() <= 2 * torch.finfo(torch.float16).eps
 
 
 # Errors -------------------------------------------------------------------------------------------------------------
