@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.helpers.models import assert_close, raises_user_error, random_images, randomise, tiny_coat
-from tests.helpers.seeds import fill_tensor, read_json
+from tests.helpers.seeds import fill_tensor, read_names
 from xcit_dense import CoaT, load_weights
 from xcit_dense.models.coat_names import infer_options, own_name
 from xcit_dense.models.convert import convert_checkpoint
 from xcit_dense.variants import COAT_VARIANTS
 
-KEYS = read_json("coat_keys.json.gz")
+KEYS = read_names("coat_keys")
 FORMS = ("classifier", "dense")
 WRAPPERS = {
     "plain": lambda state: state,
@@ -31,7 +31,7 @@ def published(variant, form):
     """Makes the entries of a published file, with the values of the golden features."""
     first = {alias: name for name, aliases in KEYS[variant]["aliases"].items() for alias in aliases}
     shapes = KEYS[variant][form].items()
-    return {name: torch.from_numpy(fill_tensor(first.get(name, name), shape)) for name, shape in shapes}
+    return {name: fill_tensor(first.get(name, name), shape) for name, shape in shapes}
 
 
 def with_aliases(model):
