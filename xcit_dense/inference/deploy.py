@@ -1,4 +1,4 @@
-"""Prepares an XCiT for inference: faster, and not trainable any more."""
+"""Prepares a backbone for inference: faster, and not trainable any more."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from xcit_dense.errors import UserError
+from xcit_dense.models.backbone import Backbone
 from xcit_dense.models.pyramid import Level
-from xcit_dense.models.xcit import XCiT
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.norms import SyncBatchNorm
 
 Model = TypeVar("Model", bound=nn.Module)
-ENCODINGS = 4  # sizes whose positional encodings are kept
 
 
 @torch.no_grad()
 def deploy(model: Model) -> Model:
-    """Makes every XCiT in a model faster at inference. The model is changed in place, and its outputs stay the same.
+    """Makes the backbones of a model faster at inference. The model is changed in place, and its outputs stay the same.
 
-    A batch norm after a convolution becomes part of the weights of the convolution. The positional encodings of the
-    last four image sizes are kept. Load the weights before this call. For training and for saving, keep a model that is
-    not deployed: the parameters of a deployed model are not the parameters of a checkpoint any more.
+    A batch norm after a convolution becomes part of the weights of the convolution. An XCiT keeps the positional
+    encodings of the last four image sizes. Load the weights before this call. For training and for saving, keep a model
+    that is not deployed: the parameters of a deployed model are not the parameters of a checkpoint any more.
 
     Layers with hooks or parametrizations, and layers of other types, are left as they are.
 
@@ -35,7 +34,7 @@ def deploy(model: Model) -> Model:
         The same model.
 
     Raises:
-        UserError: The model does not contain an XCiT, or is in training mode.
+        UserError: The model does not contain such a backbone, or is in training mode.
 
     Example:
         >>> import torch
@@ -46,10 +45,11 @@ def deploy(model: Model) -> Model:
         >>> backbone.deployed
         True
     """
-    backbones = [module for module in model.modules() if isinstance(module, XCiT)]
+    backbones = [module for module in model.modules() if isinstance(module, Backbone)]
     if not backbones:
         raise UserError(
-            f"{type(model).__name__} does not contain an XCiT to deploy; give a model with an XCiT backbone."
+            f"{type(model).__name__} does not contain an XCiT, TokenPyramid or CoaT to deploy; give a model with one "
+            "as its backbone."
         )
     if any(backbone.training for backbone in backbones):
         raise UserError("A model in training mode cannot be deployed; call model.eval() first.")
@@ -59,11 +59,11 @@ def deploy(model: Model) -> Model:
     return model
 
 
-def _deploy(backbone: XCiT) -> None:
+def _deploy(backbone: Backbone) -> None:
     for module in [*backbone.modules()]:
         if isinstance(module, nn.Sequential) and type(module) in (nn.Sequential, Level):
             _fold_batch_norms(module)
-    backbone.pos_embeder.keep = ENCODINGS
+    backbone.prepare_inference()
     backbone.requires_grad_(False)
     backbone.deployed = True
 

@@ -1,44 +1,41 @@
-"""Registers the backbone for MMDetection and MMSegmentation."""
+"""Registers the backbones for MMDetection and MMSegmentation."""
 
 from __future__ import annotations
 
 import logging
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import signature
-from typing import Any
+from inspect import Parameter, signature
+from typing import Any, TypeVar
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import update_init_info
 from mmengine.registry import MODELS
+from torch import nn
 
 from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.mm.distributed import resolve_once
-from xcit_dense.models import xcit as backbone
+from xcit_dense.models import xcit
+from xcit_dense.models.backbone import Backbone
 from xcit_dense.models.pretrained import load_weights
 
+Class = TypeVar("Class", bound=type[nn.Module])
 
-class XCiT(backbone.XCiT, BaseModule):
-    """:class:`xcit_dense.XCiT` with the argument ``init_cfg`` of MM modules.
 
-    Args:
-        *args: As for :class:`xcit_dense.XCiT`.
-        init_cfg: The initialisation. ``dict(type='Pretrained', checkpoint=...)`` accepts every text that
-            :func:`xcit_dense.weights.resolve.resolve` accepts: a file, an address, or ``xcit://NAME``. The weights of
-            the stem are adapted if ``in_channels`` differs
-            (:func:`xcit_dense.models.state_dict.adapt_input`); the log reports it.
-        **kwargs: As for :class:`xcit_dense.XCiT`.
+class _MMBackbone:
+    """What a backbone gains in the MM libraries: the argument ``init_cfg``, and messages in the log of the run."""
 
-    Raises:
-        UserError: As for :class:`xcit_dense.XCiT`.
-    """
+    init_cfg: Any
+    is_init: bool
 
     def __init__(self, *args: Any, init_cfg: Any = None, **kwargs: Any) -> None:
-        known = signature(backbone.XCiT).parameters
+        classes = type(self).__mro__
+        known = signature(classes[classes.index(_MMBackbone) + 1]).parameters  # of the class without init_cfg
+        takes_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values())
         for name in kwargs:
-            if name not in known:
-                raise UserError(did_you_mean("argument of XCiT", name, [*known, "init_cfg"]))
+            if name not in known and not takes_all:
+                raise UserError(did_you_mean(f"argument of {type(self).__name__}", name, [*known, "init_cfg"]))
         super().__init__(*args, **kwargs)
         self.init_cfg = init_cfg
 
@@ -50,11 +47,12 @@ class XCiT(backbone.XCiT, BaseModule):
         """
         pretrained = isinstance(self.init_cfg, dict) and self.init_cfg.get("type") == "Pretrained"
         if not pretrained or self.is_init:
-            super().init_weights()
+            super().init_weights()  # type: ignore[misc]
             return
+        assert isinstance(self, Backbone)
         address = self.init_cfg["checkpoint"]
         report = load_weights(self, resolve_once(address), adapt=True)
-        print_log(f"XCiT starts from {address}: {report.outcome}.", logger="current", level=logging.INFO)
+        print_log(f"{self.kind} starts from {address}: {report.outcome}.", logger="current", level=logging.INFO)
         if hasattr(self, "_params_init_info"):
             update_init_info(self, init_info=f"loaded from {address}, or unchanged if not in it")
         self._is_init = True
@@ -69,12 +67,29 @@ class XCiT(backbone.XCiT, BaseModule):
         print_log(text, logger="current", level=level)
 
 
-def register() -> None:
-    """Registers :class:`XCiT` for MMEngine and for each of MMDetection and MMSegmentation that is installed."""
-    MODELS.register_module(name="XCiT", module=XCiT, force=True)
-    for library in ("mmdet", "mmseg"):
-        if find_spec(library) is not None:
-            import_module(f"{library}.registry").MODELS.register_module(name="XCiT", module=XCiT, force=True)
+def register_backbone(backbone: Class) -> Class:
+    """Registers a backbone for MMEngine and for each of MMDetection and MMSegmentation that is installed.
+
+    Args:
+        backbone: A subclass of :class:`xcit_dense.models.backbone.Backbone`.
+
+    Returns:
+        A subclass with the same name. It has the argument ``init_cfg`` of MM modules. ``dict(type='Pretrained',
+        checkpoint=...)`` accepts every text that :func:`xcit_dense.weights.resolve.resolve` accepts: a file, an
+        address, or ``xcit://NAME``. The weights of the stem are adapted if ``in_channels`` differs
+        (:func:`xcit_dense.models.loading.adapt_channels`); the log reports it.
+    """
+    name = backbone.__name__
+    own = {"__doc__": backbone.__doc__, "__module__": backbone.__module__, "__qualname__": backbone.__qualname__}
+    registered: Any = type(name, (_MMBackbone, backbone, BaseModule), own)
+    for library in (None, "mmdet", "mmseg"):
+        if library is None:
+            MODELS.register_module(name=name, module=registered, force=True)
+        elif find_spec(library) is not None:
+            import_module(f"{library}.registry").MODELS.register_module(name=name, module=registered, force=True)
+    return registered
 
 
-register()
+@register_backbone
+class XCiT(xcit.XCiT):
+    """:class:`xcit_dense.XCiT` with the argument ``init_cfg`` of MM modules (:func:`register_backbone`)."""

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xcit_dense.errors import UserError
-from xcit_dense.models.state_dict import Report, find_roots, infer_options, translate
+from xcit_dense.models.loading import Report
+from xcit_dense.models.state_dict import find_roots, infer_options, translate
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.utils import files
 from xcit_dense.weights.read import naming, read_weights

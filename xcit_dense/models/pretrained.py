@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from xcit_dense.models.state_dict import Report, adapt_input, translate
-from xcit_dense.models.xcit import XCiT
+from xcit_dense.models.backbone import Backbone
+from xcit_dense.models.loading import Report
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
 
 
-def load_weights(backbone: XCiT, checkpoint: str | Path, adapt: bool = False) -> Report:
-    """Loads weights into an :class:`xcit_dense.XCiT`. The names of all published checkpoints are understood.
+def load_weights(backbone: Backbone, checkpoint: str | Path, adapt: bool = False) -> Report:
+    """Loads weights into a backbone: XCiT, TokenPyramid or CoaT. The names of all published checkpoints are understood.
 
     Args:
         backbone: The backbone.
@@ -20,14 +20,14 @@ def load_weights(backbone: XCiT, checkpoint: str | Path, adapt: bool = False) ->
             a name of :func:`xcit_dense.list_weights`, or ``timm://NAME`` (see
             :func:`xcit_dense.weights.resolve.resolve`). From a detector or segmentor, the backbone is taken.
         adapt: Whether the weights of the stem are adapted if the backbone has another number of input channels
-            (:func:`xcit_dense.models.state_dict.adapt_input`). Otherwise such a checkpoint is refused.
+            (:func:`xcit_dense.models.loading.adapt_channels`). Otherwise such a checkpoint is refused.
 
     Returns:
         A report of what was loaded, left out and missing.
 
     Raises:
-        UserError: The checkpoint does not exist, does not contain an XCiT, or contains another variant. The message
-            names the likely variant. The backbone does not change.
+        UserError: The checkpoint does not exist, does not contain such a backbone, or contains another variant. The
+            message names the likely variant. The backbone does not change.
 
     Example:
         >>> import tempfile, torch
@@ -42,7 +42,7 @@ def load_weights(backbone: XCiT, checkpoint: str | Path, adapt: bool = False) ->
     path = resolve(checkpoint)
     weights = read_weights(path)
     with naming(path):
-        adapted, change = adapt_input(weights, backbone.in_channels) if adapt else (weights, "")
-        translated, report = translate(adapted, "", backbone.state_dict())
+        adapted, change = backbone.adapt_input(weights) if adapt else (weights, "")
+        translated, report = backbone.translate(adapted)
         backbone.load_state_dict(translated)
-    return replace(report, adapted=change)
+    return replace(report, adapted=", ".join(filter(None, (change, report.adapted))))

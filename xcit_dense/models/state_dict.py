@@ -11,72 +11,29 @@ A classifier does not contain the pyramid. The pyramid of the model then keeps i
 
 from __future__ import annotations
 
-import logging
 import math
 import re
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from torch import Tensor, strided
+from torch import Tensor
 
 from xcit_dense.errors import UserError
+from xcit_dense.models.loading import (
+    COUNTER,
+    PYRAMID,
+    Report,
+    adapt_channels,
+    check_held_values,
+    find_faults,
+    refuse_faults,
+)
 from xcit_dense.variants import VARIANTS, variant_name
 from xcit_dense.weights.read import unwrap
-
-if TYPE_CHECKING:
-    from xcit_dense.models.xcit import XCiT
 
 STEM = "patch_embed.proj.0.0.weight"
 """The name of an entry that every XCiT has. It finds an XCiT among the entries of a checkpoint."""
 _CLASSIFIER = ("cls_token", "cls_attn_blocks.", "norm.", "head.")
-_PYRAMID = ("fpn1.", "fpn2.", "fpn3.", "fpn4.")
-COUNTER = "num_batches_tracked"
-"""The end of the names of batch norm's counters. The oldest checkpoints do not have them, and they have no effect."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of a load, as names of entries.
-
-    Attributes:
-        matched: Entries that were loaded.
-        left_out: Entries of the checkpoint that dense prediction does not use: class attention, final norm and head.
-        missing: Entries of the model that the checkpoint does not contain: the pyramid, if the checkpoint is of a
-            classifier.
-        unexpected: Entries of the checkpoint that the model does not have. Strict loading refuses them.
-        adapted: How the weights of the stem were adapted to another number of input channels
-            (:func:`adapt_input`). Empty if they were not adapted.
-        others: Entries of neck and heads. A conversion writes them under their own names; a load does not use them.
-    """
-
-    matched: list[str]
-    left_out: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    adapted: str = ""
-    others: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        text = f"{len(self.matched)} entries of the backbone"
-        if self.adapted:
-            text += f" ({self.adapted})"
-        if self.others:
-            text += f", {len(self.others)} of neck and heads"
-        if self.left_out:
-            text += f", {len(self.left_out)} of the classifier left out"
-        if self.missing:
-            pyramid = "of the pyramid " if all(name.startswith(_PYRAMID) for name in self.missing) else ""
-            text += f", {len(self.missing)} {pyramid}not in the file"
-        if self.unexpected:
-            text += f", {len(self.unexpected)} unknown to the model"
-        return text
-
-    @property
-    def outcome(self) -> str:
-        """The report, and its consequence for the model."""
-        return f"{self}, which stay as initialised" if self.missing else str(self)
 
 
 def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,10 +84,7 @@ def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
 def adapt_input(state: Mapping[str, Any], in_channels: int) -> tuple[Mapping[str, Any], str]:
     """Adapts the weights of the stem to images with another number of channels.
 
-    One channel gets the sum of the weights of all channels. For more channels, the weights are repeated in their order
-    and scaled, so that equal channels give the same activations as before.
-
-    Source: ``adapt_input_conv`` of timm, whose older releases support weights of three channels only.
+    :func:`xcit_dense.models.loading.adapt_channels` describes the rule.
 
     Args:
         state: Entries of a checkpoint in any dialect.
@@ -151,27 +105,16 @@ def adapt_input(state: Mapping[str, Any], in_channels: int) -> tuple[Mapping[str
     inner = unwrap(state)
     adapted = {}
     change = ""
-    for root in find_roots({name: value for name, value in inner.items() if isinstance(value, Tensor)}):
-        weight = inner[root + STEM]
-        given = weight.shape[1]
-        is_plain = weight.is_floating_point() and weight.layout == strided  # loading refuses other weights
-        if given in (0, in_channels) or not is_plain:
-            continue
-        wide = weight.float()  # sums of half precision are inexact
-        if in_channels == 1:
-            wide = wide.sum(dim=1, keepdim=True)
-            change = f"the stem's weights for {given} input channels summed for 1"
-        else:
-            wide = wide.repeat(1, math.ceil(in_channels / given), 1, 1)[:, :in_channels] * (given / in_channels)
-            change = f"the stem's weights for {given} input channels repeated and scaled for {in_channels}"
-        adapted[root + STEM] = wide.to(weight.dtype)
+    for root in find_roots(state):
+        weight, changed = adapt_channels(inner[root + STEM], in_channels)
+        if changed:
+            adapted[root + STEM] = weight
+            change = changed
     return ({**inner, **adapted}, change) if adapted else (state, "")
 
 
 def check_held(weights: Mapping[str, Tensor]) -> None:
     """Refuses an XCiT with a tensor that claims more values than its memory contains.
-
-    Without this check, a small damaged file could ask for a huge model.
 
     Args:
         weights: Entries of a checkpoint in any dialect.
@@ -179,65 +122,7 @@ def check_held(weights: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: The entries do not contain an XCiT, or contain such a tensor.
     """
-    for name, value in extract(weights)[0].items():
-        if value.layout == strided and value.nbytes > value.untyped_storage().nbytes():
-            raise UserError(
-                f"{name} claims the shape {tuple(value.shape)}, but the file contains fewer values; give an "
-                "intact checkpoint."
-            )
-
-
-def adapt_state_dict(
-    backbone: XCiT, state_dict: MutableMapping[str, Any], prefix: str, metadata: Any, strict: bool, *_: Any
-) -> None:
-    """Translates entries of any dialect to the names of the backbone, in place. A pre-hook of ``load_state_dict``.
-
-    If loading is not strict, entries without an XCiT do not change: a checkpoint of a head, for example. Only
-    :meth:`xcit_dense.XCiT.load_state_dict` can be not strict. A backbone inside a larger model always loads strictly.
-
-    Args:
-        backbone: The backbone that loads.
-        state_dict: The entries.
-        prefix: The prefix of the backbone's names in the model that loads.
-        metadata: The metadata of the backbone's entries. :func:`mark_strictness` adds the key ``'strict'``.
-        strict: Not used: PyTorch and MMEngine pass True whatever the caller asks for.
-
-    Raises:
-        UserError: The entries do not contain an XCiT, or contain another variant or an XCiT that fits in part. The
-            backbone does not change.
-    """
-    if backbone.deployed:
-        raise UserError("A deployed XCiT does not load weights; load them before deploy(model).")
-    strict = metadata.get("strict", True)
-    if not strict and not any(name.startswith(prefix) and name.endswith(STEM) for name in unwrap(state_dict)):
-        return
-    weights, report = translate(state_dict, prefix, backbone.state_dict(), strict)
-    for name in [name for name in state_dict if name.startswith(prefix)]:
-        del state_dict[name]
-    state_dict.update({prefix + name: value for name, value in weights.items()})
-    backbone.load_report = report
-    if report.missing or report.left_out or report.unexpected:
-        backbone.log(logging.WARNING if report.missing else logging.INFO, f"XCiT: {report.outcome}.")
-
-
-def mark_strictness(state_dict: Mapping[str, Any], strict: bool) -> Mapping[str, Any]:
-    """Copies the entries of a backbone, and notes for :func:`adapt_state_dict` whether loading is strict.
-
-    PyTorch does not pass ``strict`` to its hooks. The note is part of the metadata that PyTorch passes to them, where
-    PyTorch notes ``assign`` too.
-
-    Args:
-        state_dict: The entries.
-        strict: Whether the entries must fill the backbone.
-
-    Returns:
-        The copy, which shares the values.
-    """
-    entries = OrderedDict(state_dict)
-    metadata = dict(getattr(state_dict, "_metadata", {}))
-    metadata[""] = {**metadata.get("", {}), "strict": strict}
-    vars(entries)["_metadata"] = metadata
-    return entries
+    check_held_values(extract(weights)[0])
 
 
 def translate(
@@ -259,7 +144,7 @@ def translate(
     Raises:
         UserError: The entries do not contain an XCiT, or contain another variant or an XCiT that fits in part.
     """
-    wanted = f"XCiT {_name(own)}"
+    wanted = f"XCiT {name_of(own)}"
     found: Mapping[str, Any] = {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
@@ -274,25 +159,21 @@ def translate(
     weights, left_out = extract(found, wanted)
     if _shape(weights) != _shape(own):
         raise UserError(
-            f"the checkpoint is of XCiT {_name(weights)}, the model of {wanted}; give a checkpoint of {_name(own)}, or "
-            f"build the model as {_name(weights)}."
+            f"the checkpoint is of XCiT {name_of(weights)}, the model of {wanted}; give a checkpoint of "
+            f"{name_of(own)}, or build the model as {name_of(weights)}."
         )
     matched = [name for name in weights if name in own]
     unexpected = [name for name in weights if name not in own]
     absent = [name for name in own if name not in weights]
-    is_classifier = not any(name.startswith(_PYRAMID) for name in weights)
-    missing = [name for name in absent if is_classifier and name.startswith(_PYRAMID)]
+    is_classifier = not any(name.startswith(PYRAMID) for name in weights)
+    missing = [name for name in absent if is_classifier and name.startswith(PYRAMID)]
     kept = [*missing, *(name for name in absent if name.endswith(COUNTER))]
-    faults = [fault for name in matched if (fault := _fault(name, weights[name], own[name]))]
-    if strict:
-        faults += [f"{name} is missing" for name in absent if name not in kept]
-        faults += [f"{name} is unknown" for name in unexpected]
-    if faults:
-        more = f", and {len(faults) - 1} more such faults" if len(faults) > 1 else ""
-        raise UserError(
-            f"the checkpoint of {wanted} fits in part: {faults[0]}{more}; build the model with the num_heads, "
-            "mlp_ratio, qkv_bias and in_channels of the checkpoint, or give a complete checkpoint."
-        )
+    refuse_faults(
+        wanted,
+        find_faults(weights, own, kept, strict),
+        "build the model with the num_heads, mlp_ratio, qkv_bias and in_channels of the checkpoint, or give a complete "
+        "checkpoint.",
+    )
     weights.update({name: own[name] for name in kept})
     return weights, Report(matched, left_out, missing, unexpected)
 
@@ -333,17 +214,20 @@ def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, T
     return {name.replace("pos_embed.", "pos_embeder.", 1): value for name, value in names.items()}, left_out
 
 
-def find_roots(weights: Mapping[str, Tensor]) -> list[str]:
-    """Finds the prefix of each XCiT among some weights: ``'backbone.'``, for example, or ``''``.
+def find_roots(state: Mapping[str, Any]) -> list[str]:
+    """Finds the prefix of each XCiT in a checkpoint: ``'backbone.'``, for example, or ``''``.
 
     Args:
-        weights: Tensors by name.
+        state: Entries of a checkpoint in any dialect.
 
     Returns:
         The prefixes.
     """
-    stems = [name for name, value in weights.items() if f".{name}".endswith(f".{STEM}") and value.ndim == 4]
-    return [name.removesuffix(STEM) for name in stems]
+    roots = []
+    for name, value in unwrap(state).items():
+        if isinstance(name, str) and f".{name}".endswith(f".{STEM}") and isinstance(value, Tensor) and value.ndim == 4:
+            roots.append(name.removesuffix(STEM))
+    return roots
 
 
 def _shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int]:
@@ -371,19 +255,12 @@ def _length(weights: Mapping[str, Tensor], name: str, axis: int) -> int:
     return shape[axis]
 
 
-def _fault(name: str, value: Tensor, own: Tensor) -> str | None:
-    """Explains why a model cannot load a value. Returns None if it can."""
-    if value.shape != own.shape:
-        return f"{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
-    if value.layout != own.layout or value.is_quantized or (value.is_meta and not own.is_meta):
-        kind = "no values" if value.is_meta else "quantized values" if value.is_quantized else f"{value.layout} values"
-        return f"{name} contains {kind}, which cannot be loaded"
-    if own.is_floating_point() and not value.is_floating_point():
-        return f"{name} contains {value.dtype}, not floating-point numbers"
-    return None
+def name_of(weights: Mapping[str, Tensor]) -> str:
+    """Names the variant of an XCiT's weights, or its hyper-parameters.
 
-
-def _name(weights: Mapping[str, Tensor]) -> str:
+    Args:
+        weights: Weights by the names of :class:`xcit_dense.XCiT`.
+    """
     width, depth, patch_size = _shape(weights)
     name = variant_name(width, depth, patch_size)
     if name:

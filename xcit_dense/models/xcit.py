@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from numbers import Integral, Real
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from xcit_dense.errors import UserError
+from xcit_dense.models import state_dict
+from xcit_dense.models.backbone import Backbone, check_out_indices, check_rates, is_integer, is_number
 from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock
+from xcit_dense.models.loading import Report
 from xcit_dense.models.pyramid import STRIDES, make_levels
-from xcit_dense.models.state_dict import (
-    Report,
-    adapt_input,
-    adapt_state_dict,
-    check_held,
-    infer_options,
-    mark_strictness,
-)
-from xcit_dense.ops.checkpointing import recompute_contexts
 from xcit_dense.ops.layers import floating_weight
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
 from xcit_dense.variants import Variant, get_variant
-from xcit_dense.weights.read import naming, read_weights
-from xcit_dense.weights.resolve import resolve
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+ENCODINGS = 4
+"""Sizes whose positional encodings a deployed model keeps."""
 
 
-class XCiT(nn.Module):
+class XCiT(Backbone):
     """Cross-Covariance Image Transformer with a four-level pyramid.
 
     Build it by the name of a published variant, ``XCiT('small_12_p16')``, or by the hyper-parameters of the original
@@ -79,7 +64,7 @@ class XCiT(nn.Module):
         out_channels: Channels of the four levels.
         out_strides: Strides of the four levels in pixels, (4, 8, 16, 32).
         deployed: Whether :func:`xcit_dense.deploy` has prepared the model for inference. A deployed model cannot train.
-        load_report: The :class:`xcit_dense.models.state_dict.Report` of the last load of weights, or None before it.
+        load_report: The :class:`xcit_dense.models.loading.Report` of the last load of weights, or None before it.
 
     Raises:
         UserError: A name is unknown, or an index or number is out of range. The message says what to write.
@@ -93,7 +78,7 @@ class XCiT(nn.Module):
         [(1, 128, 16, 24), (1, 128, 8, 12), (1, 128, 4, 6), (1, 128, 2, 3)]
     """
 
-    out_strides = STRIDES
+    kind = "XCiT"
 
     def __init__(
         self,
@@ -116,33 +101,24 @@ class XCiT(nn.Module):
         frozen_stages: int = -1,
         with_cp: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, norm_eval, with_cp)
         shape = _resolve(variant, embed_dim, depth, num_heads, patch_size)
         dim = shape.embed_dim
         if out_indices is None:
             out_indices = shape.out_indices
-        _check_out_indices(out_indices, shape)
-        _check_frozen_stages(frozen_stages, shape.depth)
-        for name, rate in (("drop", drop_rate), ("attn_drop", attn_drop_rate), ("drop_path", drop_path_rate)):
-            if not _is_number(rate) or not 0 <= rate <= 1:
-                raise UserError(f"{name}_rate={rate} is not a probability; write a number from 0 to 1.")
-        if not _is_number(mlp_ratio) or not 1 <= mlp_ratio * dim < math.inf:
+        check_out_indices(out_indices, shape.depth, shape.out_indices)
+        check_rates(drop=drop_rate, attn_drop=attn_drop_rate, drop_path=drop_path_rate)
+        if not is_number(mlp_ratio) or not 1 <= mlp_ratio * dim < math.inf:
             raise UserError(
                 f"mlp_ratio={mlp_ratio!r} must be a number that gives the MLPs at least one channel; write 4, as in "
                 "the published variants."
             )
-        if eta is not None and not (_is_number(eta) and math.isfinite(eta)):
+        if eta is not None and not (is_number(eta) and math.isfinite(eta)):
             raise UserError(f"eta={eta!r} must be a finite number; write 1, or 1e-5 for more than 12 blocks.")
-        if not is_integer(in_channels) or in_channels < 1:
-            raise UserError(f"in_channels={in_channels!r} must be an integer of at least 1; write 3 for RGB.")
         self.embed_dim = dim
         self.patch_size = shape.patch_size
-        self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
         self.out_channels = (dim,) * len(STRIDES)
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
-        self.deployed = False
 
         norm_layer = make_norm_layer(norm_cfg)
         levels = make_levels(dim, shape.patch_size, norm_layer)
@@ -168,186 +144,76 @@ class XCiT(nn.Module):
             self.add_module(name, level)
 
         self.apply(_init_linear)
-        self.load_report: Report | None = None
-        self.register_load_state_dict_pre_hook(adapt_state_dict)
-        self._frozen_parameters: set[str] = set()
-        self.frozen_stages = frozen_stages
+        self.finish(frozen_stages)
 
-    @classmethod
-    def from_pretrained(cls, checkpoint: str | Path, **options: Any) -> Self:
-        """Builds an XCiT of the shape of a checkpoint, and loads the checkpoint.
+    @property
+    def name(self) -> str:
+        """The name of the variant, or the hyper-parameters."""
+        return f"{self.kind} {state_dict.name_of(self.state_dict())}"
+
+    def list_blocks(self) -> Sequence[nn.Module]:
+        """Lists the XCA blocks."""
+        return list(self.blocks)
+
+    def embedding(self) -> Sequence[nn.Module]:
+        """Lists the stem and the positional encoding."""
+        return self.patch_embed, self.pos_embeder
+
+    def layer_of(self, name: str) -> int:
+        """Returns 0 for stem and positional encoding, n for the n-th block, and depth + 1 for the pyramid."""
+        part, _, rest = name.partition(".")
+        if part == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        return 0 if part in ("patch_embed", "pos_embeder") else len(self.blocks) + 1
+
+    def make_levels(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Computes the levels.
 
         Args:
-            checkpoint: As for :func:`xcit_dense.load_weights`: ``'small_12_p16_384_dist'``, ``'coco/small_12_p16'``,
-                an address, a file. The names of all published checkpoints are understood. A classifier does not
-                contain a pyramid; the pyramid keeps its random weights.
-            **options: Further arguments of the class. They override the values from the checkpoint. A checkpoint gives
-                all arguments except ``out_indices`` (the default is the variant's) and the arguments about training.
-                With another ``in_channels`` than the checkpoint's, the weights of the stem are adapted
-                (:func:`xcit_dense.models.state_dict.adapt_input`).
+            images: (B, in_channels, H, W), checked, in the dtype of the weights.
 
         Returns:
-            The backbone, in training mode like any new module.
-
-        Raises:
-            UserError: The checkpoint cannot be read, or does not contain a complete XCiT, or ``options`` do not fit.
-
-        Example:
-            >>> import tempfile
-            >>> from xcit_dense import XCiT
-            >>> path = f"{tempfile.mkdtemp()}/weights.pth"
-            >>> torch.save(XCiT("nano_12_p8").state_dict(), path)
-            >>> XCiT.from_pretrained(path).patch_size
-            8
-            >>> XCiT.from_pretrained(path, in_channels=4)(torch.rand(1, 4, 32, 32))[0].shape
-            torch.Size([1, 128, 8, 8])
+            Four maps. There are h = ceil(H / p) rows and w = ceil(W / p) columns of tokens of patch size p. A level of
+            stride s has h p / s rows and w p / s columns, rounded down, and at least 1.
         """
-        path = resolve(checkpoint)
-        weights = read_weights(path)
-        with naming(path):
-            found = infer_options(weights)
-            check_held(weights)
-            model = cls(**{**found, **options})
-            adapted, change = adapt_input(weights, model.in_channels)
-            model.load_state_dict(adapted)
-            if change and model.load_report is not None:
-                model.load_report = replace(model.load_report, adapted=change)
-                model.log(logging.INFO, f"XCiT: {change}.")
-        return model
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads a state dict with the names of any published checkpoint (see :mod:`xcit_dense.models.state_dict`).
-
-        Args:
-            state_dict: Entries of a checkpoint.
-            strict: Whether an incomplete state dict raises an error. A classifier may lack the pyramid.
-            assign: As in PyTorch.
-
-        Returns:
-            Missing and unexpected names, as in PyTorch; both are empty if ``strict``.
-
-        Raises:
-            UserError: The entries belong to another variant or shape. If ``strict``, also: the entries do not belong to
-                an XCiT, or only to a part of an XCiT.
-        """
-        return super().load_state_dict(mark_strictness(state_dict, strict), strict, assign)
-
-    def log(self, level: int, text: str) -> None:
-        """Logs a message about a checkpoint. A subclass may override this method, to write to another log.
-
-        Args:
-            level: As in :mod:`logging`.
-            text: The message.
-        """
-        logging.getLogger(__name__).log(level, text)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Computes pyramid features.
-
-        Args:
-            images: (B, in_channels, H, W), normalised, of any height and width, in any memory format and
-                floating-point dtype. The dtype is converted to the dtype of the weights. The published weights expect
-                RGB in [0, 1], minus the mean (0.485, 0.456, 0.406), divided by the standard deviation (0.229, 0.224,
-                0.225). A NaN pixel makes every level of its image NaN. In evaluation mode, other images of the batch
-                are unaffected.
-
-        Returns:
-            Four maps (B, C, H', W') at strides 4, 8, 16 and 32, finest first. There are h = ceil(H / p) rows and w =
-            ceil(W / p) columns of tokens of patch size p. A level of stride s has h p / s rows and w p / s columns,
-            rounded down, and at least 1.
-
-        Raises:
-            UserError: ``images`` is not a tensor (B, in_channels, H, W) of floating-point numbers with at least one
-                pixel.
-        """
-        if not isinstance(images, Tensor):
-            raise UserError(
-                f"images must be a tensor (B, {self.in_channels}, H, W), got {type(images).__name__}; write "
-                "torch.from_numpy(array), or torch.stack(list)."
-            )
-        if images.ndim != 4:
-            raise UserError(
-                f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; make a batch of one image "
-                "with image[None]."
-            )
-        if images.shape[1] != self.in_channels:
-            raise UserError(
-                f"images must be (B, {self.in_channels}, H, W), got {tuple(images.shape)}; convert them to "
-                f"{self.in_channels} channels, or build the backbone with in_channels={images.shape[1]}."
-            )
-        if images.shape[2] == 0 or images.shape[3] == 0:
-            raise UserError(f"images do not have pixels, got {tuple(images.shape)}; give at least 1 x 1.")
-        if not images.is_floating_point():
-            raise UserError(
-                f"images are {images.dtype}, not floating-point numbers; normalise them: "
-                "(images.float() / 255 - mean) / std."
-            )
-        dtype = floating_weight(self.patch_embed).dtype
-        x = self.patch_embed(images.to(dtype).contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
+        x = self.patch_embed(images.contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
         x = x + self.pos_embeder(*x.shape[2:])
         # Under autocast x has half precision here. A block may add 1e-5 times x to x, which half precision would lose.
         x = x.to(floating_weight(self.pos_embeder).dtype, memory_format=torch.channels_last)
         x = self.pos_drop(x)
         levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            x = self._run(block, x)
+            x = self.run_block(block, x)
             if index in self.out_indices:
                 to_level = self.get_submodule(self._level_names[len(levels)])
                 levels.append(to_level(x))
         return tuple(levels)
 
-    @property
-    def frozen_stages(self) -> int:
-        """Number of frozen stages, see the argument of the same name.
+    def prepare_inference(self) -> None:
+        """Keeps the positional encodings of the last sizes."""
+        self.pos_embeder.keep = ENCODINGS
 
-        Assigning a number freezes and unfreezes at once. Unfreezing makes the parameters require gradients again that
-        freezing has stopped, and no others.
-        """
-        return self._frozen_stages
+    @classmethod
+    def find_roots(cls, state: Mapping[str, Any]) -> list[str]:
+        """Finds the prefix of each XCiT in a checkpoint."""
+        return state_dict.find_roots(state)
 
-    @frozen_stages.setter
-    def frozen_stages(self, stages: int) -> None:
-        _check_frozen_stages(stages, len(self.blocks))
-        for name, parameter in self.named_parameters():
-            if name in self._frozen_parameters:
-                parameter.requires_grad_(True)
-        self._frozen_stages = stages
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-        self._frozen_parameters = {name for name in trained if not self.get_parameter(name).requires_grad}
-        self.train(self.training)
+    def translate(
+        self, state: Mapping[str, Any], prefix: str = "", strict: bool = True
+    ) -> tuple[dict[str, Tensor], Report]:
+        """Finds the weights of this XCiT in a checkpoint (:func:`xcit_dense.models.state_dict.translate`)."""
+        return state_dict.translate(state, prefix, self.state_dict(), strict)
 
-    def train(self, mode: bool = True) -> XCiT:
-        """Switches training mode. Frozen stages, and with ``norm_eval`` batch norms, stay in evaluation mode.
+    def adapt_input(self, state: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+        """Adapts the weights of the stem to ``in_channels`` (:func:`xcit_dense.models.state_dict.adapt_input`)."""
+        return state_dict.adapt_input(state, self.in_channels)
 
-        Raises:
-            UserError: The model is deployed.
-        """
-        if mode and self.deployed:
-            raise UserError(
-                "A deployed XCiT cannot train; build a new one, and deploy a copy: deploy(copy.deepcopy(model))."
-            )
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        if not (self.with_cp and self.training):
-            return block(x)
-
-        return checkpoint(block, x, use_reentrant=False, context_fn=partial(recompute_contexts, block))
-
-    def _frozen_modules(self) -> Iterator[nn.Module]:
-        if self.frozen_stages >= 0:
-            yield self.patch_embed
-            yield self.pos_embeder
-            yield from self.blocks[: self.frozen_stages]
+    @classmethod
+    def infer_options(cls, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Finds the arguments of an XCiT from weights (:func:`xcit_dense.models.state_dict.infer_options`)."""
+        options = state_dict.infer_options(weights)
+        state_dict.check_held(weights)
+        return options
 
 
 def _init_linear(module: nn.Module) -> None:
@@ -394,30 +260,3 @@ def _resolve(
                 "for example small_12_p16."
             )
     return Variant(**shape)
-
-
-def is_integer(value: object) -> bool:
-    """Whether a value is an integer and not a bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real)
-
-
-def _check_frozen_stages(stages: int, depth: int) -> None:
-    if not is_integer(stages) or not -1 <= stages <= depth:
-        raise UserError(
-            f"frozen_stages={stages!r} is out of range; write -1 (train all), 0 (freeze the stem) or up to {depth} "
-            "(also freeze this number of blocks)."
-        )
-
-
-def _check_out_indices(indices: Sequence[int], shape: Variant) -> None:
-    four = isinstance(indices, Sequence) and len(indices) == len(STRIDES) and all(map(is_integer, indices))
-    if not four or not (0 <= indices[0] < indices[1] < indices[2] < indices[3] < shape.depth):
-        given = tuple(indices) if isinstance(indices, Sequence) and not isinstance(indices, str) else indices
-        raise UserError(
-            f"out_indices={given!r} must be four blocks out of 0..{shape.depth - 1}, ascending, one for each of "
-            f"the strides {STRIDES}; write for example out_indices={shape.out_indices}."
-        )

@@ -20,8 +20,7 @@ from xcit_dense.mm.config.heads import check_heads
 from xcit_dense.mm.config.loops import check_loops
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
-from xcit_dense.models.state_dict import adapt_input, translate
-from xcit_dense.models.xcit import XCiT
+from xcit_dense.models.backbone import Backbone
 from xcit_dense.utils.ranks import is_local_rank_zero
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
@@ -126,26 +125,29 @@ def _check_libraries(config: Config) -> None:
         raise UserError("The config has no model; take one of configs/_base_/models into its _base_.")
 
 
-def _build_backbone(config: Config) -> XCiT | None:
-    """Builds the XCiT of a config without its numbers, which tests its arguments. None if the backbone is another."""
+def _build_backbone(config: Config) -> Backbone | None:
+    """Builds the backbone of a config without its numbers, which tests its arguments.
+
+    Returns None if the backbone is not one of this package.
+    """
     backbone = config.model.get("backbone")
     if backbone is None:  # the model wraps another model in a way of its own
         return None
     backbone_class = type_of(config, backbone, MODELS)
     if backbone_class is None:
         raise UserError(
-            f"The backbone {backbone.get('type')!r} is not registered; write 'XCiT', or add the module that registers "
-            "it to custom_imports = dict(imports=[...]) in the config."
+            f"The backbone {backbone.get('type')!r} is not registered; write 'XCiT', 'TokenPyramid' or 'CoaT', or "
+            "add the module that registers it to custom_imports = dict(imports=[...]) in the config."
         )
-    if not isinstance(backbone_class, type) or not issubclass(backbone_class, XCiT):
+    if not isinstance(backbone_class, type) or not issubclass(backbone_class, Backbone):
         return None
     with device("meta"):  # tests the arguments without using memory or time
         built = backbone_class(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
-    _check_widths(config.model, built.embed_dim)
+    _check_widths(config.model, built)
     return built
 
 
-def _check_weights(config: Config, backbone: XCiT) -> None:
+def _check_weights(config: Config, backbone: Backbone) -> None:
     """Checks that the weights that a training starts from fit the backbone."""
     start = config.model.backbone.get("init_cfg")
     # Only one process downloads. The other processes wait for the download when they build the model.
@@ -153,11 +155,12 @@ def _check_weights(config: Config, backbone: XCiT) -> None:
         path = resolve(start["checkpoint"])
         weights = read_weights(path)
         with naming(path):
-            translate(adapt_input(weights, backbone.in_channels)[0], "", backbone.state_dict())
+            backbone.translate(backbone.adapt_input(weights)[0])
 
 
-def _check_widths(model: Any, width: int) -> None:
+def _check_widths(model: Any, backbone: Backbone) -> None:
     """Checks that neck and heads have as many input channels as the backbone has output channels."""
+    widths = list(backbone.out_channels)
     # Only the first neck reads the levels of the backbone. Without a neck, the heads read them.
     if model.get("neck"):
         parts = [("neck", _as_list(model.neck)[0])]
@@ -168,12 +171,27 @@ def _check_widths(model: Any, width: int) -> None:
         if given is None:
             continue
         given = given if isinstance(given, int) else list(given)
-        needed = width if isinstance(given, int) else [width] * len(given)
+        # MMSegmentation's heads choose levels by in_index. Without in_index, a list has one number for each level.
+        chosen = part.get("in_index", -1 if isinstance(given, int) else None)
+        needed = _take(widths, chosen)
         if given != needed:
-            raise UserError(
-                f"model.{name}.in_channels is {given}, but each level of this XCiT has {width} channels; write "
-                f"model.{name}.in_channels={needed}."
+            each = (
+                f"each level of this {backbone.kind} has {widths[0]}"
+                if len(set(widths)) == 1
+                else (f"the levels of this {backbone.kind} have {', '.join(map(str, widths))}")
             )
+            raise UserError(
+                f"model.{name}.in_channels is {given}, but {each} channels; write model.{name}.in_channels={needed}."
+            )
+
+
+def _take(widths: list[int], chosen: Any) -> Any:
+    """Returns the widths of the levels that a part of the model reads."""
+    if chosen is None:
+        return widths
+    if isinstance(chosen, int):
+        return widths[chosen]
+    return [widths[index] for index in chosen]
 
 
 def _as_list(value: Any) -> list[Any]:

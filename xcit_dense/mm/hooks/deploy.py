@@ -8,7 +8,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 
 from xcit_dense.inference.deploy import deploy
-from xcit_dense.models.xcit import XCiT
+from xcit_dense.models.backbone import Backbone
 
 
 @HOOKS.register_module(force=True)
@@ -22,5 +22,5 @@ class DeployHook(Hook):
     def before_test(self, runner: Any) -> None:
         """Deploys the backbone. The checkpoint is already loaded."""
         has_averages = any(isinstance(hook, EMAHook) for hook in runner.hooks)
-        if not has_averages and any(isinstance(module, XCiT) for module in runner.model.modules()):
+        if not has_averages and any(isinstance(module, Backbone) for module in runner.model.modules()):
             deploy(runner.model.eval())

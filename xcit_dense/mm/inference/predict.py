@@ -44,7 +44,7 @@ from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.mm.loading import find_file_fault, use_checked_loading
 from xcit_dense.mm.runtime.console import prints_to_log, quiet
 from xcit_dense.mm.runtime.weights import load_complete
-from xcit_dense.models.xcit import XCiT
+from xcit_dense.models.backbone import Backbone
 from xcit_dense.structures import Colour, Pixels
 from xcit_dense.utils.progress import track
 from xcit_dense.visualization.draw import draw_instances, draw_label_map
@@ -213,7 +213,7 @@ def make_predictor(config: Config, weights: str, verbose: bool = False) -> Predi
     with nullcontext() if verbose else prints_to_log(logger):
         model, checkpoint = _load_model(config, weights)
     model.to(get_device()).eval()
-    if any(isinstance(module, XCiT) for module in model.modules()):
+    if any(isinstance(module, Backbone) for module in model.modules()):
         deploy(model)
     dataset = _test_dataset(config)
     load, prepare = _split_pipeline(dataset.get("pipeline") or [])

@@ -19,19 +19,19 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from xcit_dense.mm.runtime.optim import auto_amp_optim_wrapper
-from xcit_dense.models.blocks import XCABlock
+from xcit_dense.models.backbone import is_block
 from xcit_dense.ops.checkpointing import recompute_contexts
 
 
 @FUNCTIONS.register_module(name="is_xca_block", force=True)
 def is_xca_block(module: nn.Module) -> bool:
-    """Returns whether a module is a block of an XCiT. The backward pass recomputes only these modules."""
-    return isinstance(module, XCABlock)
+    """Returns whether a module is a block of a backbone. The backward pass recomputes only these modules."""
+    return is_block(module)
 
 
 @FUNCTIONS.register_module(name="shard_xca_blocks", force=True)
 def shard_xca_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
-    """Returns whether FSDP makes a separate shard of a module: yes for each block of an XCiT.
+    """Returns whether FSDP makes a separate shard of a module: yes for each block of a backbone.
 
     Args:
         module: The module.
@@ -45,14 +45,14 @@ def recompute(block: nn.Module) -> nn.Module:
     """Wraps a block so that the backward pass recomputes the block. Its batch norms count each batch once.
 
     Args:
-        block: An XCA block.
+        block: A block of a backbone.
     """
     return checkpoint_wrapper(block, context_fn=partial(recompute_contexts, block))
 
 
 @STRATEGIES.register_module(force=True)
 class XCiTFSDPStrategy(FSDPStrategy):
-    """MMEngine's ``FSDPStrategy`` with a shard for each block of an XCiT and with unsharded checkpoints.
+    """MMEngine's ``FSDPStrategy`` with a shard for each block of a backbone and with unsharded checkpoints.
 
     Besides its defaults, the strategy differs in four points: the processes do not need GPUs, gradients are clipped by
     the norm over all shards, optimizers resume under current PyTorch, and checkpoints load with all names of weights

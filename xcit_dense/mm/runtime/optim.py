@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import cuda, nn
 
 from xcit_dense.errors import UserError
-from xcit_dense.models.xcit import XCiT
+from xcit_dense.models.backbone import Backbone
 
 
 @OPTIM_WRAPPERS.register_module(name="AutoAmpOptimWrapper", force=True)
@@ -36,19 +36,20 @@ def auto_amp_optim_wrapper(
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name="XCiTLayerDecay", force=True)
 class LayerDecayConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor with a learning rate that decreases from the last block of an XCiT to its stem.
+    """MMEngine's constructor with a learning rate that decreases from the last block of a backbone to its stem.
 
     ``optim_wrapper = dict(constructor='XCiTLayerDecay', paramwise_cfg=dict(layer_decay=0.8, ...), ...)``
     multiplies the learning rate of each parameter by 0.8 ** n. For the last block, n is 1. For each earlier block,
     n grows by 1. For the stem and the positional encoding, n is depth + 1. For the pyramid and modules outside the
-    XCiT, n is 0. Other entries of ``paramwise_cfg`` keep their meaning. The constructor finds each XCiT in the
-    model by its class.
+    backbone, n is 0. Other entries of ``paramwise_cfg`` keep their meaning. The constructor asks each backbone of this
+    package in the model (XCiT, TokenPyramid, CoaT) for the depth of its parameters.
 
     Source: Bao et al. 2022 (BEiT), for isotropic transformers in general. The published recipe of XCiT does not use a
     layer decay.
 
     Raises:
-        UserError: ``layer_decay`` is missing or not in (0, 1], or the model has no XCiT.
+        UserError: ``layer_decay`` is missing or not in (0, 1], or the model has no backbone of
+            this package.
     """
 
     def __init__(self, optim_wrapper_cfg: Any, paramwise_cfg: Any = None) -> None:
@@ -65,11 +66,15 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix=prefix, **kwargs)
         if prefix:  # MMEngine calls this method for each submodule; the rates are scaled once, for the model
             return
-        backbones = [part for part in module.modules() if isinstance(part, XCiT)]
+        backbones = [part for part in module.modules() if isinstance(part, Backbone)]
         if not backbones:
-            raise UserError("The constructor 'XCiTLayerDecay' found no XCiT in the model; remove the constructor.")
+            raise UserError(
+                "The constructor 'XCiTLayerDecay' found no XCiT, TokenPyramid or CoaT in the model; remove the "
+                "constructor."
+            )
         scales = {
-            id(parameter): self.paramwise_cfg["layer_decay"] ** _layers_above(name, len(backbone.blocks))
+            id(parameter): self.paramwise_cfg["layer_decay"]
+            ** (len(backbone.list_blocks()) + 1 - backbone.layer_of(name))
             for backbone in backbones
             for name, parameter in backbone.named_parameters()
         }
@@ -78,11 +83,3 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
             rate = group.get("lr", self.base_lr)
             if rate is not None and scale != 1:
                 group["lr"] = rate * scale
-
-
-def _layers_above(name: str, depth: int) -> int:
-    """Counts the layers between a parameter of an XCiT and the pyramid, including the parameter's own layer."""
-    part, _, rest = name.partition(".")
-    if part == "blocks":
-        return depth - int(rest.partition(".")[0])
-    return depth + 1 if part in ("patch_embed", "pos_embeder") else 0

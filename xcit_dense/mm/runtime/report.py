@@ -14,7 +14,7 @@ from mmengine.model import is_model_wrapper
 
 from xcit_dense.mm.runtime.console import say
 from xcit_dense.mm.runtime.schedule import describe_end, find_faults, is_over
-from xcit_dense.models.xcit import XCiT
+from xcit_dense.models.backbone import Backbone
 from xcit_dense.utils.progress import Lines, format_seconds, make_progress
 
 _COLUMNS = {
@@ -216,8 +216,8 @@ def _describe_model(runner: Any) -> str:
 def _describe_backbone(runner: Any, backbone: Any) -> str:
     settings = runner.cfg.get("model") or {}
     settings = (settings.get("module") or settings).get("backbone") or {}
-    if isinstance(backbone, XCiT):
-        return f"XCiT {settings.get('variant') or f'with {backbone.embed_dim} channels'}"
+    if isinstance(backbone, Backbone):
+        return f"{backbone.kind} {settings.get('variant') or f'with {backbone.out_channels[-1]} channels'}"
     return type(backbone).__name__
 
 

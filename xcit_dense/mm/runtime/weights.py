@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.distributed import unwrap_model
-from xcit_dense.models.state_dict import COUNTER, STEM, translate
-from xcit_dense.models.xcit import XCiT
+from xcit_dense.models.backbone import Backbone
+from xcit_dense.models.loading import COUNTER
 from xcit_dense.weights.read import naming, unwrap
 
 
@@ -123,34 +123,35 @@ def load_complete(model: nn.Module, checkpoint: dict[str, Any], source: str) -> 
 
 
 def spread_backbone(model: nn.Module, checkpoint: dict[str, Any]) -> None:
-    """Renames the entries of a single XCiT for each XCiT inside a model, in place.
+    """Renames the entries of a single backbone for each backbone of its kind inside a model, in place.
 
     A module cannot do this in a hook of its own: PyTorch and MMEngine show a module only the entries that begin with
     the name of the module.
 
     Args:
-        model: The model. If it is an XCiT itself or does not contain one, nothing changes.
-        checkpoint: The content of the checkpoint. If it is not that of a single XCiT, nothing changes.
+        model: The model. If it is a backbone itself or does not contain one, nothing changes.
+        checkpoint: The content of the checkpoint. If it is not that of a single backbone, nothing changes.
     """
-    prefixes = [prefix for prefix, _ in _backbones(unwrap_model(model)) if prefix]
-    if prefixes and STEM in unwrap(checkpoint):
+    backbones = [(prefix, backbone) for prefix, backbone in _backbones(unwrap_model(model)) if prefix]
+    prefixes = [prefix for prefix, backbone in backbones if "" in backbone.find_roots(checkpoint)]
+    if prefixes:
         weights = unwrap(checkpoint)
         checkpoint["state_dict"] = {prefix + name: value for prefix in prefixes for name, value in weights.items()}
 
 
 def check_backbones(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint that does not fit each XCiT of a model, before the checkpoint is loaded.
+    """Refuses a checkpoint that does not fit each backbone of a model, before the checkpoint is loaded.
 
     Args:
         model: The model.
         checkpoint: The content of the checkpoint.
 
     Raises:
-        UserError: As for :func:`xcit_dense.models.state_dict.translate`.
+        UserError: As for :meth:`xcit_dense.models.backbone.Backbone.translate`.
     """
     entries = _entries(checkpoint)
     for prefix, backbone in _backbones(unwrap_model(model)):
-        translate(entries, prefix, backbone.state_dict())
+        backbone.translate(entries, prefix)
 
 
 def list_some(names: Sequence[str], what: str, shown: int = 3) -> str:
@@ -173,8 +174,8 @@ def _entries(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("module."): value for name, value in checkpoint.get("state_dict", checkpoint).items()}
 
 
-def _backbones(model: nn.Module) -> Iterator[tuple[str, XCiT]]:
-    """Each XCiT of a model, with the prefix of its entries."""
+def _backbones(model: nn.Module) -> Iterator[tuple[str, Backbone]]:
+    """Each backbone of a model, with the prefix of its entries."""
     for name, module in model.named_modules():
-        if isinstance(module, XCiT):
+        if isinstance(module, Backbone):
             yield f"{name}." if name else "", module

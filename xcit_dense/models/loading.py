@@ -1,0 +1,183 @@
+"""Loading weights into a backbone: what each backbone's dialects have in common.
+
+A dialect is a way to name the entries of a checkpoint. The dialects of each backbone are in modules of their own:
+:mod:`xcit_dense.models.state_dict` has XCiT's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, strided
+
+from xcit_dense.errors import UserError
+
+PYRAMID = ("fpn1.", "fpn2.", "fpn3.", "fpn4.")
+COUNTER = "num_batches_tracked"
+"""The end of the names of batch norm's counters. The oldest checkpoints do not have them, and they have no effect."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a load, as names of entries.
+
+    Attributes:
+        matched: Entries that were loaded.
+        left_out: Entries of the checkpoint that dense prediction does not use: class attention, final norm and head.
+        missing: Entries of the model that the checkpoint does not contain: the pyramid, if the checkpoint is of a
+            classifier.
+        unexpected: Entries of the checkpoint that the model does not have. Strict loading refuses them.
+        adapted: How values were adapted to the model, for example the weights of the stem to another number of input
+            channels. Empty if no value was adapted.
+        others: Entries of neck and heads. A conversion writes them under their own names; a load does not use them.
+    """
+
+    matched: list[str]
+    left_out: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    adapted: str = ""
+    others: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        text = f"{len(self.matched)} entries of the backbone"
+        if self.adapted:
+            text += f" ({self.adapted})"
+        if self.others:
+            text += f", {len(self.others)} of neck and heads"
+        if self.left_out:
+            text += f", {len(self.left_out)} of the classifier left out"
+        if self.missing:
+            pyramid = "of the pyramid " if all(name.startswith(PYRAMID) for name in self.missing) else ""
+            text += f", {len(self.missing)} {pyramid}not in the file"
+        if self.unexpected:
+            text += f", {len(self.unexpected)} unknown to the model"
+        return text
+
+    @property
+    def outcome(self) -> str:
+        """The report, and its consequence for the model."""
+        return f"{self}, which stay as initialised" if self.missing else str(self)
+
+
+def mark_strictness(state_dict: Mapping[str, Any], strict: bool) -> Mapping[str, Any]:
+    """Copies the entries of a backbone, and notes for the backbone's pre-hook whether loading is strict.
+
+    PyTorch does not pass ``strict`` to its hooks. The note is part of the metadata that PyTorch passes to them, where
+    PyTorch notes ``assign`` too.
+
+    Args:
+        state_dict: The entries.
+        strict: Whether the entries must fill the backbone.
+
+    Returns:
+        The copy, which shares the values.
+    """
+    entries = OrderedDict(state_dict)
+    metadata = dict(getattr(state_dict, "_metadata", {}))
+    metadata[""] = {**metadata.get("", {}), "strict": strict}
+    vars(entries)["_metadata"] = metadata
+    return entries
+
+
+def find_faults(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], kept: Iterable[str] = (), strict: bool = True
+) -> list[str]:
+    """Lists why a model cannot load some weights.
+
+    Args:
+        weights: The weights by the names of the model.
+        own: The state of the model.
+        kept: Names of the model that the weights may lack.
+        strict: Whether the weights must have exactly the names of the model. The shapes must always agree.
+
+    Returns:
+        One clause for each fault.
+    """
+    faults = [fault for name in weights if name in own and (fault := _fault(name, weights[name], own[name]))]
+    if strict:
+        may_lack = set(kept)
+        faults += [f"{name} is missing" for name in own if name not in weights and name not in may_lack]
+        faults += [f"{name} is unknown" for name in weights if name not in own]
+    return faults
+
+
+def refuse_faults(wanted: str, faults: list[str], remedy: str) -> None:
+    """Raises an error if there are faults.
+
+    Args:
+        wanted: The name of the model.
+        faults: As :func:`find_faults` returns them.
+        remedy: What to do instead.
+
+    Raises:
+        UserError: There is a fault.
+    """
+    if faults:
+        more = f", and {len(faults) - 1} more such faults" if len(faults) > 1 else ""
+        raise UserError(f"the checkpoint of {wanted} fits in part: {faults[0]}{more}; {remedy}")
+
+
+def _fault(name: str, value: Tensor, own: Tensor) -> str | None:
+    """Explains why a model cannot load a value. Returns None if it can."""
+    if value.shape != own.shape:
+        return f"{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
+    if value.layout != own.layout or value.is_quantized or (value.is_meta and not own.is_meta):
+        kind = "no values" if value.is_meta else "quantized values" if value.is_quantized else f"{value.layout} values"
+        return f"{name} contains {kind}, which cannot be loaded"
+    if own.is_floating_point() and not value.is_floating_point():
+        return f"{name} contains {value.dtype}, not floating-point numbers"
+    return None
+
+
+def check_held_values(weights: Mapping[str, Tensor]) -> None:
+    """Refuses a tensor that claims more values than its memory contains.
+
+    Without this check, a small damaged file could ask for a huge model.
+
+    Args:
+        weights: Tensors by name.
+
+    Raises:
+        UserError: There is such a tensor.
+    """
+    for name, value in weights.items():
+        if value.layout == strided and value.nbytes > value.untyped_storage().nbytes():
+            raise UserError(
+                f"{name} claims the shape {tuple(value.shape)}, but the file contains fewer values; give an "
+                "intact checkpoint."
+            )
+
+
+def adapt_channels(weight: Tensor, in_channels: int) -> tuple[Tensor, str]:
+    """Adapts the weight of a stem's convolution to images with another number of channels.
+
+    One channel gets the sum of the weights of all channels. For more channels, the weights are repeated in their order
+    and scaled, so that equal channels give the same activations as before.
+
+    Source: ``adapt_input_conv`` of timm, whose older releases support weights of three channels only.
+
+    Args:
+        weight: (C, given channels, k, k).
+        in_channels: The number of channels of the images, at least 1.
+
+    Returns:
+        The weight (C, in_channels, k, k), and a clause that describes the change. The weight is the given weight and
+        the clause is empty if nothing changes.
+    """
+    given = weight.shape[1]
+    is_plain = weight.is_floating_point() and weight.layout == strided  # loading refuses other weights
+    if given in (0, in_channels) or not is_plain:
+        return weight, ""
+    wide = weight.float()  # sums of half precision are inexact
+    if in_channels == 1:
+        wide = wide.sum(dim=1, keepdim=True)
+        change = f"the stem's weights for {given} input channels summed for 1"
+    else:
+        wide = wide.repeat(1, math.ceil(in_channels / given), 1, 1)[:, :in_channels] * (given / in_channels)
+        change = f"the stem's weights for {given} input channels repeated and scaled for {in_channels}"
+    return wide.to(weight.dtype), change
