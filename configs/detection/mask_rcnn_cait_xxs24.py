@@ -5,7 +5,7 @@ model = dict(
     backbone=dict(
         type="TokenPyramid",
         variant="cait_xxs24_384",
-        drop_path_rate=0.05,
+        drop_path_rate=0.1,
         with_cp=True,
         init_cfg=dict(type="Pretrained", checkpoint="xcit://cait_xxs24_384"),
     ),

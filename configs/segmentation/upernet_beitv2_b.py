@@ -2,6 +2,7 @@ _base_ = "../_base_/upernet_beit_512.py"
 model = dict(
     backbone=dict(
         variant="beitv2_base_patch16_224",
+        model_options=dict(init_values=0.1),
         drop_path_rate=0.15,
         init_cfg=dict(type="Pretrained", checkpoint="xcit://beitv2_base_patch16_224_pt1k_ft21k"),
     ),
