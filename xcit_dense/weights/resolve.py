@@ -104,9 +104,10 @@ def _fetcher_of_timm(name: str) -> Callable[[], Path]:
             raise UserError(f"{TIMM}{name} has no tag of its weights; write {TIMM} and one of {', '.join(tagged)}.")
         raise UserError(did_you_mean("pretrained model of timm", name, valid))
     published = timm.get_pretrained_cfg(name)
-    if not published.hf_hub_id:  # a few models are not on the hub
-        return partial(_fetch, published.url)
-    return partial(_fetch_from_hub, name, published.hf_hub_id)
+    assert published is not None
+    if published.hf_hub_id:
+        return partial(_fetch_from_hub, name, published.hf_hub_id)
+    return partial(_fetch, str(published.url))  # a few models are not on the hub
 
 
 def _fetch(address: str) -> Path:
