@@ -24,15 +24,26 @@ if TYPE_CHECKING:
     from xcit_dense.errors import UserError
     from xcit_dense.inference.deploy import deploy
     from xcit_dense.models.pretrained import load_weights
+    from xcit_dense.models.token_pyramid import TokenPyramid
     from xcit_dense.models.xcit import XCiT
     from xcit_dense.variants import VARIANTS
     from xcit_dense.weights.zoo import list_weights
 
-__all__ = ["VARIANTS", "UserError", "XCiT", "__version__", "deploy", "list_weights", "load_weights"]
+__all__ = [
+    "VARIANTS",
+    "TokenPyramid",
+    "UserError",
+    "XCiT",
+    "__version__",
+    "deploy",
+    "list_weights",
+    "load_weights",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "TokenPyramid": "xcit_dense.models.token_pyramid",
     "VARIANTS": "xcit_dense.variants",
     "UserError": "xcit_dense.errors",
     "XCiT": "xcit_dense.models.xcit",

@@ -45,7 +45,19 @@ class Variant:
     @property
     def out_indices(self) -> tuple[int, int, int, int]:
         """Blocks whose outputs make the pyramid: after a third, a half, two thirds and all of the depth."""
-        return self.depth // 3 - 1, self.depth // 2 - 1, (2 * self.depth + 2) // 3 - 1, self.depth - 1
+        return spread_levels(self.depth)
+
+
+def spread_levels(depth: int) -> tuple[int, int, int, int]:
+    """Chooses the blocks whose outputs make the pyramid: after a third, a half, two thirds and all of the depth.
+
+    Args:
+        depth: The number of blocks.
+
+    Returns:
+        Numbers of blocks, counted from 0.
+    """
+    return depth // 3 - 1, depth // 2 - 1, (2 * depth + 2) // 3 - 1, depth - 1
 
 
 VARIANTS: dict[str, Variant] = {
