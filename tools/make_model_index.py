@@ -3,13 +3,14 @@
 import argparse
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from xcit_dense import VARIANTS
-from xcit_dense.cli.costs import cost_of
+from xcit_dense.cli.costs import AT_800_X_1344, cost_of
 from xcit_dense.cli.exit import exit_with_sentence
 from xcit_dense.errors import UserError
 from xcit_dense.weights.zoo import FAMILIES, SCHEME, TIMM, ZOO, Family, Weights, expand
@@ -41,13 +42,6 @@ PAPERS = {
 """Paper (its number on arXiv and its title) and repository of each architecture."""
 
 COSTS = (
-    "small_12_p16_224",
-    "beit_base_patch16_224_pt22k_ft22k",
-    "beit_large_patch16_224_pt22k_ft22k",
-    "cait_xxs24_224",
-    "cait_s24_224",
-    "coat_lite_small",
-    "coat_small",
     "ade20k/upernet/small_12_p16",
     "ade20k/upernet/beit_base",
     "ade20k/upernet/beit_large",
@@ -56,7 +50,7 @@ COSTS = (
     "coco/mask_rcnn/coat_small",
     "coco/cascade_mask_rcnn/coat_small",
 )
-"""The weights whose costs the model zoo compares."""
+"""Complete models whose costs the model zoo compares."""
 
 UNPUBLISHED = {
     "cait_xxs24_384": {"Mask R-CNN": "configs/detection/mask_rcnn_cait_xxs24.py"},
@@ -291,30 +285,36 @@ Complete models, trained for 36 epochs, or for 12 (`_1x`).
 
 ## What the backbones cost
 
-{costs_table()}
-Parameters and multiply-adds are those of `xcit-dense zoo`. Attention over all tokens grows with the square of the
-number of pixels. At 800 x 1344 pixels an image has 4,200 tokens of 16 x 16 pixels, and the map of one head has
-4,200 x 4,200 entries: 67 MiB in fp32.
+{costs_tables()}
+Attention over all tokens grows with the square of the number of pixels. At 800 x 1344 pixels an image has 4,200 tokens
+of 16 x 16 pixels, and the map of one head has 4,200 x 4,200 values: 67 MiB in fp32.
 
 - XCiT and CoaT do not make such maps. Their cost grows linearly with the number of pixels.
-- ViT, DeiT, DINO, DINOv2 and EVA-02 call PyTorch's scaled dot product attention, which does not keep the maps.
-- BEiT adds a bias for each pair of tokens: 808 MiB for each block of BEiT-B (12 heads) in fp32, half of it in fp16 and
-  bf16.
-- CaiT mixes the maps of all heads, so PyTorch's attention cannot be used: 538 MiB for each map of CaiT-S24 (8 heads).
+- ViT, DeiT, DINO, DINOv2 and EVA02 call PyTorch's scaled dot product attention, which does not keep the maps.
+- BEiT adds a bias for each pair of tokens. The complete bias of a block of BEiT-B (12 heads) would need 808 MiB in
+  fp32.
+- CaiT mixes the maps of all heads, which no fused kernel does. A complete map of CaiT-S24 (8 heads) would need 538 MiB
+  in fp32 for each image, and a block has several such maps.
 
-`with_cp=True` recomputes each block in the backward pass, so a training keeps the maps and the bias of one block at a
-time. It takes about a third more time.
+`TokenPyramid` bounds this memory. A map or a bias of more than 2^24 values (64 MiB in fp32) is computed in parts of
+that size, and the backward pass computes the parts again. So the memory of a training grows linearly with the number of
+tokens in large images. The time still grows with the square. `with_cp=True` recomputes complete blocks and saves the
+other activations of a block too.
 """
 
 
-def costs_table() -> str:
-    """Parameters and multiply-adds of one backbone of each kind, and of the models around it."""
-    rows = []
-    for name in COSTS:
-        cost, weights = cost_of(ZOO[name]), ZOO[name]
-        model = Path(weights.config).stem if weights.config else ""
-        rows.append([f"`{SCHEME}{name}`", model, f"{cost.parameters:.1f}", f"{cost.multiply_adds:.1f}"])
-    return table(["Weights", "Config", "Parameters, M", "Multiply-adds, G"], rows)
+def costs_tables() -> str:
+    """Parameters and multiply-adds of some backbones, and of some complete models."""
+    heads = ["Parameters, M", "Multiply-adds, G"]
+    backbones = [[f"`{name}`", *map(str, astuple(cost))] for name, cost in AT_800_X_1344.items()]
+    models = [[f"`{SCHEME}{name}`", *map(str, astuple(cost_of(ZOO[name])))] for name in COSTS]
+    return f"""Backbones without pyramid, for an image of 800 x 1344 pixels:
+
+{table(["Backbone", *heads], backbones)}
+Complete models: detectors for 800 x 1344 pixels, segmentors for 512 x 512. `xcit-dense zoo` prints the costs of all
+weights.
+
+{table(["Weights", *heads], models)}"""
 
 
 def weights_table(found: Iterable[Weights]) -> str:

@@ -62,7 +62,55 @@ large_24_p8     174.0   139.1   408.8   197.0  3210.8   203.9   885.6   208.7   
 
 # For each shape of the other backbones, alone and in a complete model: as above.
 _OTHERS = """
+beit_base_patch16_224              85.8    17.6
+beit_base_patch16_384              86.0    55.5
+beit_large_patch16_224            303.4    61.6
+beit_large_patch16_384            304.0   191.1
+beit_large_patch16_512            304.6   362.0
+beitv2_base_patch16_224            85.8    17.6
+beitv2_large_patch16_224          303.4    61.6
+upernet_beit_b                    161.6   605.1
+upernet_beit_l                    438.9  1246.6
+upernet_beitv2_b                  161.3   605.0
+upernet_beitv2_l                  438.0  1246.4
+cait_xxs24_224                     10.9     2.5
+cait_xxs24_384                     10.9     9.5
+cait_xxs36_224                     16.2     3.7
+cait_xxs36_384                     16.3    14.2
+cait_xs24_384                      24.4    19.0
+cait_s24_224                       43.0     9.2
+cait_s24_384                       43.1    31.8
+cait_s36_384                       64.4    47.6
+cait_m36_384                      256.3   171.6
+cait_m48_448                      341.5   327.2
+coat_lite_tiny                      5.4     1.6
+coat_lite_mini                     10.5     2.0
+coat_lite_small                    19.3     3.9
+coat_lite_medium                   44.1     9.8
+coat_lite_medium_384               44.1    28.6
+coat_tiny                           5.3     4.3
+coat_mini                          10.1     6.8
+coat_small                         21.4    12.5
+mask_rcnn_coat_lite_mini           30.7   217.6
+mask_rcnn_coat_lite_small          39.5   259.3
+mask_rcnn_coat_mini                30.2   321.7
+mask_rcnn_coat_small               41.6   445.8
+cascade_mask_rcnn_coat_lite_small  77.3   737.6
+cascade_mask_rcnn_coat_small       79.4   924.0
 """
+
+AT_800_X_1344 = {
+    'XCiT("small_12_p16")': Cost(22.3, 100.2),
+    'XCiT("small_12_p8")': Cost(22.3, 389.0),
+    'CoaT("coat_lite_small")': Cost(19.3, 84.1),
+    'CoaT("coat_small")': Cost(21.4, 268.3),
+    'TokenPyramid("cait_xxs24_384")': Cost(10.9, 221.3),
+    'TokenPyramid("cait_s24_384")': Cost(43.1, 558.9),
+    'TokenPyramid("vit_base_patch14_dinov2")': Cost(86.5, 684.6),
+    'TokenPyramid("beit_base_patch16_224")': Cost(85.8, 684.7),
+    'TokenPyramid("beit_large_patch16_224")': Cost(303.4, 2139.6),
+}
+"""Costs of some backbones without pyramid, for an image of 800 x 1344 pixels."""
 
 
 def cost_of(weights: Weights) -> Cost:
@@ -97,12 +145,12 @@ def _key(weights: Weights) -> str:
     return weights.name if weights.backbone == "CoaT" else weights.variant
 
 
-def count_backbone(variant: str, size: int, backbone: str = "XCiT") -> Cost:
+def count_backbone(variant: str, size: int | tuple[int, int], backbone: str = "XCiT") -> Cost:
     """Counts a backbone without its pyramid, on the meta device.
 
     Args:
         variant: A variant of the backbone: for XCiT, a name of :data:`xcit_dense.VARIANTS`.
-        size: Height and width of the image.
+        size: The side of a square image, or height and width.
         backbone: The class of the backbone, a name of :mod:`xcit_dense`.
     """
     import torch
@@ -115,7 +163,7 @@ def count_backbone(variant: str, size: int, backbone: str = "XCiT") -> Cost:
         for name in ("fpn1", "fpn2", "fpn3", "fpn4"):
             if hasattr(model, name):
                 setattr(model, name, nn.Identity())
-        image = torch.empty(1, 3, size, size)
+        image = torch.empty(1, 3, *((size, size) if isinstance(size, int) else size))
     return _count([model], lambda: model(image))
 
 
@@ -227,7 +275,7 @@ def _other_rows(published: Iterable[Weights]) -> Iterator[str]:
     """Computes the table of the other backbones."""
     for key, weights in {_key(one): one for one in published if one.backbone != "XCiT"}.items():
         cost = count_weights(weights)
-        yield f"{key:32} {cost.parameters:7.1f} {cost.multiply_adds:8.1f}"
+        yield f"{key:33} {cost.parameters:5.1f} {cost.multiply_adds:7.1f}"
 
 
 if __name__ == "__main__":
