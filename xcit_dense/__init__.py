@@ -23,6 +23,7 @@ from xcit_dense import moved
 if TYPE_CHECKING:
     from xcit_dense.errors import UserError
     from xcit_dense.inference.deploy import deploy
+    from xcit_dense.models.coat import CoaT
     from xcit_dense.models.pretrained import load_weights
     from xcit_dense.models.token_pyramid import TokenPyramid
     from xcit_dense.models.xcit import XCiT
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VARIANTS",
+    "CoaT",
     "TokenPyramid",
     "UserError",
     "XCiT",
@@ -43,6 +45,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CoaT": "xcit_dense.models.coat",
     "TokenPyramid": "xcit_dense.models.token_pyramid",
     "VARIANTS": "xcit_dense.variants",
     "UserError": "xcit_dense.errors",

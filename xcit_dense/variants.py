@@ -1,7 +1,10 @@
-"""The fourteen published XCiT variants, one table.
+"""The fourteen published XCiT variants and the seven published CoaT variants, one table each.
 
-A name gives width, depth and patch size: ``small_12_p16`` has 384 channels, 12 blocks, and one token for each 16 x 16
-pixels. Source: El-Nouby et al. 2021, table 1, and the original model definitions.
+A name of an XCiT gives width, depth and patch size: ``small_12_p16`` has 384 channels, 12 blocks, and one token for
+each 16 x 16 pixels. Source: El-Nouby et al. 2021, table 1, and the original model definitions.
+
+CoaT Lite variants have serial blocks only. The others also have parallel blocks, which join the levels at strides 8, 16
+and 32. Source: Xu et al. 2021, tables 1 and 2, and the original model definitions.
 """
 
 from __future__ import annotations
@@ -107,3 +110,74 @@ def variant_name(embed_dim: int, depth: int, patch_size: int) -> str | None:
         if (variant.embed_dim, variant.depth, variant.patch_size) == (embed_dim, depth, patch_size):
             return name
     return None
+
+
+@dataclass(frozen=True)
+class CoaTVariant:
+    """Hyper-parameters of one published CoaT.
+
+    Attributes:
+        embed_dims: Channels of the four levels.
+        serial_depths: Number of serial blocks of each level.
+        parallel_depth: Number of parallel blocks.
+        mlp_ratios: Hidden channels of the MLPs of each level, divided by the channels of the level.
+
+    Example:
+        >>> from xcit_dense.variants import COAT_VARIANTS
+        >>> COAT_VARIANTS["coat_mini"].embed_dims
+        (152, 216, 216, 216)
+        >>> COAT_VARIANTS["coat_mini"].depth
+        14
+    """
+
+    embed_dims: tuple[int, ...]
+    serial_depths: tuple[int, ...]
+    parallel_depth: int
+    mlp_ratios: tuple[float, ...]
+
+    @property
+    def depth(self) -> int:
+        """Number of all blocks, serial and parallel."""
+        return sum(self.serial_depths) + self.parallel_depth
+
+
+COAT_VARIANTS: dict[str, CoaTVariant] = {
+    "coat_tiny": CoaTVariant((152, 152, 152, 152), (2, 2, 2, 2), 6, (4, 4, 4, 4)),
+    "coat_mini": CoaTVariant((152, 216, 216, 216), (2, 2, 2, 2), 6, (4, 4, 4, 4)),
+    "coat_small": CoaTVariant((152, 320, 320, 320), (2, 2, 2, 2), 6, (4, 4, 4, 4)),
+    "coat_lite_tiny": CoaTVariant((64, 128, 256, 320), (2, 2, 2, 2), 0, (8, 8, 4, 4)),
+    "coat_lite_mini": CoaTVariant((64, 128, 320, 512), (2, 2, 2, 2), 0, (8, 8, 4, 4)),
+    "coat_lite_small": CoaTVariant((64, 128, 320, 512), (3, 4, 6, 3), 0, (8, 8, 4, 4)),
+    "coat_lite_medium": CoaTVariant((128, 256, 320, 512), (3, 6, 10, 8), 0, (4, 4, 4, 4)),
+}
+
+
+def get_coat_variant(name: str) -> CoaTVariant:
+    """Returns a published CoaT variant by its name.
+
+    Args:
+        name: For example ``'coat_lite_mini'`` or ``'lite_mini'``.
+
+    Raises:
+        UserError: The name is not the name of a published variant. The message lists the names.
+
+    Example:
+        >>> from xcit_dense.variants import get_coat_variant
+        >>> get_coat_variant("coat_tiny").parallel_depth
+        6
+    """
+    try:
+        return COAT_VARIANTS[f"coat_{name.removeprefix('coat_')}"]
+    except KeyError:
+        raise UserError(did_you_mean("CoaT variant", name, COAT_VARIANTS)) from None
+
+
+def coat_variant_name(variant: CoaTVariant) -> str | None:
+    """Returns the name of the published variant with these hyper-parameters, or None.
+
+    Example:
+        >>> from xcit_dense.variants import COAT_VARIANTS, coat_variant_name
+        >>> coat_variant_name(COAT_VARIANTS["coat_small"])
+        'coat_small'
+    """
+    return next((name for name, published in COAT_VARIANTS.items() if published == variant), None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from xcit_dense import XCiT
+from xcit_dense import CoaT, XCiT
 
 
 def random_images(*shape):
@@ -41,6 +41,17 @@ def tiny_xcit(**changes) -> XCiT:
     """Makes an XCiT small enough to be quick, with random weights: 16 channels, 4 blocks, 2 heads."""
     options = {"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "out_indices": (0, 1, 2, 3)}
     return randomise(XCiT(**{**options, **changes}))
+
+
+def tiny_coat(**changes) -> CoaT:
+    """Makes a CoaT small enough to be quick, with random weights: five serial and two parallel blocks."""
+    options = {
+        "embed_dims": (8, 16, 16, 16),
+        "serial_depths": (1, 2, 1, 1),
+        "parallel_depth": 2,
+        "mlp_ratios": (2, 2, 2, 2),
+    }
+    return randomise(CoaT(**{**options, **changes}))
 
 
 def raises_user_error(*words):

@@ -26,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     explanation = f"WEIGHTS: {WEIGHTS_HELP.format('small_12_p16_384_dist')}. IMAGE: images"
     add_words(parser, "WEIGHTS IMAGE", explanation, required="--out DIR")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write")
-    parser.add_argument("--variant", help="the variant of the weights; by default their shapes decide")
+    parser.add_argument("--variant", help="the variant of the weights; by default their name or shapes decide")
     parser.add_argument(
         "--size", type=int, metavar="PX", help="scale the longer side to so many pixels; default its own, up to 1024"
     )
     parser.add_argument(
-        "--block", nargs="+", type=int, default=[-1], metavar="N", help="blocks, counted from 0; default the last"
+        "--block", nargs="+", type=int, metavar="N", help="blocks of an XCiT, counted from 0; default the last"
     )
     add_device(parser)
 

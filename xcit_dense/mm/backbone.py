@@ -16,7 +16,7 @@ from torch import nn
 
 from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.mm.distributed import resolve_once
-from xcit_dense.models import token_pyramid, xcit
+from xcit_dense.models import coat, token_pyramid, xcit
 from xcit_dense.models.backbone import Backbone
 from xcit_dense.models.pretrained import load_weights
 
@@ -98,3 +98,8 @@ class XCiT(xcit.XCiT):
 @register_backbone
 class TokenPyramid(token_pyramid.TokenPyramid):
     """:class:`xcit_dense.TokenPyramid` with the argument ``init_cfg`` of MM modules (:func:`register_backbone`)."""
+
+
+@register_backbone
+class CoaT(coat.CoaT):
+    """:class:`xcit_dense.CoaT` with the argument ``init_cfg`` of MM modules (:func:`register_backbone`)."""

@@ -46,6 +46,7 @@ class Backbone(nn.Module):
         kind: The name of the architecture in messages.
         out_channels: Channels of the four levels.
         out_strides: Strides of the four levels in pixels, (4, 8, 16, 32).
+        patch_size: Pixels of a token of the first block along each side.
         deployed: Whether :func:`xcit_dense.deploy` has prepared the model for inference. A deployed model cannot train.
         load_report: The :class:`xcit_dense.models.loading.Report` of the last load of weights, or None before it.
 
@@ -55,6 +56,7 @@ class Backbone(nn.Module):
 
     kind: ClassVar[str]
     out_channels: tuple[int, ...]
+    patch_size: int
     out_strides = STRIDES
 
     def __init__(self, in_channels: int = 3, norm_eval: bool = False, with_cp: bool = False) -> None:
@@ -169,6 +171,15 @@ class Backbone(nn.Module):
         """
 
     @classmethod
+    def name_options(cls, checkpoint: str | Path) -> dict[str, Any]:
+        """Finds arguments in the name of a published checkpoint, if the weights do not determine them.
+
+        Args:
+            checkpoint: As for :func:`xcit_dense.load_weights`.
+        """
+        return {}
+
+    @classmethod
     def from_pretrained(cls, checkpoint: str | Path, **options: Any) -> Self:
         """Builds a backbone of the shape of a checkpoint, and loads the checkpoint.
 
@@ -201,7 +212,7 @@ class Backbone(nn.Module):
         path = resolve(checkpoint)
         weights = read_weights(path)
         with naming(path):
-            model = cls(**{**cls.infer_options(weights), **options})
+            model = cls(**{**cls.infer_options(weights), **cls.name_options(checkpoint), **options})
             adapted, change = model.adapt_input(weights)
             model.load_state_dict(adapted)
             if change and model.load_report is not None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, strided
 
 from xcit_dense.errors import UserError
+from xcit_dense.weights.read import unwrap
 
 PYRAMID = ("fpn1.", "fpn2.", "fpn3.", "fpn4.")
 COUNTER = "num_batches_tracked"
@@ -82,6 +83,105 @@ def mark_strictness(state_dict: Mapping[str, Any], strict: bool) -> Mapping[str,
     metadata[""] = {**metadata.get("", {}), "strict": strict}
     vars(entries)["_metadata"] = metadata
     return entries
+
+
+def find_prefixes(state: Mapping[str, Any], stem: str, ndim: int) -> list[str]:
+    """Finds the prefix of each backbone of a kind in a checkpoint: ``'backbone.'``, for example, or ``''``.
+
+    Args:
+        state: Entries of a checkpoint in any dialect.
+        stem: The name of a tensor that every backbone of the kind has, and no other backbone.
+        ndim: The number of dimensions of the tensor.
+
+    Returns:
+        The prefixes.
+    """
+    prefixes = []
+    for name, value in unwrap(state).items():
+        is_stem = isinstance(name, str) and f".{name}".endswith(f".{stem}")
+        if is_stem and isinstance(value, Tensor) and value.ndim == ndim:
+            prefixes.append(name.removesuffix(stem))
+    return prefixes
+
+
+def take_part(state: Mapping[str, Any], prefix: str, is_single: bool, kind: str, wanted: str) -> Mapping[str, Any]:
+    """Takes the entries of a backbone from the entries of a larger model.
+
+    Args:
+        state: Entries of a checkpoint.
+        prefix: The prefix of the backbone's names in the model.
+        is_single: Whether ``state`` contains a backbone whose names have no prefix.
+        kind: The name of the architecture.
+        wanted: The name of the backbone in the model.
+
+    Returns:
+        The entries that begin with the prefix, without the prefix. If there are none and ``state`` contains a single
+        backbone, ``state`` itself.
+
+    Raises:
+        UserError: There are no such entries.
+    """
+    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not found and is_single:
+        return state
+    if not found and prefix:
+        raise UserError(
+            f"no {kind} weights: nothing begins with {prefix!r}, where this model has its {wanted}; give weights of "
+            "the complete model. The weights of a backbone go into model.backbone.init_cfg = dict(type='Pretrained', "
+            "checkpoint=...) of the config, or into load_weights(model.backbone, ...)."
+        )
+    return found
+
+
+def take_single(state: Mapping[str, Any], stem: str, ndim: int, kind: str, wanted: str) -> dict[str, Tensor]:
+    """Takes the one backbone of a kind out of a checkpoint.
+
+    Args:
+        state: Entries of a checkpoint in any dialect.
+        stem: As for :func:`find_prefixes`.
+        ndim: As for :func:`find_prefixes`.
+        kind: The name of the architecture.
+        wanted: The model that the error message asks for.
+
+    Returns:
+        The tensors of the backbone by their names without the prefix.
+
+    Raises:
+        UserError: The entries do not contain a backbone of the kind, or contain more than one.
+    """
+    inner = unwrap(state)
+    root = single_root(find_prefixes(state, stem, ndim), inner, stem, kind, wanted)
+    return {
+        name.removeprefix(root): value
+        for name, value in inner.items()
+        if isinstance(name, str) and name.startswith(root) and isinstance(value, Tensor)
+    }
+
+
+def single_root(roots: Sequence[str], entries: Mapping[str, Any], stem: str, kind: str, wanted: str) -> str:
+    """Returns the prefix of the one backbone of a kind in a checkpoint.
+
+    Args:
+        roots: The prefixes of all backbones of the kind.
+        entries: The entries of the checkpoint.
+        stem: The name of a tensor that every backbone of the kind has.
+        kind: The name of the architecture.
+        wanted: The model that the error message asks for.
+
+    Raises:
+        UserError: There is no backbone of the kind, or there is more than one.
+    """
+    if not roots:
+        some = f" ({', '.join(map(str, list(entries)[:3]))} ...)" if entries else ""
+        raise UserError(
+            f"no {kind} weights among the {len(entries)} entries{some}: none is called {stem!r}; give a checkpoint of "
+            f"{wanted}."
+        )
+    if len(roots) > 1:
+        raise UserError(
+            f"the weights of {len(roots)} {kind}s, under {' and '.join(map(repr, roots))}; give a checkpoint of one."
+        )
+    return roots[0]
 
 
 def find_faults(

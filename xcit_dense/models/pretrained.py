@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from xcit_dense.models.backbone import Backbone
+from xcit_dense.models.coat import CoaT
 from xcit_dense.models.loading import Report
+from xcit_dense.models.token_pyramid import TokenPyramid
+from xcit_dense.models.xcit import XCiT
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
+
+BACKBONES: tuple[type[Backbone], ...] = (XCiT, CoaT, TokenPyramid)
+"""The backbones that a file without a config can belong to."""
+
+
+def find_class(weights: Mapping[str, Any]) -> type[Backbone]:
+    """Finds the class of the backbone in a checkpoint by the names of its entries.
+
+    Args:
+        weights: Entries of a checkpoint in any dialect.
+
+    Returns:
+        The class, or :class:`xcit_dense.XCiT` if the entries are those of no backbone.
+    """
+    for kind in BACKBONES:
+        if kind.find_roots(weights):
+            return kind
+    return XCiT
 
 
 def load_weights(backbone: Backbone, checkpoint: str | Path, adapt: bool = False) -> Report:

@@ -26,7 +26,10 @@ from xcit_dense.models.loading import (
     adapt_channels,
     check_held_values,
     find_faults,
+    find_prefixes,
     refuse_faults,
+    take_part,
+    take_single,
 )
 from xcit_dense.variants import VARIANTS, variant_name
 from xcit_dense.weights.read import unwrap
@@ -145,17 +148,7 @@ def translate(
         UserError: The entries do not contain an XCiT, or contain another variant or an XCiT that fits in part.
     """
     wanted = f"XCiT {name_of(own)}"
-    found: Mapping[str, Any] = {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
-    if not found and STEM in unwrap(state):  # the entries of a single XCiT
-        found = state
-    if not found and prefix:
-        raise UserError(
-            f"no XCiT weights: nothing begins with {prefix!r}, where this model has its {wanted}; give weights of the "
-            "complete model. The weights of a backbone go into model.backbone.init_cfg = dict(type='Pretrained', "
-            "checkpoint=...) of the config, or into load_weights(model.backbone, ...)."
-        )
+    found = take_part(state, prefix, STEM in unwrap(state), "XCiT", wanted)
     weights, left_out = extract(found, wanted)
     if _shape(weights) != _shape(own):
         raise UserError(
@@ -192,21 +185,7 @@ def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, T
     Raises:
         UserError: The entries do not contain an XCiT, or contain more than one.
     """
-    inner = unwrap(state)
-    names = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    roots = find_roots(names)
-    if not roots:
-        some = f" ({', '.join(map(str, list(inner)[:3]))} ...)" if inner else ""
-        raise UserError(
-            f"no XCiT weights among the {len(inner)} entries{some}: none is called {STEM!r}; give a checkpoint of "
-            f"{wanted}."
-        )
-    if len(roots) > 1:
-        raise UserError(
-            f"the weights of {len(roots)} XCiTs, under {' and '.join(map(repr, roots))}; give a checkpoint of one."
-        )
-    root = roots[0]
-    names = {name.removeprefix(root): value for name, value in names.items() if name.startswith(root)}
+    names = take_single(state, STEM, 4, "XCiT", wanted)
     left_out = [name for name in names if name.startswith(_CLASSIFIER)]
     for name in left_out:
         del names[name]
@@ -223,11 +202,7 @@ def find_roots(state: Mapping[str, Any]) -> list[str]:
     Returns:
         The prefixes.
     """
-    roots = []
-    for name, value in unwrap(state).items():
-        if isinstance(name, str) and f".{name}".endswith(f".{STEM}") and isinstance(value, Tensor) and value.ndim == 4:
-            roots.append(name.removesuffix(STEM))
-    return roots
+    return find_prefixes(state, STEM, ndim=4)
 
 
 def _shape(weights: Mapping[str, Tensor]) -> tuple[int, int, int]:

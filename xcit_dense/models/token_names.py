@@ -30,6 +30,8 @@ from xcit_dense.models.loading import (
     check_held_values,
     find_faults,
     refuse_faults,
+    single_root,
+    take_part,
 )
 from xcit_dense.weights.read import unwrap
 
@@ -96,19 +98,7 @@ def extract(
     """
     inner = unwrap(state)
     entries = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    roots = find_roots(state)
-    if not roots:
-        some = f" ({', '.join(map(str, list(inner)[:3]))} ...)" if inner else ""
-        raise UserError(
-            f"no weights of a plain transformer among the {len(inner)} entries{some}: none is called "
-            f"'patch_embed.proj.weight'; give a checkpoint of {wanted}."
-        )
-    if len(roots) > 1:
-        raise UserError(
-            f"the weights of {len(roots)} transformers, under {' and '.join(map(repr, roots))}; give a checkpoint of "
-            "one."
-        )
-    root = roots[0]
+    root = single_root(find_roots(state), inner, "patch_embed.proj.weight", "plain transformer", wanted)
     trunk: dict[str, Tensor] = {}
     pyramid: dict[str, Tensor] = {}
     for name, value in entries.items():
@@ -150,17 +140,7 @@ def translate(
     """
     own = backbone.state_dict()
     wanted = backbone.name
-    found: Mapping[str, Any] = {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
-    if not found and "" in find_roots(state):
-        found = state
-    if not found and prefix:
-        raise UserError(
-            f"no weights of {wanted}: nothing begins with {prefix!r}, where this model has its backbone; give "
-            "weights of the complete model. The weights of a backbone go into model.backbone.init_cfg = "
-            "dict(type='Pretrained', checkpoint=...) of the config, or into load_weights(model.backbone, ...)."
-        )
+    found = take_part(state, prefix, "" in find_roots(state), "TokenPyramid", wanted)
     trunk, pyramid = extract(found, wanted)
     _check_shape(backbone, trunk)
     names = list(trunk)

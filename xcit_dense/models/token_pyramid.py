@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -19,9 +19,6 @@ from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
 from xcit_dense.variants import spread_levels
 from xcit_dense.weights.zoo import TIMM
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class TokenPyramid(Backbone):
@@ -197,23 +194,10 @@ class TokenPyramid(Backbone):
         return token_names.infer_options(weights)
 
     @classmethod
-    def from_pretrained(cls, checkpoint: str | Path, **options: Any) -> Self:
-        """Builds the backbone of a checkpoint, and loads the checkpoint.
-
-        Args:
-            checkpoint: As for :func:`xcit_dense.load_weights`. ``timm://NAME.TAG`` and ``xcit://NAME`` also name the
-                model.
-            **options: Further arguments of the class. A file of a model other than BEiT and CaiT needs ``variant``.
-
-        Returns:
-            The backbone, in training mode like any new module.
-
-        Raises:
-            UserError: As for :meth:`xcit_dense.models.backbone.Backbone.from_pretrained`.
-        """
-        if str(checkpoint).startswith(TIMM):
-            options.setdefault("variant", str(checkpoint).removeprefix(TIMM).partition(".")[0])
-        return super().from_pretrained(checkpoint, **options)
+    def name_options(cls, checkpoint: str | Path) -> dict[str, Any]:
+        """Finds the model in ``timm://NAME.TAG``."""
+        text = str(checkpoint)
+        return {"variant": text.removeprefix(TIMM).partition(".")[0]} if text.startswith(TIMM) else {}
 
 
 def make_trunk(variant: str, **options: Any) -> tuple[Any, Adapter]:

@@ -24,10 +24,12 @@ from torch import Tensor
 from xcit_dense.errors import MissingLibraryError, UserError
 from xcit_dense.media.images import ImageError as ImageError
 from xcit_dense.media.images import open_image
-from xcit_dense.models.pretrained import load_weights
+from xcit_dense.models.backbone import Backbone
+from xcit_dense.models.pretrained import find_class, load_weights
 from xcit_dense.models.pyramid import STRIDES
-from xcit_dense.models.xcit import XCiT
+from xcit_dense.models.xca import XCA
 from xcit_dense.utils.files import atomic_write
+from xcit_dense.weights.read import read_weights
 from xcit_dense.weights.resolve import resolve
 
 try:
@@ -68,13 +70,13 @@ class Attention:
     temperatures: Tensor
 
 
-def load_backbone(weights: str | Path, variant: str | None = None) -> tuple[XCiT, tuple[bool, ...]]:
-    """Builds the XCiT of a checkpoint, in evaluation mode.
+def load_backbone(weights: str | Path, variant: str | None = None) -> tuple[Backbone, tuple[bool, ...]]:
+    """Builds the backbone of a checkpoint, in evaluation mode.
 
     Args:
         weights: As for :func:`xcit_dense.load_weights`: a published name, an address or a file. Of a detector's or
             segmentor's checkpoint, the backbone is loaded.
-        variant: The name of the variant. By default the shapes of the weights determine the variant.
+        variant: The name of the variant. By default the name or the shapes of the weights determine the variant.
 
     Returns:
         The backbone, and for each level whether its pyramid weights are random. The checkpoint of a classifier has no
@@ -86,18 +88,20 @@ def load_backbone(weights: str | Path, variant: str | None = None) -> tuple[XCiT
     path = resolve(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone = XCiT(variant) if variant else XCiT.from_pretrained(path)
+        kind = find_class(read_weights(path))
+        options: dict[str, Any] = {"variant": variant} if variant else {}
+        backbone = kind.from_pretrained(path, **{**kind.name_options(weights), **options})
     missing = load_weights(backbone, path).missing
     random = (any(name.startswith(f"fpn{number}.") for name in missing) for number in range(1, len(STRIDES) + 1))
     return backbone.eval(), tuple(random)
 
 
 def visualize(
-    backbone: XCiT,
+    backbone: Backbone,
     path: Path,
     out: Path,
     size: int | None = None,
-    blocks: Sequence[int] = (-1,),
+    blocks: Sequence[int] | None = None,
     random: Sequence[bool] = (),
 ) -> Iterator[Path]:
     """Draws the levels of an image, ``NAME_levels.png``, and the attention of blocks, such as ``NAME_block11.png``.
@@ -107,7 +111,8 @@ def visualize(
         path: The image file.
         out: The output directory.
         size: Pixels of the longer side, as for :func:`read_image`.
-        blocks: The blocks, as for :func:`observe`.
+        blocks: The blocks, as for :func:`observe`. By default the last block of an XCiT, and no block of another
+            backbone.
         random: For each level, whether the title calls the level random. By default no title does.
 
     Yields:
@@ -126,6 +131,8 @@ def visualize(
     """
     image = read_image(path, size)
     device = next(backbone.parameters()).device
+    if blocks is None:
+        blocks = (-1,) if has_cross_covariance(backbone) else ()
     levels, attention = observe(backbone, to_input(image).to(device), blocks)
     if not all(level.isfinite().all() for level in levels):
         raise UserError("The levels have infinite or NaN values; give the weights of a training that converged.")
@@ -134,7 +141,7 @@ def visualize(
     yield drawn
     for number, one in attention.items():
         drawn = out / f"{path.stem}_block{number}.png"
-        title = f"Cross-covariance attention, block {number} of 0 to {len(backbone.blocks) - 1}"
+        title = f"Cross-covariance attention, block {number} of 0 to {len(backbone.list_blocks()) - 1}"
         draw_attention(drawn, image, one, title, backbone.patch_size)
         yield drawn
 
@@ -178,9 +185,18 @@ def to_input(image: Image.Image) -> Tensor:
     return ((pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None])[None]
 
 
+def has_cross_covariance(backbone: Backbone) -> bool:
+    """Returns whether the blocks of a backbone have the attention of XCiT.
+
+    Args:
+        backbone: The backbone.
+    """
+    return all(isinstance(getattr(block, "attn", None), XCA) for block in backbone.list_blocks())
+
+
 @torch.no_grad()
 def observe(
-    backbone: XCiT, images: Tensor, blocks: Sequence[int] = (-1,)
+    backbone: Backbone, images: Tensor, blocks: Sequence[int] = (-1,)
 ) -> tuple[tuple[Tensor, ...], dict[int, Attention]]:
     """Runs a backbone and records the attention of some blocks.
 
@@ -193,7 +209,7 @@ def observe(
         The levels as the backbone returns them, and the attention by block number from 0.
 
     Raises:
-        UserError: A block does not exist, or the images do not fit the backbone.
+        UserError: A block does not exist or has no cross-covariance attention, or the images do not fit the backbone.
 
     Example:
         >>> from xcit_dense import XCiT
@@ -203,7 +219,13 @@ def observe(
         >>> attention[11].matrices.shape, attention[11].responses.shape
         (torch.Size([1, 4, 32, 32]), torch.Size([1, 4, 4, 6]))
     """
-    depth = len(backbone.blocks)
+    every = backbone.list_blocks()
+    depth = len(every)
+    if blocks and not has_cross_covariance(backbone):
+        raise UserError(
+            f"The blocks of a {backbone.kind} have no cross-covariance attention to draw; leave out the blocks, and "
+            "only the levels are drawn."
+        )
     for block in blocks:
         if not -depth <= block < depth:
             raise UserError(
@@ -220,7 +242,7 @@ def observe(
             responses = torch.linalg.vector_norm(A @ V, dim=2).unflatten(-1, (rows, columns))
             observed[number] = Attention(A, responses, attn.temperature.flatten())
 
-        attn: Any = backbone.blocks[number].attn
+        attn: Any = every[number].attn
         handles.append(attn.register_forward_pre_hook(keep, with_kwargs=True))
     try:
         return backbone(images), observed
