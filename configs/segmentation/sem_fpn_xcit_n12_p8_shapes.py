@@ -1,15 +1,3 @@
 # Semantic FPN small enough to train from scratch on a laptop: the embedded data set, narrow neck and head.
-_base_ = [
-    "../_base_/models/sem_fpn.py",
-    "../_base_/datasets/shapes_semantic.py",
-    "../_base_/schedules/shapes.py",
-    "../_base_/runtime_segmentation.py",
-]
-norm_cfg = dict(type="BN", momentum=0.02)  # batches of two: slow averages
-model = dict(
-    data_preprocessor=dict(size=(112, 112)),
-    backbone=dict(variant="nano_12_p8", norm_cfg=norm_cfg),
-    neck=dict(in_channels=[128] * 4, out_channels=64, norm_cfg=norm_cfg),
-    decode_head=dict(in_channels=[64] * 4, channels=64, num_classes=5, dropout_ratio=0.0, norm_cfg=norm_cfg),
-)
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=350))
+_base_ = "../_base_/sem_fpn_shapes.py"
+model = dict(backbone=dict(variant="nano_12_p8"), neck=dict(in_channels=[128] * 4))

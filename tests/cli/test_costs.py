@@ -1,10 +1,12 @@
 """The table of parameters and multiply-adds equals the computation."""
 
+import re
+
 import pytest
 
 from tests.helpers.models import raises_user_error
 from xcit_dense import VARIANTS, XCiT
-from xcit_dense.cli.costs import Cost, cost_of, count_backbone, count_model
+from xcit_dense.cli.costs import AT_800_X_1344, Cost, cost_of, count_backbone, count_model, count_weights
 from xcit_dense.weights.zoo import ZOO
 
 
@@ -23,7 +25,17 @@ def test_parameters_equal_the_parameters_of_the_model_without_its_pyramid():
     assert count_backbone("nano_12_p8", 64).parameters == round(count / 1e6, 1)
 
 
-@pytest.mark.parametrize("name", ["coco/tiny_12_p16", "ade20k/sem_fpn/tiny_12_p16", "ade20k/upernet/tiny_12_p8"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "coco/tiny_12_p16",
+        "ade20k/sem_fpn/tiny_12_p16",
+        "ade20k/upernet/tiny_12_p8",
+        "ade20k/upernet/beitv2_base_1k",
+        "coco/mask_rcnn/coat_mini",
+        "coco/cascade_mask_rcnn/coat_lite_small_1x",
+    ],
+)
 def test_the_table_has_the_cost_of_complete_models(name):
     pytest.importorskip("mmdet", reason="MMDetection is not installed")
     pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
@@ -35,6 +47,29 @@ def test_the_table_has_the_cost_of_complete_models(name):
 
     config, _ = config_of(name)
     assert cost_of(ZOO[name]) == count_model(load_config(config))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "beit_base_patch16_384_pt22k_ft22kto1k",
+        "beitv2_base_patch16_224_pt1k",
+        "cait_xxs24_224",
+        "cait_s24_384",
+        "coat_lite_medium_384",
+        "coat_tiny",
+    ],
+)
+def test_the_table_has_the_cost_of_other_backbones(name):
+    assert cost_of(ZOO[name]) == count_weights(ZOO[name])
+
+
+@pytest.mark.parametrize(
+    "name", ['CoaT("coat_lite_small")', 'TokenPyramid("cait_xxs24_384")', 'TokenPyramid("beit_base_patch16_224")']
+)
+def test_the_costs_for_a_large_image_are_counted(name):
+    backbone, variant = re.fullmatch(r'(\w+)\("(\w+)"\)', name).groups()
+    assert count_backbone(variant, (800, 1344), backbone) == AT_800_X_1344[name]
 
 
 def test_every_published_weight_has_a_cost():

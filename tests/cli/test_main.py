@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from xcit_dense import VARIANTS, list_weights
+from xcit_dense import VARIANTS
 from xcit_dense.cli import environment
 from xcit_dense.cli.main import main
+from xcit_dense.weights.zoo import ZOO
 
 ROOT = Path(__file__).parents[2]
 S12 = ROOT / "configs/detection/mask_rcnn_xcit_s12.py"
@@ -47,9 +48,22 @@ def first_words(text, heading):
 def test_the_zoo_has_every_variant_and_all_weights(printed):
     text = printed("zoo")
     assert first_words(text, "Variants") == list(VARIANTS)
-    assert first_words(text, "Weights") == list_weights()
+    headings = {"XCiT": "Weights,", "BEiT": "Weights of BEiT,", "BEiTv2": "Weights of BEiTv2,"}
+    headings |= {"CaiT": "Weights of CaiT,", "CoaT": "Weights of CoaT,"}
+    for architecture, heading in headings.items():
+        of = [name for name, weights in ZOO.items() if weights.architecture == architecture]
+        assert first_words(text, heading) == of
     assert re.search(
         r"coco/small_12_p16 +detection +box AP 45.3, mask AP 40.8 +44.4 +296.9 +mask_rcnn_xcit_s12\n", text
+    )
+
+
+def test_the_zoo_has_the_class_and_the_variant_of_other_backbones(printed):
+    text = printed("zoo", "beit_base", "ade20k")
+    assert "Variants: XCiT" not in text
+    assert "TokenPyramid.from_pretrained(NAME)" in text
+    assert re.search(
+        r"ade20k/upernet/beit_base +segmentation +mIoU 53.6, .* beit_base_patch16_224 +upernet_beit_b\n", text
     )
 
 

@@ -80,8 +80,8 @@ def test_a_readme_without_a_place_for_the_table_is_refused(copy, refusal):
 def test_the_model_index_contains_every_complete_model_once(index):
     models = {model["Weights"]: model for model in index["Models"]}
     complete = [weights for weights in ZOO.values() if weights.config]
-    assert len(index["Models"]) == len(complete) == 24
-    assert len({model["Name"] for model in index["Models"]}) == 24
+    assert len(index["Models"]) == len(complete) == 24 + 6 + 12
+    assert len({model["Name"] for model in index["Models"]}) == len(complete)
     for weights in complete:
         model = models[weights.url]
         assert model["Config"] == weights.config
@@ -99,6 +99,12 @@ def test_the_model_index_contains_the_length_of_the_training(index):
         ("Mask R-CNN with XCiT", 36, None),
         ("Semantic FPN with XCiT", None, 80000),
         ("UperNet with XCiT", None, 160000),
+        ("UperNet with BEiT", None, 160000),
+        ("UperNet with BEiTv2", None, 160000),
+        ("Mask R-CNN with CoaT", 36, None),
+        ("Mask R-CNN with CoaT", 12, None),
+        ("Cascade Mask R-CNN with CoaT", 36, None),
+        ("Cascade Mask R-CNN with CoaT", 12, None),
     }
 
 
@@ -109,12 +115,20 @@ def test_every_collection_of_the_model_index_is_there_and_used(index):
 
 
 def test_the_model_zoo_has_a_row_for_every_weight():
-    rows = [line for line in (ROOT / "docs/model_zoo.md").read_text().splitlines() if line.startswith("| `")]
-    assert len(rows) == len(ZOO) == 70
+    lines = (ROOT / "docs/model_zoo.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| `") and line.endswith("> |")]
+    assert len(rows) == len(ZOO) == 126
     for name, weights in ZOO.items():
         (row,) = (row for row in rows if f"`xcit://{name}`" in row)
         assert f"<{weights.url}>" in row
         assert " | ".join(str(value) for value in weights.metrics.values()) in row
+
+
+def test_the_model_zoo_has_the_costs_of_each_class_of_backbone():
+    text = (ROOT / "docs/model_zoo.md").read_text().partition("## What the backbones cost")[2]
+    names = re.findall(r"\| `xcit://(\S+)` \|.*\d \|$", text, re.MULTILINE)
+    assert {ZOO[name].backbone for name in names} == {"XCiT", "TokenPyramid", "CoaT"}
+    assert {ZOO[name].task for name in names} == {"detection", "segmentation"}
 
 
 @pytest.mark.parametrize("file", ["README.md", "docs/model_zoo.md"])
@@ -127,8 +141,22 @@ def test_links_lead_to_files(file):
 def test_the_readme_has_a_row_and_three_configs_for_every_variant():
     text = (ROOT / "README.md").read_text()
     table = text.partition("<!-- model table -->")[2].partition("<!-- end of model table -->")[0]
-    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    rows = [line for line in table.splitlines() if line.startswith("| `") and '("' not in line]
     assert [row.split("`")[1] for row in rows] == list(VARIANTS)
     assert all(row.count("](configs/") == 3 for row in rows)
     (row,) = (row for row in rows if "`small_12_p16`" in row)
     assert re.findall(r"\d\d\.\d", row) == ["84.7", "45.3", "40.8", "43.9", "45.9"]
+
+
+def test_the_readme_has_a_row_for_every_other_backbone_with_a_config():
+    text = (ROOT / "README.md").read_text()
+    table = text.partition("<!-- model table -->")[2].partition("<!-- end of model table -->")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `") and '("' in line]
+    expected = {f'{w.backbone}("{w.variant}")' for w in ZOO.values() if w.config and w.backbone != "XCiT"}
+    expected |= {f'TokenPyramid("{name}")' for name in ("cait_xxs24_384", "cait_s24_384", "vit_base_patch14_dinov2")}
+    assert {row.split("`")[1] for row in rows} == expected
+    (row,) = (row for row in rows if '`CoaT("coat_small")`' in row)
+    assert re.findall(r"\d\d\.\d", row) == ["49.0", "43.7", "52.2", "45.1"]
+    links = {Path(link).stem for link in re.findall(r"\]\(([^)]+)\)", table)}
+    leaves = {path.stem for task in ("detection", "segmentation") for path in (ROOT / "configs" / task).glob("*.py")}
+    assert {name for name in leaves - links if not name.endswith(("_1x", "_1k", "_shapes", "_vtfpn"))} == set()

@@ -1,9 +1,11 @@
 """Downloads: resumed, retried, checked, and atomic."""
 
+import hashlib
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -199,6 +201,24 @@ def test_a_file_that_is_not_an_intact_checkpoint_is_refused(server, cache, conte
         resolve(f"{server.address}/{file}")
     assert list(cache.iterdir()) == []
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["coco/mask_rcnn/coat_small_1x", "coat_lite_medium_384"])
+@pytest.mark.parametrize("is_published", [True, False], ids=["published", "other"])
+def test_only_the_file_with_the_published_hash_is_put_in_place(server, cache, monkeypatch, name, is_published):
+    published = zoo.ZOO[name]
+    file = published.url.rpartition("/")[2]
+    digits = hashlib.sha256(CONTENT).hexdigest()[: len(published.sha256)]
+    monkeypatch.setitem(zoo.ZOO, name, replace(published, url=f"{server.address}/{file}", sha256=digits))
+    server.answers = [send(CONTENT if is_published else OTHER)]
+    if is_published:
+        assert resolve(f"xcit://{name}") == cache / file
+        assert (cache / file).read_bytes() == CONTENT
+        return
+    found = hashlib.sha256(OTHER).hexdigest()[:8]
+    with raises_user_error(f"{server.address}/{file}", f"begins with {found}, not with {digits}", cache / file):
+        resolve(f"xcit://{name}")
+    assert list(cache.iterdir()) == []
 
 
 def test_an_invalid_address_is_refused_at_once(cache):

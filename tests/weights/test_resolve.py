@@ -1,8 +1,10 @@
 """One resolver turns every way to name a checkpoint into a file."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 
 from tests.helpers.models import raises_user_error
@@ -66,7 +68,10 @@ def test_an_unknown_scheme_is_refused_with_the_known_ones(act):
         ("xcit://nano_12_p16", "nano_12_p16_"),
         ("nano_12_p16_22", "nano_12_p16_224'"),
         ("xcit://coco/smal_12_p16", "coco/small_12_p16'"),
+        ("xcit://coco/mask_rcnn/coat_smal_1x", "coco/mask_rcnn/coat_small_1x'"),
+        ("xcit://ade20k/upernet/beit_bse", "ade20k/upernet/beit_base'"),
         ("timm://xcit_small_12_p16_384.fb_dist", "xcit_small_12_p16_384.fb_dist_in1k'"),
+        ("timm://beit_base_patch16_224.in22k_ft_in22", "beit_base_patch16_224.in22k_ft_in22k'"),
     ],
 )
 @pytest.mark.parametrize("act", [resolve, check])
@@ -76,7 +81,18 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, nearest, act):
     message = str(caught.value)
     assert name.rpartition("://")[2] in message
     assert f"'{nearest}" in message
-    assert len(message) < 400, "the answer does not list all 70 names"
+    assert len(message) < 400, "the answer does not list all names"
+
+
+@pytest.mark.parametrize("act", [resolve, check])
+def test_a_name_of_timm_without_a_tag_is_answered_with_its_tags(act):
+    with raises_user_error("timm://cait_s24_224 has no tag", "timm:// and one of cait_s24_224.fb_dist_in1k."):
+        act("timm://cait_s24_224")
+
+
+def test_any_pretrained_model_of_timm_is_a_name():
+    for name in ("beit_base_patch16_224.in22k_ft_in22k", "vit_base_patch14_dinov2.lvd142m", "gcvit_base.in1k"):
+        check(f"timm://{name}")
 
 
 @pytest.mark.parametrize("name", ["nano_12_p16_224", "xcit://nano_12_p16_224", "https://example.com/a.pth"])
@@ -115,6 +131,14 @@ def test_weights_of_timm_come_from_the_hugging_face_hub_and_its_cache(server, tm
     by_hand.parent.mkdir(parents=True)
     by_hand.write_bytes(SAFETENSORS)
     assert Path(python(*program, **hub, HF_HUB_OFFLINE="1").stdout.strip()) == by_hand
+
+
+def test_weights_of_timm_that_are_not_on_the_hub_come_from_their_address(server, cache, monkeypatch):
+    address = f"{server.address}/gcvit_base_224_nvidia-f009139b.pth"
+    assert timm.get_pretrained_cfg("gcvit_base.in1k").hf_hub_id is None
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda _: SimpleNamespace(hf_hub_id=None, url=address))
+    assert resolve("timm://gcvit_base.in1k") == cache / "gcvit_base_224_nvidia-f009139b.pth"
+    assert len(server.requests) == 1
 
 
 def test_files_of_one_name_at_two_addresses_are_kept_apart(server):

@@ -3,20 +3,23 @@
 ``python -m xcit_dense.cli.costs`` computes the table again. Multiply-adds are those of the literal form of XCA, as the
 literature counts them. The covariance form, which xcit_dense uses for large images, needs fewer.
 
-- A backbone is counted without the pyramid, class attention and classifier, at 224 x 224 or 384 x 384 pixels.
-- Mask R-CNN is counted at 800 x 1344 pixels, with 1000 boxes for the box head and 100 for the mask head.
+- A backbone is counted without the pyramid, class attention and classifier, at the size of its training.
+- Mask R-CNN and Cascade Mask R-CNN are counted at 800 x 1344 pixels, with 1000 boxes for each box head and 100 for each
+  mask head.
 - Semantic FPN and UperNet are counted at 512 x 512 pixels, without the auxiliary head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_dense.errors import UserError
 from xcit_dense.variants import VARIANTS
-from xcit_dense.weights.zoo import Weights
+from xcit_dense.weights.zoo import ZOO, Weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +41,7 @@ class Cost:
     multiply_adds: float
 
 
-# For each variant: millions of parameters, then billions of multiply-adds.
+# For each variant of XCiT: millions of parameters, then billions of multiply-adds.
 #            backbone     224     384   Mask R-CNN     Semantic FPN      UperNet
 _TABLE = """
 nano_12_p16       2.5     0.5     1.6    22.8   189.2     4.4    11.7    29.8   213.8
@@ -57,6 +60,58 @@ large_24_p16    174.1    35.3   103.8   201.9  1006.7   208.8   348.2   213.6   
 large_24_p8     174.0   139.1   408.8   197.0  3210.8   203.9   885.6   208.7   954.7
 """
 
+# For each shape of the other backbones, alone and in a complete model: as above.
+_OTHERS = """
+beit_base_patch16_224              85.8    17.6
+beit_base_patch16_384              86.0    55.5
+beit_large_patch16_224            303.4    61.6
+beit_large_patch16_384            304.0   191.1
+beit_large_patch16_512            304.6   362.0
+beitv2_base_patch16_224            85.8    17.6
+beitv2_large_patch16_224          303.4    61.6
+upernet_beit_b                    161.6   605.1
+upernet_beit_l                    438.9  1246.6
+upernet_beitv2_b                  161.3   605.0
+upernet_beitv2_l                  438.0  1246.4
+cait_xxs24_224                     10.9     2.5
+cait_xxs24_384                     10.9     9.5
+cait_xxs36_224                     16.2     3.7
+cait_xxs36_384                     16.3    14.2
+cait_xs24_384                      24.4    19.0
+cait_s24_224                       43.0     9.2
+cait_s24_384                       43.1    31.8
+cait_s36_384                       64.4    47.6
+cait_m36_384                      256.3   171.6
+cait_m48_448                      341.5   327.2
+coat_lite_tiny                      5.4     1.6
+coat_lite_mini                     10.5     2.0
+coat_lite_small                    19.3     3.9
+coat_lite_medium                   44.1     9.8
+coat_lite_medium_384               44.1    28.6
+coat_tiny                           5.3     4.3
+coat_mini                          10.1     6.8
+coat_small                         21.4    12.5
+mask_rcnn_coat_lite_mini           30.7   217.6
+mask_rcnn_coat_lite_small          39.5   259.3
+mask_rcnn_coat_mini                30.2   321.7
+mask_rcnn_coat_small               41.6   445.8
+cascade_mask_rcnn_coat_lite_small  77.3   737.6
+cascade_mask_rcnn_coat_small       79.4   924.0
+"""
+
+AT_800_X_1344 = {
+    'XCiT("small_12_p16")': Cost(22.3, 100.2),
+    'XCiT("small_12_p8")': Cost(22.3, 389.0),
+    'CoaT("coat_lite_small")': Cost(19.3, 84.1),
+    'CoaT("coat_small")': Cost(21.4, 268.3),
+    'TokenPyramid("cait_xxs24_384")': Cost(10.9, 221.3),
+    'TokenPyramid("cait_s24_384")': Cost(43.1, 558.9),
+    'TokenPyramid("vit_base_patch14_dinov2")': Cost(86.5, 684.6),
+    'TokenPyramid("beit_base_patch16_224")': Cost(85.8, 684.7),
+    'TokenPyramid("beit_large_patch16_224")': Cost(303.4, 2139.6),
+}
+"""Costs of some backbones without pyramid, for an image of 800 x 1344 pixels."""
+
 
 def cost_of(weights: Weights) -> Cost:
     """Looks up the cost of a published model.
@@ -69,31 +124,46 @@ def cost_of(weights: Weights) -> Cost:
         >>> cost_of(ZOO["small_12_p16_224"])
         Cost(parameters=22.3, multiply_adds=4.7)
     """
-    row = next(line.split() for line in _TABLE.splitlines() if line.split()[:1] == [weights.variant])
-    backbone, at_224, at_384, *models = map(float, row[1:])
+    if weights.backbone != "XCiT":
+        return Cost(*map(float, _row(_OTHERS, _key(weights))))
+    row = _row(_TABLE, weights.variant)
+    backbone, at_224, at_384, *models = map(float, row)
     if weights.config is None:
         return Cost(backbone, at_384 if "_384" in weights.name else at_224)
     head = next(number for number, part in enumerate(("coco/", "/sem_fpn/", "/upernet/")) if part in weights.name)
     return Cost(*models[2 * head : 2 * head + 2])
 
 
-def count_backbone(variant: str, size: int) -> Cost:
+def _row(table: str, key: str) -> list[str]:
+    return next(line.split()[1:] for line in table.splitlines() if line.split()[:1] == [key])
+
+
+def _key(weights: Weights) -> str:
+    """The name of a row of the second table. Weights of one shape have one row."""
+    if weights.config:
+        return re.sub("_1[xk]$", "", Path(weights.config).stem)
+    return weights.name if weights.backbone == "CoaT" else weights.variant
+
+
+def count_backbone(variant: str, size: int | tuple[int, int], backbone: str = "XCiT") -> Cost:
     """Counts a backbone without its pyramid, on the meta device.
 
     Args:
-        variant: A name of :data:`xcit_dense.VARIANTS`.
-        size: Height and width of the image.
+        variant: A variant of the backbone: for XCiT, a name of :data:`xcit_dense.VARIANTS`.
+        size: The side of a square image, or height and width.
+        backbone: The class of the backbone, a name of :mod:`xcit_dense`.
     """
     import torch
     from torch import nn
 
-    from xcit_dense.models.xcit import XCiT
+    import xcit_dense
 
     with torch.device("meta"):
-        model = XCiT(variant)
+        model = getattr(xcit_dense, backbone)(variant)
         for name in ("fpn1", "fpn2", "fpn3", "fpn4"):
-            setattr(model, name, nn.Identity())
-        image = torch.empty(1, 3, size, size)
+            if hasattr(model, name):
+                setattr(model, name, nn.Identity())
+        image = torch.empty(1, 3, *((size, size) if isinstance(size, int) else size))
     return _count([model], lambda: model(image))
 
 
@@ -101,7 +171,7 @@ def count_model(config: Any) -> Cost:
     """Counts a detector or a segmentor, on the meta device.
 
     Args:
-        config: A complete config of Mask R-CNN or of an encoder-decoder.
+        config: A complete config of Mask R-CNN, of Cascade Mask R-CNN or of an encoder-decoder.
 
     Raises:
         UserError: The model is of another kind.
@@ -120,18 +190,29 @@ def count_model(config: Any) -> Cost:
     parts = [model.backbone]
     if model.with_neck:
         parts.append(model.neck)
-    if type(model).__name__ == "MaskRCNN":
-        heads = [model.rpn_head, model.roi_head.bbox_head, model.roi_head.mask_head]
+    if type(model).__name__ in ("MaskRCNN", "CascadeRCNN"):
+        box_heads, mask_heads = (_stages(head) for head in (model.roi_head.bbox_head, model.roi_head.mask_head))
 
         def run() -> None:
-            heads[0](model.extract_feat(image))
-            heads[1](boxes)
-            heads[2](masks)
+            model.rpn_head(model.extract_feat(image))
+            for head in box_heads:
+                head(boxes)
+            for head in mask_heads:
+                head(masks)
 
-        return _count([*parts, *heads], run)
+        return _count([*parts, model.rpn_head, *box_heads, *mask_heads], run)
     if type(model).__name__ == "EncoderDecoder":
         return _count([*parts, model.decode_head], lambda: model.decode_head(model.extract_feat(image)))
-    raise UserError(f"{type(model).__name__} cannot be counted; give a config of MaskRCNN or EncoderDecoder.")
+    raise UserError(
+        f"{type(model).__name__} cannot be counted; give a config of MaskRCNN, CascadeRCNN or EncoderDecoder."
+    )
+
+
+def _stages(head: Any) -> list[Any]:
+    """The heads of a cascade, or the one head of another detector."""
+    from torch import nn
+
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 
 def _count(parts: Sequence[nn.Module], run: Callable[[], object]) -> Cost:
@@ -153,7 +234,7 @@ def _count(parts: Sequence[nn.Module], run: Callable[[], object]) -> Cost:
 
 
 def _rows() -> list[str]:
-    """Computes the table."""
+    """Computes the table of XCiT."""
     from xcit_dense.cli.options import start_mm
     from xcit_dense.cli.shipped_configs import find_config
     from xcit_dense.mm.config.load import load_config
@@ -172,5 +253,30 @@ def _rows() -> list[str]:
     return rows
 
 
+def count_weights(weights: Weights) -> Cost:
+    """Counts the model of published weights, on the meta device. Complete models need the MM libraries.
+
+    Args:
+        weights: An entry of :data:`xcit_dense.weights.zoo.ZOO`.
+    """
+    if weights.config is None:
+        sizes = re.findall(r"_(\d{3})(?=_|$)", f"{weights.variant}_{weights.name}")
+        return count_backbone(weights.variant, int(sizes[-1]) if sizes else 224, weights.backbone)
+    from xcit_dense.cli.options import start_mm
+    from xcit_dense.cli.shipped_configs import find_config
+
+    start_mm()
+    from xcit_dense.mm.config.load import load_config
+
+    return count_model(load_config(find_config(Path(weights.config).stem)))
+
+
+def _other_rows(published: Iterable[Weights]) -> Iterator[str]:
+    """Computes the table of the other backbones."""
+    for key, weights in {_key(one): one for one in published if one.backbone != "XCiT"}.items():
+        cost = count_weights(weights)
+        yield f"{key:33} {cost.parameters:5.1f} {cost.multiply_adds:7.1f}"
+
+
 if __name__ == "__main__":
-    print("\n".join(_rows()))
+    print("\n".join([*_rows(), "", *_other_rows(ZOO.values())]))

@@ -8,6 +8,7 @@ repeats a request, but does not continue a body that broke off, and does not not
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import shutil
 import time
@@ -35,27 +36,28 @@ _PARTIAL = ".xcit_dense-partial"
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch's pickled magic number, which follows two bytes of the protocol
 
 
-def download(address: str, path: Path) -> None:
+def download(address: str, path: Path, sha256: str | None = None) -> None:
     """Downloads a checkpoint. The file appears only when it is complete and intact.
 
     Args:
         address: The http or https address.
         path: The file to write. The suffix ``.safetensors`` expects a safetensors file, every other suffix expects a
             file of ``torch.save``.
+        sha256: The first digits of the SHA-256 of the file. None accepts any intact checkpoint.
 
     Raises:
-        UserError: The download fails, or the server sends something else than an intact checkpoint. The message
-            contains the address, and the path at which a user can place the file by hand.
+        UserError: The download fails, or the server sends something else than an intact checkpoint with this SHA-256.
+            The message contains the address, and the path at which a user can place the file by hand.
     """
     try:
-        _download(address, path)
+        _download(address, path, sha256)
     except (OSError, HTTPException) as error:
         raise UserError(
             f"Could not download {address} ({error}); download it elsewhere and put it at {path}."
         ) from error
 
 
-def _download(address: str, path: Path) -> None:
+def _download(address: str, path: Path, sha256: str | None) -> None:
     """Downloads to a partial file of this call, and renames it to ``path`` when it is complete and intact."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"*{_PARTIAL}"):
@@ -66,7 +68,7 @@ def _download(address: str, path: Path) -> None:
     try:
         with partial.open("xb") as file:
             _Transfer(address, file, path.name).run()
-        flaw = _flaw(partial, path.suffix)
+        flaw = _flaw(partial, path.suffix) or _other_content(partial, sha256)
         if flaw:
             raise UserError(f"{address} gave {flaw}; check the address, or put the right file at {path}.")
         partial.replace(path)
@@ -142,6 +144,20 @@ class _Transfer:
     def _start_again(self) -> None:
         self.file.seek(0)
         self.file.truncate()
+
+
+def _other_content(file: Path, sha256: str | None) -> str | None:
+    """Describes a downloaded file whose SHA-256 does not begin with the expected digits. None if it does."""
+    if sha256 is None:
+        return None
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()[: len(sha256)]
+    if found == sha256:
+        return None
+    return f"another file than the published one (its SHA-256 begins with {found}, not with {sha256})"
 
 
 def _flaw(file: Path, suffix: str) -> str | None:

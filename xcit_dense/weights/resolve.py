@@ -29,8 +29,8 @@ def resolve(checkpoint: str | Path) -> Path:
             - a work directory: its last intact checkpoint is taken;
             - an http or https address;
             - ``xcit://NAME`` or NAME, with a name of :func:`xcit_dense.list_weights`;
-            - ``timm://NAME``, with a name of ``timm.list_pretrained('xcit*')``. The file comes from the Hugging Face
-              hub; ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` have their usual effect.
+            - ``timm://NAME``, with a name of ``timm.list_pretrained()``. The file comes from the Hugging Face hub;
+              ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` have their usual effect.
 
     Returns:
         The path of the file. For a checkpoint in shards, the path of its directory.
@@ -97,10 +97,17 @@ def _fetcher_of_path_or_name(text: str) -> Callable[[], Path]:
 def _fetcher_of_timm(name: str) -> Callable[[], Path]:
     import timm
 
-    valid = timm.list_pretrained("xcit*")
+    valid = timm.list_pretrained()
     if name not in valid:
-        raise UserError(did_you_mean("weight of timm's XCiT", name, valid))
-    return partial(_fetch_from_hub, name)
+        tagged = [one for one in valid if one.startswith(f"{name}.")]
+        if tagged:
+            raise UserError(f"{TIMM}{name} has no tag of its weights; write {TIMM} and one of {', '.join(tagged)}.")
+        raise UserError(did_you_mean("pretrained model of timm", name, valid))
+    published = timm.get_pretrained_cfg(name)
+    assert published is not None
+    if published.hf_hub_id:
+        return partial(_fetch_from_hub, name, published.hf_hub_id)
+    return partial(_fetch, str(published.url))  # a few models are not on the hub
 
 
 def _fetch(address: str) -> Path:
@@ -109,16 +116,17 @@ def _fetch(address: str) -> Path:
     file = served.name
     # Many files are called model.safetensors or epoch_36.pth, so a hash of the address becomes part of the name. The
     # names of the zoo's files and names with a hash are unique; PyTorch or MMEngine may have downloaded these files.
-    is_unique = any(weights.url == address for weights in ZOO.values()) or re.search(r"-[0-9a-f]{8,}$", served.stem)
+    published = next((weights for weights in ZOO.values() if weights.url == address), None)
+    is_unique = published or re.search(r"-[0-9a-f]{8,}$", served.stem)
     if not is_unique:
         file = f"{served.stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{served.suffix}"
     path = download_directory() / file
     if not path.exists():
-        download(address, path)
+        download(address, path, published.sha256 if published else None)
     return path
 
 
-def _fetch_from_hub(name: str) -> Path:
+def _fetch_from_hub(name: str, repository: str) -> Path:
     """Downloads the weights of a timm model from the Hugging Face hub, unless they are in the hub's cache."""
     import huggingface_hub
 
@@ -126,10 +134,10 @@ def _fetch_from_hub(name: str) -> Path:
     if by_hand.exists():
         return by_hand
     try:
-        return Path(huggingface_hub.hf_hub_download(f"timm/{name}", "model.safetensors"))
+        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
     except Exception as error:  # the errors of the hub's HTTP library differ between its versions
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"Could not download {TIMM}{name} from {huggingface_hub.constants.ENDPOINT} ({reason}); download "
-            f"model.safetensors of timm/{name} elsewhere and put it at {by_hand}."
+            f"model.safetensors of {repository} elsewhere and put it at {by_hand}."
         ) from error
