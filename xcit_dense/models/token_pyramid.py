@@ -16,7 +16,7 @@ from xcit_dense.models.loading import Report
 from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
 from xcit_dense.variants import spread_levels
-from xcit_dense.weights.zoo import TIMM
+from xcit_dense.weights.zoo import SCHEME, TIMM, ZOO
 
 
 class TokenPyramid(Backbone):
@@ -203,9 +203,12 @@ class TokenPyramid(Backbone):
 
     @classmethod
     def name_options(cls, checkpoint: str | Path) -> dict[str, Any]:
-        """Finds the model in ``timm://NAME.TAG``."""
+        """Finds the model in ``timm://NAME.TAG``, or in the name of a published weight."""
         text = str(checkpoint)
-        return {"variant": text.removeprefix(TIMM).partition(".")[0]} if text.startswith(TIMM) else {}
+        if text.startswith(TIMM):
+            return {"variant": text.removeprefix(TIMM).partition(".")[0]}
+        published = ZOO.get(text.removeprefix(SCHEME))
+        return {"variant": published.variant} if published is not None else {}
 
 
 def _check_size(size: Any) -> int | tuple[int, int]:
