@@ -82,7 +82,7 @@ class Backbone(nn.Module):
         """
         for block in self.list_blocks():
             block.is_backbone_block = True  # type: ignore[assignment]
-        self.register_load_state_dict_pre_hook(_translate_entries)
+        self.register_load_state_dict_pre_hook(adapt_state_dict)
         self.frozen_stages = frozen_stages
 
     @property
@@ -335,7 +335,7 @@ def is_block(module: nn.Module) -> bool:
     return getattr(module, "is_backbone_block", False) is True
 
 
-def _translate_entries(
+def adapt_state_dict(
     backbone: Backbone, state_dict: MutableMapping[str, Any], prefix: str, metadata: Any, strict: bool, *_: Any
 ) -> None:
     """Translates entries of any dialect to the names of the backbone, in place. A pre-hook of ``load_state_dict``.

@@ -160,7 +160,7 @@ def _check_weights(config: Config, backbone: Backbone) -> None:
 
 def _check_widths(model: Any, backbone: Backbone) -> None:
     """Checks that neck and heads have as many input channels as the backbone has output channels."""
-    widths = list(backbone.out_channels)
+    widths = backbone.out_channels
     # Only the first neck reads the levels of the backbone. Without a neck, the heads read them.
     if model.get("neck"):
         parts = [("neck", _as_list(model.neck)[0])]
@@ -171,27 +171,29 @@ def _check_widths(model: Any, backbone: Backbone) -> None:
         if given is None:
             continue
         given = given if isinstance(given, int) else list(given)
-        # MMSegmentation's heads choose levels by in_index. Without in_index, a list has one number for each level.
-        chosen = part.get("in_index", -1 if isinstance(given, int) else None)
-        needed = _take(widths, chosen)
+        needed = _needed_widths(list(backbone.out_channels), given, part.get("in_index"))
         if given != needed:
-            each = (
-                f"each level of this {backbone.kind} has {widths[0]}"
-                if len(set(widths)) == 1
-                else (f"the levels of this {backbone.kind} have {', '.join(map(str, widths))}")
-            )
+            each = f"the levels of this {backbone.kind} have {', '.join(map(str, widths))}"
+            if len(set(widths)) == 1:
+                each = f"each level of this {backbone.kind} has {widths[0]}"
             raise UserError(
                 f"model.{name}.in_channels is {given}, but {each} channels; write model.{name}.in_channels={needed}."
             )
 
 
-def _take(widths: list[int], chosen: Any) -> Any:
-    """Returns the widths of the levels that a part of the model reads."""
-    if chosen is None:
-        return widths
-    if isinstance(chosen, int):
-        return widths[chosen]
-    return [widths[index] for index in chosen]
+def _needed_widths(widths: list[int], given: Any, chosen: Any) -> Any:
+    """Returns the widths of the levels that a part of the model reads, in the form of its ``in_channels``.
+
+    Args:
+        widths: The width of each level.
+        given: The value of ``in_channels``.
+        chosen: The value of ``in_index``, by which MMSegmentation's heads choose levels.
+    """
+    if isinstance(given, int):
+        return widths[chosen if isinstance(chosen, int) else -1]
+    if isinstance(chosen, list | tuple):
+        return [widths[index] for index in chosen]
+    return [widths[0]] * len(given) if len(set(widths)) == 1 else widths
 
 
 def _as_list(value: Any) -> list[Any]:
