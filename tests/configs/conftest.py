@@ -1,5 +1,6 @@
 """Fixtures of the tests of the configs: each config is built once and compared with its published recipe."""
 
+import copy
 import functools
 import json
 from types import SimpleNamespace
@@ -49,7 +50,7 @@ def built(read):
     def build(path):
         config = read(path)
         with DefaultScope.overwrite_default_scope(config.default_scope), torch.device("meta"):
-            model = MODELS.build(config.model)
+            model = MODELS.build(copy.deepcopy(config.model))  # a detector changes its config
             optim = build_optim_wrapper(model, config.optim_wrapper)
         return SimpleNamespace(config=config, model=model, optim=optim)
 

@@ -135,6 +135,17 @@ def test_an_unpublished_leaf_takes_the_recipe_of_the_published_neighbour_that_it
     assert changes(path, neighbour) <= {"model.neck.in_channels", *(f"model.backbone.{name}" for name in own)}
 
 
+def test_the_leaf_with_vt_fpn_differs_only_in_the_neck(changes, starts_from):
+    leaf = DIRECTORY / "mask_rcnn_xcit_s12_vtfpn.py"
+    assert changes(leaf, S12) == {"model.neck.type"}
+    assert starts_from(leaf).variant == "small_12_p16"
+
+
+def test_the_shapes_config_with_vt_fpn_differs_only_in_the_neck(changes):
+    leaf = DIRECTORY / "mask_rcnn_xcit_n12_p8_vtfpn_shapes.py"
+    assert changes(leaf, SHAPES) == {"model.neck.type", "model.neck.token_channels"}
+
+
 # The published recipe
 
 

@@ -149,6 +149,17 @@ def test_an_unpublished_leaf_takes_the_recipe_of_the_published_neighbour_that_it
     assert own <= changes(path, neighbour) <= own | widths[head]
 
 
+def test_the_leaf_with_vt_fpn_differs_only_in_the_neck(changes, starts_from):
+    leaf = DIRECTORY / "sem_fpn_xcit_s12_vtfpn.py"
+    assert changes(leaf, DIRECTORY / "sem_fpn_xcit_s12.py") == {"model.neck.type"}
+    assert starts_from(leaf).variant == "small_12_p16"
+
+
+def test_the_shapes_config_with_vt_fpn_differs_only_in_the_neck(changes):
+    leaf = DIRECTORY / "sem_fpn_xcit_n12_p8_vtfpn_shapes.py"
+    assert changes(leaf, SHAPES[0]) == {"model.neck.type", "model.neck.token_channels"}
+
+
 # The published recipe
 
 

@@ -19,7 +19,7 @@ if find_spec("mmengine") is None or find_spec("mmcv") is None:
 # Before the first import of mmcv's operators.
 patches.apply()
 
-from xcit_dense.mm import backbone, bands, loading  # noqa: E402, F401
+from xcit_dense.mm import backbone, bands, loading, necks  # noqa: E402, F401
 from xcit_dense.mm.hooks import (  # noqa: E402, F401
     checkpointing,
     deploy,

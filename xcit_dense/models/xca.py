@@ -29,7 +29,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from xcit_dense.errors import UserError
 from xcit_dense.ops.autocast import product_dtype, without_autocast
@@ -166,18 +165,42 @@ class XCA(nn.Module):
             x: Tokens X, (B, N, C), after the norm.
 
         Returns:
-            A, (B, h, d, d), in which each row sums to 1; and V, (B, h, d, N), with the tokens last.
+            A, (B, h, d, d), in at least fp32, in which each row sums to 1; and V, (B, h, d, N), with the tokens last.
         """
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3 C) -> (B, N, 3, h, d)
         Q, K, V = qkv.permute(2, 0, 3, 4, 1).unbind(0)  # each (B, h, d, N)
-        shortest = _shortest_length(Q.dtype)
-        Qn, Kn = F.normalize(Q, dim=-1, eps=shortest), F.normalize(K, dim=-1, eps=shortest)
-        return (self.temperature * (Qn @ Kn.mT)).softmax(dim=-1), V
+        with without_autocast(x.device):
+            dtype = torch.promote_types(Q.dtype, torch.float32)
+            Q, K = Q.to(dtype), K.to(dtype)
+            # F.normalize would be slower and less precise: its lengths are off by 7e-6 on 60,000 tokens in fp32.
+            squares = torch.stack((Q.square().sum(dim=-1), K.square().sum(dim=-1)), dim=1)  # (B, 2, h, d)
+            return self._softmax(Q @ K.mT, squares, _shortest_length(V.dtype)), V
+
+    def _softmax(self, products: Tensor, squares: Tensor, shortest: float) -> Tensor:
+        """Computes A from lengths and products over tokens, which have at least fp32.
+
+        A score is at most the temperature, because a cosine is at most 1. In half precision a score would be rounded by
+        up to the temperature times eps, and products and squares of many tokens would overflow in fp16.
+
+        Args:
+            products: Q'K, (B, h, d, d).
+            squares: Squared lengths of Q and K, (B, 2, h, d).
+            shortest: The shortest length that Q and K are divided by, as in F.normalize.
+
+        Returns:
+            A, (B, h, d, d).
+        """
+        # The minimum is applied before the root, because the slope of the root at zero is infinite. The minimum also
+        # replaces squares that rounding made negative.
+        scale = squares.clamp_min(shortest**2).rsqrt()  # (B, 2, h, d)
+        cosine = products * scale[:, 0, :, :, None] * scale[:, 1, :, None, :]
+        # A cosine is between -1 and 1, also where rounding made the lengths too short.
+        return (self.temperature.to(cosine.dtype) * cosine.clamp(-1, 1)).softmax(dim=-1)
 
     def _literal(self, x: Tensor) -> Tensor:
         """The literal form: the definition, token by token. (B, N, C) -> (B, N, C)."""
         A, V = self.attend(x)
-        y = self.attn_drop(A) @ V  # (B, h, d, N)
+        y = self.attn_drop(A).to(V.dtype) @ V  # (B, h, d, N)
         y = y.permute(0, 3, 1, 2).flatten(2)  # (B, h, d, N) -> (B, N, h, d) -> (B, N, C)
         return self.proj(y)
 
@@ -206,16 +229,10 @@ class XCA(nn.Module):
         W = torch.cat((weight, weight_of_ones[:, None]), dim=1)  # (3 C, C + 1)
         Wqk, Wv = W.split((2 * C, C))  # (2 C, C + 1), (C, C + 1)
         WG = Wqk @ G  # (B, 2 C, C + 1)
-        # F.normalize divides by a length of at least `shortest`. The minimum is applied before the root, because the
-        # slope of the root at zero is infinite. The minimum also replaces squares that rounding made negative.
-        squares = (WG * Wqk).sum(dim=-1).clamp_min(shortest**2)  # (B, 2 C): squared lengths of q_i and k_i
-        scale = squares.rsqrt().unflatten(-1, (2, h, -1))  # (B, 2, h, d)
+        squares = (WG * Wqk).sum(dim=-1).unflatten(-1, (2, h, -1))  # (B, 2, h, d)
         WqG = WG.unflatten(1, (2, h, -1))[:, 0]  # (B, h, d, C + 1)
         Wk = Wqk.unflatten(0, (2, h, -1))[1]  # (h, d, C + 1)
-        QK = WqG @ Wk.mT  # (B, h, d, d)
-        cosine = QK * scale[:, 0, :, :, None] * scale[:, 1, :, None, :]
-        # A cosine is between -1 and 1, also where rounding made the lengths too short.
-        A = (self.temperature.to(G.dtype) * cosine.clamp(-1, 1)).softmax(dim=-1)
+        A = self._softmax(WqG @ Wk.mT, squares, shortest)  # (B, h, d, d)
         AWv = self.attn_drop(A) @ Wv.unflatten(0, (h, -1))  # blockdiag(A) Wv: (B, h, d, C + 1)
         M = self.proj.weight.to(G.dtype) @ AWv.flatten(1, 2)  # (B, C, C + 1)
         c = M[..., -1]

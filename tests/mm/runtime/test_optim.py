@@ -59,6 +59,14 @@ def test_with_a_gpu_it_is_the_mixed_precision_wrapper(gpu, mm_log):
     assert NOTICE not in mm_log()
 
 
+@pytest.mark.usefixtures("mm_log")
+def test_the_loss_scale_is_dynamic_and_starts_at_two_to_the_sixteenth(gpu):
+    gpu(True)
+    scaler = build().loss_scaler.state_dict()
+    assert scaler["scale"] == 2**16
+    assert scaler["growth_factor"] > 1 > scaler["backoff_factor"]
+
+
 def test_it_steps_in_full_precision(gpu):
     gpu(False)
     model = torch.nn.Linear(2, 1)
