@@ -1,84 +1,77 @@
-"""Reference files of other backbones: golden features, names of weights, and variants.
+"""Reference features of the original BEiT, CaiT and CoaT.
 
-The files are in ``tests/reference/seeds``. The original code of CoaT, BEiT and CaiT computed the features in float64,
-from weights and images that any machine can make again. Every weight is a function of its original name and shape.
+``tests/reference/seeds/*.npz`` contain the levels of the original code, run in float64, and the norms of gradients. The
+models have the deterministic weights that :func:`fill_tensor` makes.
 """
 
 import gzip
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from tests.helpers.reference import DIRECTORY
 from tests.reference.golden_weights import golden_image, golden_tensor
 
-DIRECTORY = Path(__file__).resolve().parents[1] / "reference" / "seeds"
-
-
-def list_golden(start):
-    """Lists the golden features whose names begin with a text."""
-    return sorted(path.stem for path in (DIRECTORY / "golden").glob(f"{start}*.npz"))
-
-
-def read_golden_seed(name):
-    """Reads golden features."""
-    return np.load(DIRECTORY / "golden" / f"{name}.npz")
-
-
-def golden_images(features):
-    """Makes the images from which golden features were computed."""
-    batch, _, height, width = features["shape"]
-    return torch.from_numpy(golden_image(batch, height, width))
-
-
-def read_json(name):
-    """Reads a JSON file, compressed if its name ends in ``.gz``."""
-    content = (DIRECTORY / name).read_bytes()
-    return json.loads(gzip.decompress(content) if name.endswith(".gz") else content)
+SEEDS = DIRECTORY / "seeds"
+_NOISE = ("pos_embed", "relative_position_bias_table")
 
 
 def fill_tensor(name, shape):
-    """Draws the parameter with the original name ``name``, float32."""
+    """Makes the values of the parameter or buffer that the original code calls ``name``."""
     leaf = name.rpartition(".")[2]
-    if leaf.startswith("cls_token") or leaf in ("pos_embed", "relative_position_bias_table"):
-        random = np.random.RandomState(zlib.crc32(name.encode()))
-        return (0.5 * random.standard_normal(tuple(shape))).astype(np.float32)
-    value = golden_tensor(name, shape)
-    # CoaT adds this convolution to the stream before each block, which would otherwise grow.
-    is_position_encoding = name.startswith("cpe") and leaf == "weight"
-    return (0.3 * value).astype(np.float32) if is_position_encoding else value
+    if leaf.startswith("cls_token") or leaf in _NOISE:
+        random = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
+        return torch.from_numpy((0.5 * random.standard_normal(tuple(shape))).astype(np.float32))
+    value = torch.from_numpy(golden_tensor(name, shape))
+    # In CoaT this convolution stands before each block. With its usual weights the activations would grow.
+    return value * np.float32(0.3) if leaf == "weight" and name.startswith("cpe") else value
 
 
-def fill_model(model, original_name=lambda name: name):
-    """Fills a model with the weights behind the golden features.
-
-    ``original_name`` maps the name of a tensor to the original name, or to None if the original does not have it.
-    """
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            original = original_name(name)
-            if original and tensor.is_floating_point():
-                tensor.copy_(torch.from_numpy(fill_tensor(original, tensor.shape)))
+@torch.no_grad()
+def fill_model(model, original_name):
+    """Fills a model. ``original_name`` maps a name of the model to the original name, or to None to keep the values."""
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        original = original_name(name)
+        if original is not None and value.is_floating_point():
+            value.copy_(fill_tensor(original, value.shape))
     return model
 
 
-def error(levels, features):
-    """Returns the largest difference from golden features, in standard deviations of a level."""
-    worst = 0.0
+def read_seed(name):
+    """Reads reference features, and makes the images from which they were computed."""
+    features = np.load(SEEDS / f"{name}.npz")
+    images = golden_image(*(int(features["shape"][axis]) for axis in (0, 2, 3)))
+    return features, torch.from_numpy(images)
+
+
+def read_names(name):
+    """Reads the names and shapes of weights: ``coat_keys``, for example."""
+    return json.loads(gzip.decompress((SEEDS / f"{name}.json.gz").read_bytes()))
+
+
+def read_config(features):
+    """Returns the arguments with which the original model was built."""
+    return json.loads(str(features["config"]))
+
+
+def largest_error(levels, features):
+    """Returns the largest difference of levels and reference, in standard deviations of the reference's level."""
+    errors = []
     for number, level in enumerate(levels):
-        expected = features[f"level{number}"]
-        assert tuple(level.shape) == expected.shape
-        worst = max(worst, np.abs(level.detach().float().numpy() - expected).max() / expected.std())
-    return worst
+        wanted = features[f"level{number}"]
+        found = level.detach().float().numpy()
+        assert found.shape == wanted.shape
+        errors.append(float(np.abs(found - wanted).max() / wanted.std()))
+    return max(errors)
 
 
-def gradient_error(model, features, original_name=lambda name: name):
-    """Returns the largest relative difference of the gradients' norms from golden ones above 1e-6."""
-    worst = 0.0
+def largest_gradient_error(model, features, original_name):
+    """Returns the largest relative difference between norms of gradients, over the norms above 1e-6."""
+    errors = []
     for name, parameter in model.named_parameters():
-        expected = float(features[f"gradnorm/{original_name(name)}"])
-        if expected > 1e-6:
-            worst = max(worst, abs(parameter.grad.double().norm().item() / expected - 1))
-    return worst
+        wanted = features.get(f"gradnorm/{original_name(name)}")
+        if wanted is not None and float(wanted) > 1e-6:
+            errors.append(abs(float(parameter.grad.double().norm()) / float(wanted) - 1))
+    return max(errors)

@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("mmengine", reason="MMEngine is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 
@@ -260,3 +261,41 @@ def test_a_detectors_checkpoint_of_another_variant_is_refused(published, tmp_pat
     torch.save({"state_dict": weights}, tmp_path / "detector.pth")
     with raises_user_error("nano_12_p16", "nano_12_p8"):
         load_checkpoint(detector(variant="nano_12_p8"), str(tmp_path / "detector.pth"), map_location="cpu")
+
+
+# CoaT
+
+
+COAT = {"type": "CoaT", "embed_dims": (8, 16, 16, 16), "serial_depths": (1, 1, 1, 1), "parallel_depth": 1}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_each_library_builds_coat_by_name(library, tmp_path):
+    trained = models(library).build(COAT)
+    assert isinstance(trained, xcit_dense.CoaT)
+    torch.save(trained.state_dict(), tmp_path / "coat.pth")
+    backbone = models(library).build({**COAT, "init_cfg": pretrained(tmp_path / "coat.pth")})
+    backbone.init_weights()
+    assert matching_names(backbone, trained.state_dict()) == trained.state_dict().keys()
+    with raises_user_error("argument of CoaT", "drop_path", "drop_path_rate"):
+        models(library).build({**COAT, "drop_path": 0.1})
+
+
+def test_a_detector_with_coat_gives_each_parameter_a_group_and_a_gradient():
+    config = Config.fromfile(CONFIG)
+    config.model.backbone = {**COAT, "with_cp": True}
+    config.model.neck.in_channels = [8, 16, 16, 16]
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = models("mmdet").build(config.model)
+    parameters = {"layer_decay": 0.5, "norm_decay_mult": 0.0}
+    optimizer = {"type": "AdamW", "lr": 1.0, "weight_decay": 0.05}
+    wrapper = build_optim_wrapper(
+        model, {"constructor": "XCiTLayerDecay", "optimizer": optimizer, "paramwise_cfg": parameters}
+    )
+    rates = {group["params"][0]: group["lr"] for group in wrapper.optimizer.param_groups}
+    own = dict(model.backbone.named_parameters())
+    assert rates[own["parallel_blocks.0.mlp2.fc1.weight"]] == 0.5
+    assert rates[own["cpe4.proj.weight"]] == rates[own["serial_blocks4.0.mlp.fc1.weight"]] == 0.5**2
+    assert rates[own["patch_embed1.proj.weight"]] == 0.5**6
+    sum(level.mean() for level in model.neck(model.backbone.train()(torch.rand(1, 3, 64, 96)))).backward()
+    assert [name for name, parameter in own.items() if parameter.grad is None] == []

@@ -1,12 +1,13 @@
 """Tables of relative positions, resized as the authors of BEiT resize them."""
 
+import numpy as np
 import pytest
 import torch
 
-from tests.helpers.seeds import read_golden_seed
+from tests.helpers.seeds import SEEDS
 from xcit_dense.models.relative_position import Grid, resize_table
 
-TABLES = read_golden_seed("rel_pos_tables")
+TABLES = np.load(SEEDS / "rel_pos_tables.npz")
 RESIZED = sorted(name for name in TABLES.files if "_to_" in name)
 
 

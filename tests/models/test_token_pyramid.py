@@ -1,7 +1,6 @@
 """TokenPyramid: plain transformers of timm as backbones."""
 
 import copy
-import json
 import logging
 import pickle
 
@@ -10,7 +9,14 @@ import timm
 import torch
 
 from tests.helpers.models import raises_user_error
-from tests.helpers.seeds import error, fill_model, fill_tensor, golden_images, gradient_error, read_golden_seed
+from tests.helpers.seeds import (
+    fill_model,
+    fill_tensor,
+    largest_error,
+    largest_gradient_error,
+    read_config,
+    read_seed,
+)
 from xcit_dense import TokenPyramid, deploy, load_weights
 
 THIN = {"depth": 4, "embed_dim": 32, "num_heads": 2}
@@ -44,7 +50,7 @@ def original_name(name):
 
 def make_original(features, **options):
     """Builds the BEiT of reference features."""
-    config = json.loads(str(features["config"]))
+    config = read_config(features)
     shape = {key: config[key] for key in ("embed_dim", "depth", "num_heads")}
     return make(model_options=shape, out_indices=config["out_indices"], **options)
 
@@ -99,51 +105,48 @@ def load_timm(backbone, reference):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["beit_small_64x64", "beit_small_64x96_grad"])
 def test_features_and_gradients_of_beit_equal_those_of_the_original(name, dtype):
-    features = read_golden_seed(name)
-    images = golden_images(features)
+    features, images = read_seed(name)
     model = make_original(features, img_size=tuple(images.shape[2:]))
     fill_model(model, original_name).to(dtype).eval()
     levels = model(images.to(dtype))
-    assert error(levels, features) < (1e-4 if dtype == torch.float32 else 1e-6)
+    assert largest_error(levels, features) < (1e-4 if dtype == torch.float32 else 1e-6)
     if name.endswith("_grad"):
         sum(level.square().mean() for level in levels).backward()
-        assert gradient_error(model, features, original_name) < 1e-4
+        assert largest_gradient_error(model, features, original_name) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["beit_small_64to80", "beit_small_shared_64to80"])
 def test_tables_of_beit_are_resized_on_loading_as_the_authors_resize_them(name):
-    features = read_golden_seed(name)
-    images = golden_images(features)
+    features, images = read_seed(name)
     source = fill_model(make_original(features, img_size=64), original_name)
     weights = {original_name(key): value for key, value in source.state_dict().items()}
     if "shared" in name:
         tables = [key for key in weights if key.endswith("bias_table")]
         shared = "rel_pos_bias.relative_position_bias_table"
-        weights[shared] = torch.from_numpy(fill_tensor(shared, weights[tables[0]].shape))
+        weights[shared] = fill_tensor(shared, weights[tables[0]].shape)
         for table in tables:
             del weights[table]
     model = make_original(features, img_size=80).eval()
     model.load_state_dict({f"backbone.{key}": value for key, value in weights.items()})
     assert "of 4 x 4 tokens resized to 5 x 5" in model.load_report.adapted
-    assert error(model(images), features) < 1e-4
-    assert error(model.double()(images.double()), features) < 1e-6
+    assert largest_error(model(images), features) < 1e-4
+    assert largest_error(model.double()(images.double()), features) < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["cait_xxs24_224_64x64", "cait_xxs24_224_64x96_grad"])
 def test_features_and_gradients_of_cait_equal_those_of_the_original(name, dtype):
-    features = read_golden_seed(name)
-    images = golden_images(features)
+    features, images = read_seed(name)
     indices = features["out_indices"].tolist()
     model = TokenPyramid("cait_xxs24_224", img_size=images.shape[2:], out_indices=indices, norm_cfg="BN")
     fill_model(model, lambda key: original_name(key) if key.startswith("trunk.") else None).to(dtype).eval()
     for level in ("fpn1", "fpn2", "fpn3", "fpn4"):
         setattr(model, level, torch.nn.Identity())  # the reference has the outputs of the blocks
     maps = model(images.to(dtype))
-    assert error(maps, features) < (1e-4 if dtype == torch.float32 else 1e-6)
+    assert largest_error(maps, features) < (1e-4 if dtype == torch.float32 else 1e-6)
     if name.endswith("_grad"):
         sum(tokens.square().mean() for tokens in maps).backward()
-        assert gradient_error(model, features, original_name) < 1e-4
+        assert largest_gradient_error(model, features, original_name) < 1e-4
 
 
 @pytest.mark.parametrize("variant", [BEIT, "cait_xxs24_224"])

@@ -13,13 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xcit_dense.errors import UserError
+from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.models.blocks import tokens_to_map
 from xcit_dense.models.relative_position import Grid, RelativePositionAttention, resize_table
 from xcit_dense.models.talking_heads import TalkingHeadsAttention
@@ -44,8 +45,17 @@ class Adapter(ABC):
         """
         return {}
 
-    def prepare(self, trunk: Any) -> None:  # noqa: B027 - not every trunk needs a change
-        """Changes a new trunk in place."""
+    def prepare(self, trunk: Any, indices: Sequence[int]) -> None:
+        """Changes a new trunk in place. Removes what has no effect on the outputs of some blocks.
+
+        Args:
+            trunk: The trunk.
+            indices: The numbers of the blocks, ascending.
+        """
+        if hasattr(trunk, "prune_intermediate_layers"):
+            trunk.prune_intermediate_layers(list(indices), prune_norm=True, prune_head=True)
+        else:
+            trunk.blocks = trunk.blocks[: indices[-1] + 1]
 
     @abstractmethod
     def forward(self, trunk: Any, images: Tensor, indices: Sequence[int], run: Run, recompute: bool) -> list[Tensor]:
@@ -62,7 +72,6 @@ class Adapter(ABC):
             A map (B, C, ceil(H / p), ceil(W / p)) for each number.
         """
 
-    @abstractmethod
     def fit(self, trunk: Any, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Fits the weights of a file to the sizes of a trunk.
 
@@ -72,8 +81,9 @@ class Adapter(ABC):
 
         Returns:
             The weights by the names of the trunk, with all names that the trunk does not have, and one clause for each
-            change of values.
+            change of values. By default nothing changes.
         """
+        return weights, []
 
 
 class DynamicAdapter(Adapter):
@@ -89,8 +99,9 @@ class DynamicAdapter(Adapter):
             options["patch_size"] = 16
         return options
 
-    def prepare(self, trunk: Any) -> None:
-        """Lets SAM's patches cover images of any size."""
+    def prepare(self, trunk: Any, indices: Sequence[int]) -> None:
+        """Lets SAM's patches cover images of any size, see :meth:`Adapter.prepare`."""
+        super().prepare(trunk, indices)
         if self._is_sam:
             trunk.patch_embed.strict_img_size = False
             trunk.patch_embed.dynamic_img_pad = True
@@ -118,8 +129,9 @@ class DynamicAdapter(Adapter):
 class CaitAdapter(Adapter):
     """CaiT: absolute positions, and attention whose heads exchange scores. Class attention takes no part."""
 
-    def prepare(self, trunk: Any) -> None:
-        """Replaces the attention by one that computes large maps in parts."""
+    def prepare(self, trunk: Any, indices: Sequence[int]) -> None:
+        """Replaces the attention by one that computes large maps in parts, see :meth:`Adapter.prepare`."""
+        super().prepare(trunk, indices)
         for block in trunk.blocks:
             block.attn = TalkingHeadsAttention(block.attn)
 
@@ -151,8 +163,9 @@ class CaitAdapter(Adapter):
 class BeitAdapter(Adapter):
     """BEiT and BEiT v2: relative positions in a table, from which a bias is made for each image size."""
 
-    def prepare(self, trunk: Any) -> None:
-        """Replaces the attention by one that takes any grid."""
+    def prepare(self, trunk: Any, indices: Sequence[int]) -> None:
+        """Replaces the attention by one that takes any grid, see :meth:`Adapter.prepare`."""
+        super().prepare(trunk, indices)
         for block in trunk.blocks:
             block.attn = RelativePositionAttention(block.attn)
 
@@ -219,45 +232,44 @@ _ADAPTERS: dict[str, Adapter] = {
 }
 
 
-def find_adapter(name: str, home: str) -> Adapter:
-    """Finds the adapter of a model.
+def make_timm_trunk(variant: str | None, **options: Any) -> tuple[Any, Adapter]:
+    """Builds a transformer of timm that takes any image size, and finds its adapter.
 
     Args:
-        name: timm's name of the model, for messages.
-        home: The module of timm that defines the model.
+        variant: timm's name of the model.
+        **options: Arguments of timm's model.
 
     Raises:
-        UserError: The model is not a plain transformer that runs at any image size. The message has the reason.
+        UserError: timm has no such model, or the model is not a plain transformer with patches of 8, 14 or 16 pixels.
+            The message has the reason.
     """
-    module = home.rpartition(".")[2]
+    if variant is None:
+        raise UserError(
+            "TokenPyramid needs timm's name of a model; write variant='beit_base_patch16_224', for example."
+        )
+    if not timm.is_model(variant):
+        raise UserError(did_you_mean("model of timm", variant, timm.list_models()))
+    refused = f"TokenPyramid cannot take {variant!r}"
+    module = timm.model_entrypoint(variant).__module__.rpartition(".")[2]
     if module in _REFUSED:
-        raise UserError(f"TokenPyramid cannot take {name!r}: {_REFUSED[module]}.")
+        raise UserError(f"{refused}: {_REFUSED[module]}.")
     if module not in _ADAPTERS:
         raise UserError(
-            f"TokenPyramid cannot take {name!r}: it is not a plain transformer, which keeps one resolution of tokens; "
-            "write a ViT, DeiT, DINO, EVA02, SAM, CaiT or BEiT of timm, for example 'vit_base_patch16_224'."
+            f"{refused}: it is not a plain transformer, which keeps one resolution of tokens; write a ViT, DeiT, DINO, "
+            "EVA02, SAM, CaiT or BEiT of timm, for example 'vit_base_patch16_224'."
         )
-    return _ADAPTERS[module]
-
-
-def check_patches(name: str, trunk: Any, patch_size: Sequence[int]) -> None:
-    """Checks that the tokens of a trunk are patches from which the pyramid can start.
-
-    Args:
-        name: timm's name of the model, for messages.
-        trunk: The trunk.
-        patch_size: Height and width of a patch in pixels.
-
-    Raises:
-        UserError: A convolutional network makes the tokens, or the patches have another size than 8, 14 or 16 pixels.
-    """
-    if not isinstance(getattr(trunk.patch_embed, "proj", None), nn.Conv2d):
-        raise UserError(f"TokenPyramid cannot take {name!r}: {_REFUSED['vision_transformer_hybrid']}.")
-    if tuple(patch_size) not in ((8, 8), (14, 14), (16, 16)):
+    adapter = _ADAPTERS[module]
+    with torch.device("meta"):  # one block without memory, for the patches
+        thin: Any = timm.create_model(variant, num_classes=0, **{**options, "depth": 1})
+    if not isinstance(getattr(thin.patch_embed, "proj", None), nn.Conv2d):
+        raise UserError(f"{refused}: {_REFUSED['vision_transformer_hybrid']}.")
+    patch_size = tuple(thin.patch_embed.patch_size)
+    if patch_size not in ((8, 8), (14, 14), (16, 16)):
         raise UserError(
-            f"TokenPyramid cannot take {name!r}: it has patches of {' x '.join(map(str, patch_size))} pixels, and the "
-            "pyramid starts at 8 or 16; write a model with patches of 8, 16 or 14 (resampled to 16)."
+            f"{refused}: it has patches of {' x '.join(map(str, patch_size))} pixels, and the pyramid starts at 8 or "
+            "16; write a model with patches of 8, 16 or 14 (resampled to 16)."
         )
+    return timm.create_model(variant, num_classes=0, **{**options, **adapter.options(patch_size[0])}), adapter
 
 
 def _patches(trunk: Any, images: Tensor) -> tuple[Tensor, tuple[int, int]]:

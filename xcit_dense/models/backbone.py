@@ -253,8 +253,9 @@ class Backbone(nn.Module):
             images: (B, in_channels, H, W), normalised, of any height and width, in any memory format and
                 floating-point dtype. The dtype is converted to the dtype of the weights. The published weights expect
                 RGB in [0, 1], minus the mean (0.485, 0.456, 0.406), divided by the standard deviation (0.229, 0.224,
-                0.225), unless their documentation says otherwise. A NaN pixel makes every level of its image NaN. In
-                evaluation mode, other images of the batch are unaffected.
+                0.225), unless their documentation says otherwise. A NaN pixel makes every level of its image NaN,
+                unless the model leaves the pixel out because it does not fill a patch. In evaluation mode, other images
+                of the batch are unaffected.
 
         Returns:
             Four maps (B, C, H', W') at strides 4, 8, 16 and 32, finest first.

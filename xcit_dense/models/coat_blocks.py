@@ -28,6 +28,8 @@ WINDOWS = {3: 2, 5: 3, 7: 3}
 """Heads for each window of the relative position encoding: the first two heads see 3 x 3 positions."""
 NUM_HEADS = sum(WINDOWS.values())
 """Heads of each attention."""
+_PIECE = 4096
+"""Tokens that are summed in a row. Few channels and 60,000 tokens in one sum would lose three digits of fp32."""
 PARALLEL_LEVELS = (2, 3, 4)
 """Levels that take part in the parallel blocks, counted from 1 as in the names of the weights."""
 
@@ -157,7 +159,8 @@ class FactorizedAttention(nn.Module):
         dtype = torch.promote_types(k.dtype, torch.float32)
         with without_autocast(k.device):
             weights = self.attn_drop(k.to(dtype).softmax(dim=1))  # (B, N, C): each channel sums to 1 over the tokens
-            return self.scale * _split_heads(weights).mT @ _split_heads(v.to(dtype))
+            pieces = zip(_split_heads(weights).split(_PIECE, dim=2), _split_heads(v.to(dtype)).split(_PIECE, dim=2))
+            return self.scale * sum(piece.mT @ values for piece, values in pieces)  # each (B, h, d, d)
 
 
 class SerialBlock(nn.Module):

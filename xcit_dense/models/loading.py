@@ -256,8 +256,9 @@ def check_held_values(weights: Mapping[str, Tensor]) -> None:
 def adapt_channels(weight: Tensor, in_channels: int) -> tuple[Tensor, str]:
     """Adapts the weight of a stem's convolution to images with another number of channels.
 
-    One channel gets the sum of the weights of all channels. For more channels, the weights are repeated in their order
-    and scaled, so that equal channels give the same activations as before.
+    One channel gets the sum of the weights of all channels. For other numbers, the weights are repeated in their order
+    and scaled by the ratio of the numbers. So equal channels give the same activations as before if the number is 1 or
+    a multiple of the weights' number, and activations of the same size otherwise.
 
     Source: ``adapt_input_conv`` of timm, whose older releases support weights of three channels only.
 

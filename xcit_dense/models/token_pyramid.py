@@ -6,19 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
 from torch import Tensor, nn
 
-from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.errors import UserError
 from xcit_dense.models import token_names
-from xcit_dense.models.adapters import Adapter, check_patches, find_adapter
+from xcit_dense.models.adapters import Adapter, make_timm_trunk
 from xcit_dense.models.backbone import Backbone, check_out_indices, check_rates, is_integer
 from xcit_dense.models.loading import Report
 from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
 from xcit_dense.variants import spread_levels
-from xcit_dense.weights.zoo import TIMM
+from xcit_dense.weights.zoo import SCHEME, TIMM, ZOO
 
 
 class TokenPyramid(Backbone):
@@ -96,10 +94,6 @@ class TokenPyramid(Backbone):
     ) -> None:
         super().__init__(in_channels, norm_eval, with_cp)
         check_rates(drop=drop_rate, attn_drop=attn_drop_rate, drop_path=drop_path_rate)
-        if variant is None:
-            raise UserError(
-                "TokenPyramid needs timm's name of a model; write variant='beit_base_patch16_224', for example."
-            )
         self.variant = variant
         given = {**(model_options or {})}
         if img_size is not None:
@@ -110,13 +104,12 @@ class TokenPyramid(Backbone):
             "attn_drop_rate": attn_drop_rate,
             "drop_path_rate": drop_path_rate,
         }
-        trunk, self._adapter = make_trunk(variant, in_chans=in_channels, **rates, **given)
+        trunk, self._adapter = self.make_trunk(variant, in_chans=in_channels, **rates, **given)
         depth = len(trunk.blocks)
         default = spread_levels(depth)
         indices = default if out_indices is None else out_indices
         check_out_indices(indices, depth, default)
-        trunk.prune_intermediate_layers(list(indices), prune_norm=True, prune_head=True)
-        self._adapter.prepare(trunk)
+        self._adapter.prepare(trunk, indices)
         self.full_depth = depth
         self.out_indices = tuple(indices)
         self.trunk = trunk
@@ -129,10 +122,25 @@ class TokenPyramid(Backbone):
             self.add_module(name, level)
         self.finish(frozen_stages)
 
+    def make_trunk(self, variant: str | None, **options: Any) -> tuple[Any, Adapter]:
+        """Builds the transformer, and finds its adapter. A subclass may return a transformer of its own.
+
+        A transformer has ``embed_dim``, ``patch_embed`` (timm's ``PatchEmbed``) and ``blocks``.
+
+        Args:
+            variant: The value of the argument of the same name.
+            **options: Arguments of timm's model: ``in_chans``, rates, ``img_size`` if given, and ``model_options``.
+
+        Raises:
+            UserError: timm has no such model, or the model is not a plain transformer with patches of 8, 14 or 16
+                pixels.
+        """
+        return make_timm_trunk(variant, **options)
+
     @property
     def name(self) -> str:
         """The class and timm's name of the model."""
-        return f"{self.kind} {self.variant}"
+        return f"{self.kind} {self.variant or type(self.trunk).__name__}"
 
     def list_blocks(self) -> Sequence[nn.Module]:
         """Lists the blocks of the transformer."""
@@ -195,29 +203,12 @@ class TokenPyramid(Backbone):
 
     @classmethod
     def name_options(cls, checkpoint: str | Path) -> dict[str, Any]:
-        """Finds the model in ``timm://NAME.TAG``."""
+        """Finds the model in ``timm://NAME.TAG``, or in the name of a published weight."""
         text = str(checkpoint)
-        return {"variant": text.removeprefix(TIMM).partition(".")[0]} if text.startswith(TIMM) else {}
-
-
-def make_trunk(variant: str, **options: Any) -> tuple[Any, Adapter]:
-    """Builds a transformer of timm that takes any image size, and finds its adapter.
-
-    Args:
-        variant: timm's name of the model.
-        **options: Arguments of timm's model.
-
-    Raises:
-        UserError: timm has no such model, or the model is not a plain transformer with patches of 8, 14 or 16 pixels.
-    """
-    if not isinstance(variant, str) or not timm.is_model(variant):
-        raise UserError(did_you_mean("model of timm", str(variant), timm.list_models()))
-    adapter = find_adapter(variant, timm.model_entrypoint(variant).__module__)
-    with torch.device("meta"):  # one block without memory, for the patch size
-        thin: Any = timm.create_model(variant, num_classes=0, **{**options, "depth": 1})
-    patch_size = thin.patch_embed.patch_size
-    check_patches(variant, thin, patch_size)
-    return timm.create_model(variant, num_classes=0, **{**options, **adapter.options(patch_size[0])}), adapter
+        if text.startswith(TIMM):
+            return {"variant": text.removeprefix(TIMM).partition(".")[0]}
+        published = ZOO.get(text.removeprefix(SCHEME))
+        return {"variant": published.variant} if published is not None else {}
 
 
 def _check_size(size: Any) -> int | tuple[int, int]:

@@ -41,7 +41,7 @@ FALSE_ALARMS = (
 """Texts of warnings that a user can ignore. The log file contains them; the console does not show them."""
 
 _FALSE_ALARM = re.compile("|".join(FALSE_ALARMS))
-_SHOWN = ("Weights: ", "XCiT starts from ")
+_SHOWN = ("Weights: ", "XCiT starts from ", "TokenPyramid starts from ", "CoaT starts from ")
 """Beginnings of messages that xcit_dense logs as information and that a user wants to read at once."""
 
 
