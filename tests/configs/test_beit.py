@@ -1,6 +1,7 @@
 """The segmentation configs of BEiT and BEiT v2 equal their published recipes, field by field."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 
 from tests.helpers.recipes import config_steps, head_fields, pipeline_steps, plain
 from tests.helpers.reference import read_reference
+from tests.helpers.seeds import read_names
+from xcit_dense.models.loading import COUNTER
 from xcit_dense.weights.zoo import ZOO
 
 DIRECTORY = Path(__file__).parents[2] / "configs" / "segmentation"
@@ -67,6 +70,19 @@ def test_the_backbone_is_the_published_one(name, read, built):
     }
     assert len(backbone.list_blocks()) == published["depth"]
     assert fields.init_cfg == {"type": "Pretrained", "checkpoint": f"xcit://{WEIGHTS[name]['init']}"}
+
+
+@of_each
+def test_a_file_with_the_published_names_fills_the_model(name, built):
+    entries = {
+        entry: torch.zeros(()).expand(shape) for entry, shape in read_names("beit_keys")[WEIGHTS[name]["keys"]].items()
+    }
+    model = built(path_of(name)).model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a model on the meta device keeps no values
+        result = model.load_state_dict(entries, strict=False)
+    assert [entry for entry in result.missing_keys if not entry.endswith(COUNTER)] == []
+    assert result.unexpected_keys == []
 
 
 @of_each

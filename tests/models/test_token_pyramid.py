@@ -15,6 +15,7 @@ from tests.helpers.seeds import (
     largest_error,
     largest_gradient_error,
     read_config,
+    read_names,
     read_seed,
 )
 from xcit_dense import TokenPyramid, deploy, load_weights
@@ -252,6 +253,44 @@ def test_positions_of_another_size_are_resized_on_loading(variant, image, grid):
     model.load_state_dict(weights)
     wanted = "196 positions resampled to 36" if variant.startswith("cait") else "resized to 4 x 6"
     assert ("197 positions resampled to 37" if variant.startswith("vit") else wanted) in model.load_report.adapted
+
+
+def published_names(file):
+    """Lists the kinds of published files. Models with many parameters take long to build."""
+    return [
+        pytest.param(kind, marks=pytest.mark.slow if "large" in kind or "36" in kind or "48" in kind else ())
+        for kind in read_names(file)
+    ]
+
+
+def translate_published(file, kind, wrap, **options):
+    """Translates a file with the names and shapes of a published one. The values need no memory."""
+    names = {name: torch.zeros(()).expand(shape) for name, shape in read_names(file)[kind].items()}
+    with torch.device("meta"):
+        model = TokenPyramid(norm_cfg="BN", **options)
+    weights, report = model.translate(wrap(names))
+    assert set(weights) == set(model.state_dict())
+    assert not report.unexpected
+    return report
+
+
+@pytest.mark.parametrize("kind", published_names("beit_keys"))
+def test_each_kind_of_published_file_of_beit_loads(kind):
+    variant = f"beit_{'large' if 'large' in kind else 'base'}_patch16_224"
+    report = translate_published("beit_keys", kind, lambda names: {"model": names}, variant=variant, img_size=512)
+    has_pyramid = kind.startswith("segmentor")
+    assert has_pyramid == (not report.missing)
+    assert ("32 x 32" in report.adapted) == ("_512" not in kind)
+
+
+@pytest.mark.parametrize("kind", published_names("cait_keys"))
+def test_each_kind_of_published_file_of_cait_loads(kind):
+    def wrap(names):
+        return {"model": {f"module.{name}": value for name, value in names.items()}}
+
+    report = translate_published("cait_keys", kind, wrap, variant=kind)
+    assert any(name.startswith("trunk.blocks_token_only.") for name in report.left_out)
+    assert not report.adapted
 
 
 def test_the_first_parts_of_self_supervised_files_are_left_out():

@@ -1,4 +1,4 @@
-"""XCiT: attention, blocks, pyramid and backbone, and what their weights are called.
+"""Backbones, their parts and their pyramid, and what their weights are called.
 
 Imports ``ops`` and ``weights``. A new variant is a row in :mod:`xcit_dense.variants`. A new backbone is a module here.
 """
