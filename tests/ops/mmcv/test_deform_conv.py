@@ -104,6 +104,32 @@ def test_both_pass_gradcheck(ops, geometry):
     )
 
 
+def test_larger_offsets_and_masks_are_read_one_value_after_another(ops):
+    """As mmcv's kernels read them. MMDetection's DyHead needs it."""
+    geometry = GEOMETRIES["grouped"]
+    x, offset, mask, weight, bias = operands(geometry)
+    larger = [
+        torch.cat([tensor.flatten(1), torch.ones_like(tensor).flatten(1)], 1).view(2, -1, 2 * size[0], size[1])
+        for tensor, size in ((offset, offset.shape[2:]), (mask, mask.shape[2:]))
+    ]
+    larger = [tensor.detach().requires_grad_() for tensor in larger]
+    results = [ops.modulated_deform_conv2d(x, *pair, weight, bias, *geometry[2:]) for pair in ((offset, mask), larger)]
+    for result in results:
+        result.square().sum().backward()
+    assert torch.equal(*results)
+    for one, other in zip((offset, mask), larger):
+        read, rest = other.grad.flatten(1).chunk(2, 1)
+        assert torch.equal(read, one.grad.flatten(1))
+        assert not rest.any()
+
+
+def test_smaller_offsets_are_refused(ops):
+    geometry = GEOMETRIES["plain"]
+    x, offset, mask, weight, bias = operands(geometry)
+    with pytest.raises(RuntimeError, match="offset"):
+        ops.modulated_deform_conv2d(x, offset[:, :, 1:], mask[:, :, 1:], weight, bias, *geometry[2:])
+
+
 def test_the_gradient_of_the_weights_does_not_need_the_other_gradients(ops):
     x, offset, _, weight, _ = operands(GEOMETRIES["grouped"])
     arguments = GEOMETRIES["grouped"][2:]

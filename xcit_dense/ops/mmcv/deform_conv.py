@@ -8,11 +8,13 @@ mmcv passes empty buffers, which its kernels fill (`columns`, `ones`). torchvisi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
+from torch.nn import functional as F
 
 from xcit_dense.ops.mmcv.common import working_dtype
 
@@ -210,6 +212,8 @@ def modulated_deform_conv_forward(
         with_bias: Whether `bias` is added.
     """
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    size = output.shape[2:]
+    offset, mask = _first_values(offset, size), _first_values(mask, size)
     _forward(input, weight, offset, mask, bias if with_bias else None, output, geometry)
 
 
@@ -268,15 +272,47 @@ def modulated_deform_conv_backward(
         with_bias: As there.
     """
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    size = grad_output.shape[2:]
     of_input, of_weight, of_offset, of_mask, of_bias = _gradients(
-        grad_output, input, weight, offset, mask, bias if with_bias else None, geometry
+        grad_output,
+        input,
+        weight,
+        _first_values(offset, size),
+        _first_values(mask, size),
+        bias if with_bias else None,
+        geometry,
     )
     grad_input += of_input
     grad_weight += of_weight
-    grad_offset.copy_(of_offset)
-    grad_mask.copy_(of_mask)
+    _write_first_values(grad_offset, of_offset)
+    _write_first_values(grad_mask, of_mask)
     if with_bias:
         grad_bias += of_bias
+
+
+def _first_values(tensor: Tensor, size: torch.Size) -> Tensor:
+    """Returns offsets or masks of the output's size.
+
+    mmcv does not check the size. It reads the values of an image one after another, as if they had the output's size.
+    MMDetection's DyHead passes offsets and masks of a finer level, and its published weights were trained like that.
+
+    Args:
+        tensor: (B, N, H'', W'') offsets or masks.
+        size: The output's size (H', W').
+
+    Returns:
+        (B, N, H', W') values. A smaller map is returned unchanged, and torchvision refuses it.
+    """
+    batch, channels, *own_size = tensor.shape
+    if torch.Size(own_size) == size or math.prod(own_size) < math.prod(size):
+        return tensor
+    return tensor.flatten(1)[:, : channels * math.prod(size)].reshape(batch, channels, *size)
+
+
+def _write_first_values(tensor: Tensor, values: Tensor) -> None:
+    """Writes the gradients of :func:`_first_values` into `tensor`. Values that were not read get zeros."""
+    flat = values.flatten(1)
+    tensor.copy_(F.pad(flat, (0, math.prod(tensor.shape[1:]) - flat.shape[1])).view(tensor.shape))
 
 
 def _operands(
