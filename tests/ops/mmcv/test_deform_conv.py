@@ -104,6 +104,19 @@ def test_both_pass_gradcheck(ops, geometry):
     )
 
 
+def test_offsets_of_zero_get_mmcvs_derivative_at_the_edge(ops):
+    """A derivative has a jump at each whole cell. It is 0 in row and column -1, and from the right elsewhere."""
+    x = torch.ones(1, 1, 3, 3)
+    inner = torch.tensor([0.0, 1, 1, 1, 0])
+    last = torch.tensor([0.0, 0, 0, -1, 0])
+    for function, mask in ((ops.deform_conv2d, ()), (ops.modulated_deform_conv2d, (torch.ones(1, 1, 5, 5),))):
+        offset = torch.zeros(1, 2, 5, 5, requires_grad=True)
+        bias = (None,) if mask else ()
+        function(x, offset, *mask, torch.ones(1, 1, 1, 1), *bias, 1, 1).sum().backward()
+        assert torch.equal(offset.grad[0, 0], last[:, None] * inner)
+        assert torch.equal(offset.grad[0, 1], inner[:, None] * last)
+
+
 def test_larger_offsets_and_masks_are_read_one_value_after_another(ops):
     """As mmcv's kernels read them. MMDetection's DyHead needs it."""
     geometry = GEOMETRIES["grouped"]

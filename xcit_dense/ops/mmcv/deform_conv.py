@@ -352,4 +352,27 @@ def _gradients(
     """Returns the gradients of input, weight, offset, mask and bias."""
     operands = _operands(input, weight, offset, mask, bias)
     grad_output = grad_output.to(operands[0].dtype).contiguous()
-    return torch.ops.torchvision._deform_conv2d_backward(grad_output, *operands, *geometry, mask is not None)
+    of_input, of_weight, of_offset, of_mask, of_bias = torch.ops.torchvision._deform_conv2d_backward(
+        grad_output, *operands, *geometry, mask is not None
+    )
+    of_offset = of_offset.masked_fill(_on_the_edge(operands[2], weight, geometry), 0)
+    return of_input, of_weight, of_offset, of_mask, of_bias
+
+
+def _on_the_edge(offset: Tensor, weight: Tensor, geometry: Sequence[int]) -> Tensor:
+    """Returns which offsets point exactly to row -1 or column -1, in the shape of `offset`.
+
+    The derivative has a jump there. mmcv takes the derivative from outside, which is 0. torchvision takes it from
+    inside. This matters at the start of a training: then the offsets are 0, and a padded kernel reads row -1.
+    """
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, _, groups = geometry
+    (kernel_h, kernel_w), (height, width) = weight.shape[2:], offset.shape[2:]
+    device = offset.device
+    y = torch.arange(kernel_h, device=device)[:, None] * dilation_h - pad_h
+    y = y + torch.arange(height, device=device) * stride_h  # (kernel_h, H')
+    x = torch.arange(kernel_w, device=device)[:, None] * dilation_w - pad_w
+    x = x + torch.arange(width, device=device) * stride_w  # (kernel_w, W')
+    moves = offset.view(len(offset), groups, kernel_h, kernel_w, 2, height, width)
+    rows = moves[:, :, :, :, 0] + y[:, None, :, None]  # (B, groups, kernel_h, kernel_w, H', W')
+    columns = moves[:, :, :, :, 1] + x[:, None, :]
+    return (torch.stack([rows, columns], 4) == -1).view(offset.shape)

@@ -20,7 +20,7 @@ _LOWEST = -10000.0
 _ROIS_AT_ONCE = 16
 """The maximum keeps all samples of this number of RoIs in memory."""
 
-_WORTH_THREADS = 2**17
+_WORTH_THREADS = 2**19
 """The number of pooled values from which threads save time."""
 
 
