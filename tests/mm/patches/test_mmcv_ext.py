@@ -158,11 +158,6 @@ def test_roi_align_reads_channels_last_features(mmcv_ops):
     torch.testing.assert_close(ours, mmcv_ops.roi_align(x, rois, BINS))
 
 
-def test_maximum_pooling_is_refused_by_name(stand_in):
-    with pytest.raises(NotImplementedError, match="pool_mode='max'"):
-        stand_in.roi_align(features(), example_rois(1.0), BINS, 1.0, 0, "max")
-
-
 # NMS -----------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,23 @@ _SERVED = {
     "nms": "xcit_dense.ops.mmcv.nms",
     "roi_align_forward": "xcit_dense.ops.mmcv.roi_align",
     "roi_align_backward": "xcit_dense.ops.mmcv.roi_align",
+    "deform_conv_forward": "xcit_dense.ops.mmcv.deform_conv",
+    "deform_conv_backward_input": "xcit_dense.ops.mmcv.deform_conv",
+    "deform_conv_backward_parameters": "xcit_dense.ops.mmcv.deform_conv",
+    "modulated_deform_conv_forward": "xcit_dense.ops.mmcv.deform_conv",
+    "modulated_deform_conv_backward": "xcit_dense.ops.mmcv.deform_conv",
+    "roi_pool_forward": "xcit_dense.ops.mmcv.roi_pool",
+    "roi_pool_backward": "xcit_dense.ops.mmcv.roi_pool",
+    "deform_roi_pool_forward": "xcit_dense.ops.mmcv.deform_roi_pool",
+    "deform_roi_pool_backward": "xcit_dense.ops.mmcv.deform_roi_pool",
+    "masked_im2col_forward": "xcit_dense.ops.mmcv.masked_conv",
+    "masked_col2im_forward": "xcit_dense.ops.mmcv.masked_conv",
+    "psamask_forward": "xcit_dense.ops.mmcv.psamask",
+    "psamask_backward": "xcit_dense.ops.mmcv.psamask",
+    "carafe_forward": "xcit_dense.ops.mmcv.carafe",
+    "carafe_backward": "xcit_dense.ops.mmcv.carafe",
+    "carafe_naive_forward": "xcit_dense.ops.mmcv.carafe",
+    "carafe_naive_backward": "xcit_dense.ops.mmcv.carafe",
 }
 """The module of each operator that is served."""
 
