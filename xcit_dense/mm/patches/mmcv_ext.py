@@ -33,6 +33,22 @@ _SERVED = {
     "nms": "xcit_dense.ops.mmcv.nms",
     "roi_align_forward": "xcit_dense.ops.mmcv.roi_align",
     "roi_align_backward": "xcit_dense.ops.mmcv.roi_align",
+    # Boxes
+    "bbox_overlaps": "xcit_dense.ops.mmcv.bbox_overlaps",
+    "box_iou_rotated": "xcit_dense.ops.mmcv.rotated_boxes",
+    "line_nms_forward": "xcit_dense.ops.mmcv.line_nms",
+    "nms_match": "xcit_dense.ops.mmcv.nms",
+    "nms_rotated": "xcit_dense.ops.mmcv.rotated_boxes",
+    "roi_align_rotated_backward": "xcit_dense.ops.mmcv.roi_align_rotated",
+    "roi_align_rotated_forward": "xcit_dense.ops.mmcv.roi_align_rotated",
+    "softnms": "xcit_dense.ops.mmcv.nms",
+    # Losses and attention
+    "ms_deform_attn_backward": "xcit_dense.ops.mmcv.ms_deform_attn",
+    "ms_deform_attn_forward": "xcit_dense.ops.mmcv.ms_deform_attn",
+    "sigmoid_focal_loss_backward": "xcit_dense.ops.mmcv.focal_loss",
+    "sigmoid_focal_loss_forward": "xcit_dense.ops.mmcv.focal_loss",
+    "softmax_focal_loss_backward": "xcit_dense.ops.mmcv.focal_loss",
+    "softmax_focal_loss_forward": "xcit_dense.ops.mmcv.focal_loss",
 }
 """The module of each operator that is served."""
 
@@ -102,7 +118,7 @@ class _Finder:
         # At level INFO, which Python's logging does not print by default: most models need no other operator, and a
         # call of a missing operator raises an error with the same text.
         logging.getLogger("xcit_dense").info(
-            "xcit_dense: this mmcv has no compiled operators. NMS and RoIAlign run on torchvision; "
+            f"xcit_dense: this mmcv has no compiled operators. {len(_SERVED)} of them run on torchvision and PyTorch; "
             "any other mmcv operator raises an error when called."
         )
 
