@@ -82,6 +82,11 @@ def serving() -> bool:
     return spec is not None and spec.origin == _ORIGIN
 
 
+def served() -> int:
+    """Returns the number of operators in the stand-in."""
+    return len(_SERVED)
+
+
 def _ask(finders: Sequence[Any], path: Sequence[str] | None) -> ModuleSpec | None:
     for finder in finders:
         spec: ModuleSpec | None = finder.find_spec(_MODULE, path, None)
@@ -118,7 +123,7 @@ class _Finder:
         # At level INFO, which Python's logging does not print by default: most models need no other operator, and a
         # call of a missing operator raises an error with the same text.
         logging.getLogger("xcit_dense").info(
-            f"xcit_dense: this mmcv has no compiled operators. {len(_SERVED)} of them run on torchvision and PyTorch; "
+            f"xcit_dense: this mmcv has no compiled operators. {served()} of them run on torchvision and PyTorch; "
             "any other mmcv operator raises an error when called."
         )
 
