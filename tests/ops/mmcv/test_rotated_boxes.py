@@ -121,3 +121,29 @@ def test_batched_nms_treats_each_class_of_rotated_boxes_separately(mmcv_ops):
         expected += members[loop_nms(boxes[members], scores[members], 0.2)].tolist()
     kept = mmcv_ops.batched_nms(boxes, scores, classes, {"type": "nms_rotated", "iou_threshold": 0.2})[1]
     assert kept.tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("mode", ["iou", "iof"])
+def test_overlaps_of_rectangles_as_quadrilaterals_are_those_of_rotated_boxes(mmcv_ops, mode):
+    a, b = example_boxes(12, 0), example_boxes(9, 1)
+    corners = [torch.tensor([polygon(box) for box in boxes.tolist()], dtype=a.dtype).flatten(1) for boxes in (a, b)]
+    expected = mmcv_ops.box_iou_rotated(a, b, mode)
+    torch.testing.assert_close(mmcv_ops.box_iou_quadri(*corners, mode), expected)
+    aligned = mmcv_ops.box_iou_quadri(corners[0][:9], corners[1], mode, True)
+    torch.testing.assert_close(aligned, expected[:9].diagonal())
+
+
+def test_overlap_of_quadrilaterals_takes_corners_inside_the_rectangle_on_two_sides(mmcv_ops):
+    # The rectangle's corner (2, 4) is outside the trapezoid, and inside the rectangle on its first and last side.
+    trapezoid, rectangle = torch.tensor([[1.0, 1, 3, 4, 4, 4, 4, 1]]), torch.tensor([[2.0, 1, 2, 4, 4, 4, 4, 1]])
+    kite = torch.tensor([[2.0, 2, 3, 4, 4, 2, 3, 1]])
+    result = mmcv_ops.box_iou_quadri(torch.cat([trapezoid, kite]), rectangle)
+    torch.testing.assert_close(result, torch.tensor([[1.0], [0.5]]))
+
+
+def test_nms_keeps_the_quadrilaterals_that_the_definition_keeps(mmcv_ops):
+    boxes, scores = example_boxes(30), torch.linspace(1, 0.1, 30, dtype=torch.float64)
+    corners = torch.tensor([polygon(box) for box in boxes.tolist()], dtype=boxes.dtype).flatten(1)
+    expected = loop_nms(boxes, scores, 0.2)
+    for labels in (None, torch.arange(30).double() % 2):  # mmcv compares quadrilaterals of all labels
+        assert mmcv_ops.nms_quadri(corners, scores, 0.2, labels)[1].tolist() == expected

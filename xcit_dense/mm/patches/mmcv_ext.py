@@ -35,9 +35,11 @@ _SERVED = {
     "roi_align_backward": "xcit_dense.ops.mmcv.roi_align",
     # Boxes
     "bbox_overlaps": "xcit_dense.ops.mmcv.bbox_overlaps",
+    "box_iou_quadri": "xcit_dense.ops.mmcv.rotated_boxes",
     "box_iou_rotated": "xcit_dense.ops.mmcv.rotated_boxes",
     "line_nms_forward": "xcit_dense.ops.mmcv.line_nms",
     "nms_match": "xcit_dense.ops.mmcv.nms",
+    "nms_quadri": "xcit_dense.ops.mmcv.rotated_boxes",
     "nms_rotated": "xcit_dense.ops.mmcv.rotated_boxes",
     "roi_align_rotated_backward": "xcit_dense.ops.mmcv.roi_align_rotated",
     "roi_align_rotated_forward": "xcit_dense.ops.mmcv.roi_align_rotated",
