@@ -30,10 +30,6 @@ SWITCH = "XCIT_DENSE_OPERATORS"
 _MODULE = "mmcv._ext"
 _ORIGIN = "xcit_dense's stand-in on torchvision"
 _SERVED = {
-    "nms": "xcit_dense.ops.mmcv.nms",
-    "roi_align_forward": "xcit_dense.ops.mmcv.roi_align",
-    "roi_align_backward": "xcit_dense.ops.mmcv.roi_align",
-    # Boxes
     "bbox_overlaps": "xcit_dense.ops.mmcv.bbox_overlaps",
     "box_iou_quadri": "xcit_dense.ops.mmcv.rotated_boxes",
     "box_iou_rotated": "xcit_dense.ops.mmcv.rotated_boxes",
@@ -44,13 +40,15 @@ _SERVED = {
     "roi_align_rotated_backward": "xcit_dense.ops.mmcv.roi_align_rotated",
     "roi_align_rotated_forward": "xcit_dense.ops.mmcv.roi_align_rotated",
     "softnms": "xcit_dense.ops.mmcv.nms",
-    # Losses and attention
     "ms_deform_attn_backward": "xcit_dense.ops.mmcv.ms_deform_attn",
     "ms_deform_attn_forward": "xcit_dense.ops.mmcv.ms_deform_attn",
     "sigmoid_focal_loss_backward": "xcit_dense.ops.mmcv.focal_loss",
     "sigmoid_focal_loss_forward": "xcit_dense.ops.mmcv.focal_loss",
     "softmax_focal_loss_backward": "xcit_dense.ops.mmcv.focal_loss",
     "softmax_focal_loss_forward": "xcit_dense.ops.mmcv.focal_loss",
+    "nms": "xcit_dense.ops.mmcv.nms",
+    "roi_align_forward": "xcit_dense.ops.mmcv.roi_align",
+    "roi_align_backward": "xcit_dense.ops.mmcv.roi_align",
 }
 """The module of each operator that is served."""
 
