@@ -85,6 +85,16 @@ class TestAttention:
             assert gradient.dtype == dtype
             torch.testing.assert_close(gradient, other.to(dtype))
 
+    def test_trains_under_autocast_with_points_in_single_precision(self):
+        value, locations, weights = (tensor.detach().float().requires_grad_() for tensor in example())
+        layer = torch.nn.Linear(WIDTH, WIDTH)
+        with torch.autocast("cpu", torch.bfloat16):
+            result = attend(layer(value), locations, weights)
+        result.float().square().sum().backward()
+        assert result.dtype == torch.bfloat16
+        assert locations.grad.dtype == weights.grad.dtype == torch.float32
+        assert all(tensor.grad.abs().sum() > 0 for tensor in (value, locations, weights, layer.weight))
+
     def test_reads_tensors_with_gaps_in_memory(self):
         inputs = [tensor.detach() for tensor in example()]
         gaps = [torch.stack([tensor, tensor], -1)[..., 0] for tensor in inputs]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from xcit_dense.ops.mmcv.bilinear import corners
 from xcit_dense.ops.mmcv.common import working_dtype
 
 
@@ -133,7 +134,7 @@ def _samples(
             y * angle.cos() + x * angle.sin() + centre[:, 1],
             x * angle.cos() - y * angle.sin() + centre[:, 0],
         )
-        indices, weights = _neighbours(y, x, shape)
+        indices, weights = corners(y, x, *shape[2:])
         indices = indices + some[:, 0].long()[:, None, None, None] * shape[2] * shape[3]
         # An RoI of no area has no samples, and its sum is 0.
         weights = weights / (rows * columns) * float(count.min() > 0)
@@ -144,21 +145,3 @@ def _by_bin(values: Tensor, bins: tuple[int, int], rows: int, columns: int) -> T
     """(K, bins * rows, bins * columns, 4) -> (K * bins * bins, rows * columns * 4)."""
     values = values.reshape(len(values), bins[0], rows, bins[1], columns, 4)
     return values.transpose(2, 3).reshape(-1, rows * columns * 4)
-
-
-def _neighbours(y: Tensor, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Returns the four cells around each point and their weights, both (..., 4).
-
-    A point up to one cell outside has the value of the edge. A point further outside has the weights 0.
-    """
-    height, width = shape[2:]
-    outside = (y < -1) | (y > height) | (x < -1) | (x > width)
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    top, left = y.floor(), x.floor()
-    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
-    down, across = y - top, x - left
-    indices = torch.stack(
-        [top * width + left, top * width + right, bottom * width + left, bottom * width + right], -1
-    ).long()
-    weights = torch.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], -1)
-    return indices, torch.where(outside[..., None], 0, weights)
