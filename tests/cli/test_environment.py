@@ -40,7 +40,7 @@ def environment(libraries="onedl", errors=None, versions=None, without=(), **cha
         requires_python=importlib.metadata.metadata("xcit_dense")["Requires-Python"],
         attempt=attempt,
         run_backbone=lambda device: None,
-        stand_in=lambda: True,
+        stand_in=lambda: 20,
         opencv_is_headless=lambda: False,
         started=True,
         switched_off=False,
@@ -212,21 +212,22 @@ def test_compiled_operators_are_distinguished_from_torchvision_operators():
     def operators(**changes):
         return next(one for one in examine(environment("openmmlab", **changes)) if one.part == "operators")
 
-    assert (operators().state, operators(stand_in=lambda: False).state) == ("limited", "ok")
+    assert (operators().state, operators(stand_in=lambda: 0).state) == ("limited", "ok")
     assert "torchvision" in operators().found
-    assert operators(stand_in=lambda: False).found == "compiled"
+    assert operators(stand_in=lambda: 0).found == "compiled"
+    assert operators(stand_in=lambda: 20).found.startswith("20 of mmcv's operators")
 
 
 def test_operators_compiled_for_another_torch_are_broken():
     errors = {"mmcv.ops": "ImportError: mmcv/_ext.so: undefined symbol: _ZN5torch"}
     versions, without = {"mmcv": "2.1.0"}, ["mmcv-lite"]
-    findings = examine(environment("openmmlab", errors, versions, without, stand_in=lambda: False))
+    findings = examine(environment("openmmlab", errors, versions, without, stand_in=lambda: 0))
     remedy = broken(findings)["operators"].remedy
     assert remedy == "pip uninstall --yes mmcv && pip install 'mmcv-lite<2.2,>=2.1'"
     assert works(findings) == {"the backbone"}
 
 
-@pytest.mark.parametrize("stand_in", [True, False])
+@pytest.mark.parametrize("stand_in", [20, 0])
 def test_the_start_up_file_is_needed_only_without_compiled_operators(stand_in):
     findings = examine(environment(started=False, stand_in=lambda: stand_in))
     assert broken(findings) == {}

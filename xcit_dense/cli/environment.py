@@ -75,7 +75,8 @@ class Environment:
         requires_python: The versions of Python that xcit_dense supports.
         attempt: Imports a module; returns None or the error.
         run_backbone: Runs a small backbone on a device; returns None or the error.
-        stand_in: Whether operators of torchvision take the place of mmcv's. Called after mmcv was imported.
+        stand_in: The number of operators that the stand-in for mmcv's compiled operators has. 0 if mmcv has compiled
+            operators. Called after mmcv was imported.
         opencv_is_headless: Whether cv2 is a build without windows. Called after cv2 was imported.
         started: Whether the start-up file has run.
         switched_off: Whether ``XCIT_DENSE_OPERATORS=0`` is set.
@@ -89,7 +90,7 @@ class Environment:
     requires_python: str
     attempt: Callable[[str], str | None]
     run_backbone: Callable[[str], str | None]
-    stand_in: Callable[[], bool]
+    stand_in: Callable[[], int]
     opencv_is_headless: Callable[[], bool]
     started: bool
     switched_off: bool
@@ -218,10 +219,10 @@ def _attempt(action: Callable[[], object]) -> str | None:
     return None
 
 
-def _stand_in() -> bool:
+def _stand_in() -> int:
     from xcit_dense.mm.patches import mmcv_ext
 
-    return mmcv_ext.serving()
+    return mmcv_ext.served() if mmcv_ext.serving() else 0
 
 
 def _opencv_is_headless() -> bool:
@@ -348,7 +349,7 @@ def _check_operators(environment: Environment, name: str, requirement: str, brok
         remedy = f"pip uninstall --yes {name} && {_pip(_requirement(environment, 'mmcv-lite'))}"
         yield Finding("operators", "broken", error, remedy if name == "mmcv" else _fix(environment, error, requirement))
     elif stand_in:
-        found = "operators of torchvision, which are enough for the shipped configs; others raise an error"
+        found = f"{stand_in} of mmcv's operators, on torchvision and PyTorch; others raise an error"
         compiled = shlex.quote(_requirement(environment, "mmcv"))
         more = f"pip uninstall --yes {name} && pip install openmim && mim install {compiled}"
         yield Finding("operators", "limited", found, None if name.startswith("onedl-") else more)

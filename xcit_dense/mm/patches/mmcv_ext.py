@@ -30,6 +30,22 @@ SWITCH = "XCIT_DENSE_OPERATORS"
 _MODULE = "mmcv._ext"
 _ORIGIN = "xcit_dense's stand-in on torchvision"
 _SERVED = {
+    "bbox_overlaps": "xcit_dense.ops.mmcv.bbox_overlaps",
+    "box_iou_quadri": "xcit_dense.ops.mmcv.rotated_boxes",
+    "box_iou_rotated": "xcit_dense.ops.mmcv.rotated_boxes",
+    "line_nms_forward": "xcit_dense.ops.mmcv.line_nms",
+    "nms_match": "xcit_dense.ops.mmcv.nms",
+    "nms_quadri": "xcit_dense.ops.mmcv.rotated_boxes",
+    "nms_rotated": "xcit_dense.ops.mmcv.rotated_boxes",
+    "roi_align_rotated_backward": "xcit_dense.ops.mmcv.roi_align_rotated",
+    "roi_align_rotated_forward": "xcit_dense.ops.mmcv.roi_align_rotated",
+    "softnms": "xcit_dense.ops.mmcv.nms",
+    "ms_deform_attn_backward": "xcit_dense.ops.mmcv.ms_deform_attn",
+    "ms_deform_attn_forward": "xcit_dense.ops.mmcv.ms_deform_attn",
+    "sigmoid_focal_loss_backward": "xcit_dense.ops.mmcv.focal_loss",
+    "sigmoid_focal_loss_forward": "xcit_dense.ops.mmcv.focal_loss",
+    "softmax_focal_loss_backward": "xcit_dense.ops.mmcv.focal_loss",
+    "softmax_focal_loss_forward": "xcit_dense.ops.mmcv.focal_loss",
     "nms": "xcit_dense.ops.mmcv.nms",
     "roi_align_forward": "xcit_dense.ops.mmcv.roi_align",
     "roi_align_backward": "xcit_dense.ops.mmcv.roi_align",
@@ -83,6 +99,11 @@ def serving() -> bool:
     return spec is not None and spec.origin == _ORIGIN
 
 
+def served() -> int:
+    """Returns the number of operators in the stand-in."""
+    return len(_SERVED)
+
+
 def _ask(finders: Sequence[Any], path: Sequence[str] | None) -> ModuleSpec | None:
     for finder in finders:
         spec: ModuleSpec | None = finder.find_spec(_MODULE, path, None)
@@ -119,7 +140,7 @@ class _Finder:
         # At level INFO, which Python's logging does not print by default: most models need no other operator, and a
         # call of a missing operator raises an error with the same text.
         logging.getLogger("xcit_dense").info(
-            "xcit_dense: this mmcv has no compiled operators. NMS and RoIAlign run on torchvision; "
+            f"xcit_dense: this mmcv has no compiled operators. {served()} of them run on torchvision and PyTorch; "
             "any other mmcv operator raises an error when called."
         )
 
