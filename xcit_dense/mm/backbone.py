@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-from importlib import import_module
-from importlib.util import find_spec
-from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import update_init_info
-from mmengine.registry import MODELS
 from torch import nn
 
-from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.mm.distributed import resolve_once
+from xcit_dense.mm.registration import check_arguments, register_model
 from xcit_dense.models import coat, token_pyramid, xcit
 from xcit_dense.models.backbone import Backbone
 from xcit_dense.models.pretrained import load_weights
@@ -31,11 +27,8 @@ class _MMBackbone:
 
     def __init__(self, *args: Any, init_cfg: Any = None, **kwargs: Any) -> None:
         classes = type(self).__mro__
-        known = signature(classes[classes.index(_MMBackbone) + 1]).parameters  # of the class without init_cfg
-        takes_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values())
-        for name in kwargs:
-            if name not in known and not takes_all:
-                raise UserError(did_you_mean(f"argument of {type(self).__name__}", name, [*known, "init_cfg"]))
+        plain = classes[classes.index(_MMBackbone) + 1]  # the class without init_cfg
+        check_arguments(type(self).__name__, plain, kwargs)
         super().__init__(*args, **kwargs)
         self.init_cfg = init_cfg
 
@@ -82,11 +75,7 @@ def register_backbone(backbone: Class) -> Class:
     name = backbone.__name__
     own = {"__doc__": backbone.__doc__, "__module__": backbone.__module__, "__qualname__": backbone.__qualname__}
     registered: Any = type(name, (_MMBackbone, backbone, BaseModule), own)
-    for library in (None, "mmdet", "mmseg"):
-        if library is None:
-            MODELS.register_module(name=name, module=registered, force=True)
-        elif find_spec(library) is not None:
-            import_module(f"{library}.registry").MODELS.register_module(name=name, module=registered, force=True)
+    register_model(registered)
     return registered
 
 
