@@ -216,7 +216,8 @@ class Backbone(nn.Module):
             adapted, change = model.adapt_input(weights)
             model.load_state_dict(adapted)
             if change and model.load_report is not None:
-                model.load_report = replace(model.load_report, adapted=change)
+                changes = ", ".join(filter(None, (change, model.load_report.adapted)))
+                model.load_report = replace(model.load_report, adapted=changes)
                 model.log(logging.INFO, f"{model.kind}: {change}.")
         return model
 

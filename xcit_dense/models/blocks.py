@@ -47,6 +47,20 @@ def map_to_tokens(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, C, H, W) -> (B, H, W, C) -> (B, H W, C)
 
 
+def init_linear(module: nn.Module) -> None:
+    """Initialises a linear layer as the original code does. Other modules do not change.
+
+    Args:
+        module: A module of a backbone.
+    """
+    if isinstance(module, nn.Linear):
+        # The original uses trunc_normal_, whose default bounds are -2 and 2, and not two standard deviations. So it
+        # sometimes draws a weight of -2.
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class ConvPatchEmbed(nn.Module):
     """Convolutional stem: 3 x 3 convolutions of stride 2 with batch norm, and GELU between them.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcit_dense.errors import UserError
 from xcit_dense.models import coat_names
 from xcit_dense.models.backbone import Backbone, check_rates, is_integer, is_number
-from xcit_dense.models.blocks import map_to_tokens, tokens_to_map
+from xcit_dense.models.blocks import init_linear, map_to_tokens, tokens_to_map
 from xcit_dense.models.coat_blocks import (
     NUM_HEADS,
     PARALLEL_LEVELS,
@@ -121,7 +121,7 @@ class CoaT(Backbone):
             ParallelBlock(shape.embed_dims[1], shape.mlp_ratios[1], *rates) for _ in range(shape.parallel_depth)
         )
 
-        self.apply(_init_linear)
+        self.apply(init_linear)
         self.finish(frozen_stages)
 
     @property
@@ -234,13 +234,6 @@ class CoaT(Backbone):
                 frozen += [self.get_submodule(f"patch_embed{level}"), self.get_parameter(f"cls_token{level}")]
                 frozen += self._encodings(level)
         return frozen
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _resolve(

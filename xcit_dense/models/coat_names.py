@@ -22,7 +22,7 @@ from torch import Tensor, strided
 from xcit_dense.errors import UserError
 from xcit_dense.models.loading import (
     Report,
-    adapt_channels,
+    adapt_stems,
     find_faults,
     find_prefixes,
     refuse_faults,
@@ -150,18 +150,7 @@ def adapt_input(state: Mapping[str, Any], in_channels: int) -> tuple[Mapping[str
         The entries, and a clause that describes the change. The entries are ``state`` itself and the clause is empty if
         the weights have this number of channels already, or if ``state`` does not contain a CoaT.
     """
-    inner = unwrap(state)
-    adapted = {}
-    change = ""
-    for root in find_roots(state):
-        weight = inner.get(root + _FIRST_WEIGHT)
-        if not isinstance(weight, Tensor) or weight.ndim != 4:  # loading refuses the weight
-            continue
-        weight, changed = adapt_channels(weight, in_channels)
-        if changed:
-            adapted[root + _FIRST_WEIGHT] = weight
-            change = changed
-    return ({**inner, **adapted}, change) if adapted else (state, "")
+    return adapt_stems(state, [root + _FIRST_WEIGHT for root in find_roots(state)], in_channels)
 
 
 def translate(

@@ -85,6 +85,33 @@ def mark_strictness(state_dict: Mapping[str, Any], strict: bool) -> Mapping[str,
     return entries
 
 
+def adapt_stems(state: Mapping[str, Any], stems: Iterable[str], in_channels: int) -> tuple[Mapping[str, Any], str]:
+    """Adapts the weights of stems in a checkpoint to images with another number of channels.
+
+    Args:
+        state: Entries of a checkpoint in any dialect.
+        stems: The names of the weights. A name that is missing, or whose value is not a weight of a convolution, is
+            passed over, because loading refuses it.
+        in_channels: The number of channels of the images, at least 1.
+
+    Returns:
+        The entries, and a clause that describes the change. The entries are ``state`` itself and the clause is empty if
+        nothing changes.
+    """
+    inner = unwrap(state)
+    adapted = {}
+    change = ""
+    for name in stems:
+        weight = inner.get(name)
+        if not isinstance(weight, Tensor) or weight.ndim != 4:
+            continue
+        weight, changed = adapt_channels(weight, in_channels)
+        if changed:
+            adapted[name] = weight
+            change = changed
+    return ({**inner, **adapted}, change) if adapted else (state, "")
+
+
 def find_prefixes(state: Mapping[str, Any], stem: str, ndim: int) -> list[str]:
     """Finds the prefix of each backbone of a kind in a checkpoint: ``'backbone.'``, for example, or ``''``.
 

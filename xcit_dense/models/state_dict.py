@@ -23,7 +23,7 @@ from xcit_dense.models.loading import (
     COUNTER,
     PYRAMID,
     Report,
-    adapt_channels,
+    adapt_stems,
     check_held_values,
     find_faults,
     find_prefixes,
@@ -105,15 +105,7 @@ def adapt_input(state: Mapping[str, Any], in_channels: int) -> tuple[Mapping[str
         >>> tuple(state["patch_embed.proj.0.0.weight"].shape)
         (16, 4, 3, 3)
     """
-    inner = unwrap(state)
-    adapted = {}
-    change = ""
-    for root in find_roots(state):
-        weight, changed = adapt_channels(inner[root + STEM], in_channels)
-        if changed:
-            adapted[root + STEM] = weight
-            change = changed
-    return ({**inner, **adapted}, change) if adapted else (state, "")
+    return adapt_stems(state, [root + STEM for root in find_roots(state)], in_channels)
 
 
 def check_held(weights: Mapping[str, Tensor]) -> None:

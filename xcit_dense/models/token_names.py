@@ -26,7 +26,7 @@ from xcit_dense.models.loading import (
     COUNTER,
     PYRAMID,
     Report,
-    adapt_channels,
+    adapt_stems,
     check_held_values,
     find_faults,
     refuse_faults,
@@ -180,16 +180,8 @@ def adapt_input(state: Mapping[str, Any], in_channels: int) -> tuple[Mapping[str
     Returns:
         The entries, and a clause that describes the change. The clause is empty if nothing changes.
     """
-    inner = unwrap(state)
-    adapted = {}
-    change = ""
-    for name, value in inner.items():
-        if isinstance(name, str) and _STEM.fullmatch(name) and isinstance(value, Tensor) and value.ndim == 4:
-            weight, changed = adapt_channels(value, in_channels)
-            if changed:
-                adapted[name] = weight
-                change = changed
-    return ({**inner, **adapted}, change) if adapted else (state, "")
+    stems = [name for name in unwrap(state) if isinstance(name, str) and _STEM.fullmatch(name)]
+    return adapt_stems(state, stems, in_channels)
 
 
 def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xcit_dense.errors import UserError
 from xcit_dense.models import state_dict
 from xcit_dense.models.backbone import Backbone, check_out_indices, check_rates, is_integer, is_number
-from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock
+from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock, init_linear
 from xcit_dense.models.loading import Report
 from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.ops.layers import floating_weight
@@ -143,7 +143,7 @@ class XCiT(Backbone):
         for name, level in levels.items():
             self.add_module(name, level)
 
-        self.apply(_init_linear)
+        self.apply(init_linear)
         self.finish(frozen_stages)
 
     @property
@@ -214,15 +214,6 @@ class XCiT(Backbone):
         options = state_dict.infer_options(weights)
         state_dict.check_held(weights)
         return options
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        # The original uses trunc_normal_, whose default bounds are -2 and 2, and not two standard deviations. So it
-        # sometimes draws a weight of -2.
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _resolve(
