@@ -203,7 +203,7 @@ def replace_optimizer(config: Config, recipe: Config) -> None:
         recipe: The config that :func:`read_recipe` returns.
     """
     wrapper: Any = config.get("optim_wrapper")
-    if not isinstance(wrapper, dict) or "optimizer" not in wrapper:
+    if wrapper is None or "optimizer" not in wrapper:
         return
     if wrapper.optimizer.get("type") == "SGD":
         _use_recipe(config, recipe)
