@@ -1,4 +1,4 @@
-"""The model families that do not work with an XCiT. A family that begins to work fails its test, so the list shrinks."""
+"""The model families that do not work with an XCiT. The test of a family that begins to work fails."""
 
 from __future__ import annotations
 
