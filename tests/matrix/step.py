@@ -82,6 +82,8 @@ def build_model(config: Config) -> Any:
         for key, most in _MOST.items():
             if isinstance(part.get(key), int):
                 part[key] = min(part[key], most)
+        if "clip_border" in part:
+            part.clip_border = True  # MMDetection cannot draw the mask of a box outside of the image
         if part.get("batch_augments"):
             part.batch_augments = None  # they enlarge the images
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.swap.common import STRIDES, Levels, choose_levels, measure_levels
-from xcit_dense.variants import VARIANTS
+from xcit_dense.variants import get_variant
 
 
 def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> None:
@@ -22,23 +22,37 @@ def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> N
     Raises:
         UserError: The old backbone returns levels that XCiT does not have, or no part of the model reads the levels.
     """
-    old = measure_levels(config, model.backbone, backbone.get("in_channels", 3))
+    old = _join_stacks(model, measure_levels(config, model.backbone, backbone.get("in_channels", 3)))
     _check_levels(model, old)
-    width = VARIANTS[backbone.variant].embed_dim
+    width = get_variant(backbone.variant).embed_dim
     necks = model.get("neck")
     necks = list(necks) if isinstance(necks, list | tuple) else [necks] if necks else []
     if necks:
         _fit_neck(model, necks[0], old, width)
+    elif "shared_head" in (model.get("roi_head") or {}):
+        # The last stage of a ResNet reads RoIs of a fixed width.
+        model.neck = ConfigDict(
+            type="ChannelMapper", in_channels=[width], kernel_size=1, out_channels=old.channels[-1], num_outs=1
+        )
     else:
         _fit_heads(model, old, width)
     model.backbone = choose_levels(backbone, old.strides)
+
+
+def _join_stacks(model: Any, old: Levels) -> Levels:
+    """Replaces the maps of several stacked backbones by one. CornerNet trains on the map of each of its hourglasses."""
+    head = model.get("bbox_head") or {}
+    if len(set(old.strides)) > 1 or "num_feat_levels" not in head:
+        return old
+    head.num_feat_levels = 1
+    return Levels(old.strides[:1], old.channels[:1])
 
 
 def _check_levels(model: Any, old: Levels) -> None:
     kind = model.backbone.get("type")
     if not set(old.strides) <= set(STRIDES) or list(old.strides) != sorted(set(old.strides)):
         raise UserError(
-            f"The backbone {kind!r} of the config returns levels at strides {old.strides}. XCiT returns one level for "
+            f"The backbone {kind!r} of the config returns maps at strides {old.strides}. XCiT returns one level for "
             f"each stride, any of {STRIDES}; choose a config of the same head with a ResNet."
         )
 
