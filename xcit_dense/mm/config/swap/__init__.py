@@ -65,8 +65,9 @@ def _models_in(node: Any) -> Iterator[Any]:
         if isinstance(node.get("backbone"), dict):
             yield node
             return
-        for part in node.values():
-            yield from _models_in(part)
+        for key, part in node.items():
+            if key != "reid":  # the classifier of a tracker, which has no levels
+                yield from _models_in(part)
     elif isinstance(node, list | tuple):
         for part in node:
             yield from _models_in(part)

@@ -41,7 +41,7 @@ def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> N
 
 def _join_stacks(model: Any, old: Levels) -> Levels:
     """Replaces the maps of several stacked backbones by one. CornerNet trains on the map of each of its hourglasses."""
-    head = model.get("bbox_head") or {}
+    head: Any = model.get("bbox_head") or ConfigDict()
     if len(set(old.strides)) > 1 or "num_feat_levels" not in head:
         return old
     head.num_feat_levels = 1
