@@ -56,7 +56,7 @@ def test_mmdetections_script_and_ours_train_a_config_of_theirs_with_an_xcit(pyth
     leaf = tmp_path / f"{name}_xcit_n12.py"
     small = [f"{split}_dataloader.dataset.pipeline.{step}.scale=(128,128)" for split, step in SPLITS_AND_RESIZES]
     options = ["model.backbone.init_cfg=None", "train_cfg.max_epochs=1", "param_scheduler=None", *small]
-    classes = [f"{split}_dataloader.dataset.metainfo.classes=('disc','square')" for split, _ in SPLITS_AND_RESIZES]
+    classes = [f"{split}_dataloader.dataset.metainfo.classes=('circle','square')" for split, _ in SPLITS_AND_RESIZES]
     theirs = ["--cfg-options", *options, *classes, "model.bbox_head.num_classes=2", *at]
     python(directory / "train.py", leaf, "--work-dir", tmp_path / "theirs", *theirs, CUDA_VISIBLE_DEVICES="")
     assert (tmp_path / "theirs" / "epoch_1.pth").is_file()
