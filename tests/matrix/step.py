@@ -16,6 +16,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
+from xcit_dense.mm.config.checks import check_config
 from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.swap import replace_backbone
 from xcit_dense.mm.config.walk import dicts_in
@@ -51,8 +52,11 @@ def check_step(config: Config, make_batch: Callable[[Config], Batch]) -> None:
     Raises:
         AssertionError: The loss is not finite, or a block of the XCiT has no gradient, or the prediction is not one
             result for each image.
+        UserError: The backbone cannot be replaced, or the check of the config before a run refuses the config.
     """
-    model = build_model(replace_backbone(config, VARIANT, weights=None))
+    replaced = replace_backbone(config, VARIANT, weights=None)
+    check_config(replaced, loaders=())
+    model = build_model(replaced)
     batch = make_batch(config)
     torch.manual_seed(0)
     train_step(model, batch)
