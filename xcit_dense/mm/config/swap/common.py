@@ -151,7 +151,8 @@ def _read_levels(backbone: Any, maps: Any) -> Levels:
     if not maps or not all(isinstance(level, torch.Tensor) and level.ndim == 4 for level in maps):
         raise UserError(f"The backbone {backbone.get('type')!r} of the config does not return one map for each level.")
     # A side of a map can be off by one pixel, because some backbones do not pad.
-    strides = [min(STRIDES + (1, 2, 128), key=lambda stride: abs(stride - _PROBE / level.shape[-1])) for level in maps]
+    powers = [2**power for power in range(9)]
+    strides = [min(powers, key=lambda power: abs(power - _PROBE / level.shape[-1])) for level in maps]
     return Levels(tuple(strides), tuple(level.shape[1] for level in maps))
 
 
@@ -201,8 +202,8 @@ def replace_optimizer(config: Config, recipe: Config) -> None:
         config: A complete config, which is changed.
         recipe: The config that :func:`read_recipe` returns.
     """
-    wrapper = config.get("optim_wrapper")
-    if not isinstance(wrapper, dict) or "optimizer" not in wrapper:
+    wrapper: Any = config.get("optim_wrapper")
+    if wrapper is None or "optimizer" not in wrapper:
         return
     if wrapper.optimizer.get("type") == "SGD":
         _use_recipe(config, recipe)
@@ -225,7 +226,7 @@ def replace_optimizer(config: Config, recipe: Config) -> None:
 
 def _use_recipe(config: Config, recipe: Config) -> None:
     """Replaces SGD by the published AdamW."""
-    wrapper = config.optim_wrapper
+    wrapper: Any = config.optim_wrapper
     images = config.get("auto_scale_lr", {}).get("base_batch_size", _RECIPE_IMAGES)
     optimizer: ConfigDict = recipe.optim_wrapper.optimizer.copy()
     optimizer.lr = float(f"{optimizer.lr * images / _RECIPE_IMAGES:.3g}")
