@@ -30,6 +30,27 @@ class VTFPN(vt_fpn.VTFPN, BaseModule):
         self.init_cfg = init_cfg
 
 
+class ContiguousLevels(BaseModule):
+    """Copies each level to memory in the order of its dimensions.
+
+    XCiT returns levels in channels-last memory, and convolutions keep this memory format. MMSegmentation's ``DMHead``
+    calls ``view`` on a map, which fails in channels-last memory.
+
+    Args:
+        init_cfg: The initialisation. The neck does not have weights.
+
+    Example:
+        >>> import torch
+        >>> level = torch.ones(2, 16, 4, 4).to(memory_format=torch.channels_last)
+        >>> ContiguousLevels()([level])[0].is_contiguous()
+        True
+    """
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Returns the same values in contiguous memory."""
+        return tuple(level.contiguous() for level in levels)
+
+
 class MeanTokens(BaseModule):
     """Adds a class token to each level: the mean of the level over all positions.
 
@@ -85,5 +106,5 @@ class TrainingBranches(BaseModule):
         return main
 
 
-for neck in (VTFPN, MeanTokens, TrainingBranches):
+for neck in (VTFPN, ContiguousLevels, MeanTokens, TrainingBranches):
     register_model(neck)

@@ -22,8 +22,10 @@ from xcit_dense.weights.zoo import expand
 STRIDES = (4, 8, 16, 32, 64)
 """The strides that XCiT has levels for."""
 
+PROBE = 256
+"""Pixels of the square image that measures strides, a multiple of every stride."""
+
 _PATTERNS = {"mmdet": "mask_rcnn_xcit_{short}", "mmseg": "upernet_xcit_{short}"}
-_PROBE = 256  # pixels of the square image that measures strides; a multiple of every stride
 _RECIPE_IMAGES = 16  # images in a step of the published recipes
 
 # Arguments that let a backbone download weights. A backbone is measured without weights.
@@ -138,7 +140,7 @@ def measure_levels(config: Config, backbone: Any, channels: int = 3) -> Levels:
                 built = registry.build(plain)
                 built.eval()  # ResNet's own eval returns None
                 with torch.no_grad():
-                    maps = built(torch.zeros(1, channels, _PROBE, _PROBE))
+                    maps = built(torch.zeros(1, channels, PROBE, PROBE))
         except Exception as error:  # any operator may be missing on the device meta
             failure = error
         else:
@@ -152,7 +154,7 @@ def _read_levels(backbone: Any, maps: Any) -> Levels:
         raise UserError(f"The backbone {backbone.get('type')!r} of the config does not return one map for each level.")
     # A side of a map can be off by one pixel, because some backbones do not pad.
     powers = [2**power for power in range(9)]
-    strides = [min(powers, key=lambda power: abs(power - _PROBE / level.shape[-1])) for level in maps]
+    strides = [min(powers, key=lambda power: abs(power - PROBE / level.shape[-1])) for level in maps]
     return Levels(tuple(strides), tuple(level.shape[1] for level in maps))
 
 

@@ -11,12 +11,11 @@ from mmengine.registry import MODELS
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import type_of
-from xcit_dense.mm.config.swap.common import STRIDES, choose_levels, measure_levels
+from xcit_dense.mm.config.swap.common import PROBE, STRIDES, choose_levels, measure_levels
 from xcit_dense.variants import VARIANTS
 
 _PYRAMID = STRIDES[:4]
 _UP_TO_16 = STRIDES[:3]
-_PROBE = 256  # pixels of the square image whose maps measure a neck
 
 # Backbones of other libraries cannot be measured where the library is missing. They return the pyramid, except these.
 _OTHER_STRIDES = {"VPD": (8, 16, 32, 64)}
@@ -27,6 +26,9 @@ _PYRAMID_NECKS = {"MultiLevelNeck": "scales", "Feature2Pyramid": "rescales"}
 # Necks and heads that read several maps and need them in one size.
 _ONE_SIZE = ("MLANeck", "SETRMLAHead", "SETRUPHead", "DPTHead")
 
+
+# Heads that read more than maps, or maps in another memory format, and the neck that makes what they read.
+_LAST_NECKS = {"DPTHead": "MeanTokens", "DMHead": "ContiguousLevels"}
 
 # Heads that read several branches in training and the main branch in prediction, and the share of each branch in their
 # channels.
@@ -84,8 +86,7 @@ def adapt_segmentor(config: Config, model: ConfigDict, backbone: ConfigDict) -> 
         positions = {index: strides.index(stride) for index, stride in wanted.items()}
         positions |= {index - len(old): position for index, position in positions.items()}
     _fit_heads(model, channels, positions)
-    if any(_name(config, head) == "DPTHead" for head in _heads_in(model)):
-        necks.append(ConfigDict(type="MeanTokens"))
+    necks += [ConfigDict(type=_LAST_NECKS[kind]) for kind in _kinds(config, model) if kind in _LAST_NECKS]
     if necks:
         model.neck = necks if len(necks) > 1 else necks[0]
 
@@ -96,6 +97,11 @@ def _name(config: Config, node: Any) -> str:
     return getattr(kind, "__name__", None) or str(node.get("type")).rpartition(".")[2]
 
 
+def _kinds(config: Config, model: Any) -> set[str]:
+    """Returns the names of the classes of the neck and the heads of a model."""
+    return {_name(config, part) for part in (model.get("neck"), *_heads_in(model)) if isinstance(part, dict)}
+
+
 def _find_strides(config: Config, model: Any, kind: str, in_channels: int) -> tuple[int, ...]:
     """Returns the stride of each level of the old backbone."""
     if kind in _OTHER_STRIDES or type_of(config, model.backbone, MODELS) is None:
@@ -104,8 +110,11 @@ def _find_strides(config: Config, model: Any, kind: str, in_channels: int) -> tu
             strides
         ):
             return strides
-    maps = {key: value for key, value in model.backbone.items() if key != "output_cls_token"}
-    return measure_levels(config, ConfigDict(maps), in_channels).strides
+    backbone: ConfigDict = model.backbone.copy()
+    backbone.pop("output_cls_token", None)  # DPT reads a pair for each level
+    if "img_size" in backbone:
+        backbone.img_size = (PROBE, PROBE)  # BEiT and MAE accept only this size
+    return measure_levels(config, backbone, in_channels).strides
 
 
 def _branches(config: Config, model: Any) -> list[int]:
@@ -125,7 +134,7 @@ def _remove_pyramid_neck(config: Config, model: Any, strides: tuple[int, ...]) -
     factors = neck.get(_PYRAMID_NECKS.get(_name(config, neck), "")) if isinstance(neck, dict) else None
     if factors is None or len(set(strides)) > 1:
         return strides
-    model.pop("neck")
+    model.neck = None
     return tuple(round(strides[0] / factor) for factor in factors)
 
 
@@ -136,12 +145,11 @@ def _choose_strides(old: Sequence[int], read: Sequence[int]) -> Sequence[int]:
         >>> _choose_strides((4, 8, 8, 8), (2, 3)), _choose_strides((4, 8, 8, 8), (0, 2, 3))
         ((8, 16), (4, 8, 16))
         >>> _choose_strides((16, 16, 16, 16), (0, 1, 2, 3)), _choose_strides((16, 8, 4, 2, 1), (3, 4))
-        ((4, 8, 16, 32), (8, 4))
+        ((4, 8, 16, 32), (4, 4))
     """
     is_repeated = any(index > 0 and old[index] == old[index - 1] for index in read)
     if not is_repeated:
-        factor = max(1, _PYRAMID[0] // min(old[index] for index in read))
-        return tuple(min(old[index] * factor, STRIDES[-1]) for index in read)
+        return tuple(min(max(old[index], STRIDES[0]), STRIDES[-1]) for index in read)
     if len(read) > len(_PYRAMID):
         raise UserError(
             f"The heads of the config read {len(read)} levels at strides {tuple(old)}. XCiT returns one level for each "
@@ -163,8 +171,7 @@ def _choose_levels(backbone: ConfigDict, strides: Sequence[int], main: int) -> C
 
 def _resize(config: Config, model: Any, old: Sequence[int], new: Sequence[int], width: int) -> list[ConfigDict]:
     """Returns a neck that brings all levels to the stride of the old levels, if a part of the model needs one size."""
-    parts = [part for part in (model.get("neck"), *_heads_in(model)) if part]
-    if len(new) == 1 or len(set(old)) > 1 or not any(_name(config, part) in _ONE_SIZE for part in parts):
+    if len(new) == 1 or len(set(old)) > 1 or not _kinds(config, model) & set(_ONE_SIZE):
         return []
     scales = [stride / old[0] for stride in new]
     return [ConfigDict(type="MultiLevelNeck", in_channels=[width] * len(new), out_channels=width, scales=scales)]
@@ -190,7 +197,7 @@ def _measure_necks(
     config: Config, necks: list[Any], channels: Sequence[int], strides: Sequence[int]
 ) -> tuple[int, ...]:
     """Returns the channels of each map that the last of some necks returns."""
-    sizes = [(1, count, _PROBE // stride, _PROBE // stride) for count, stride in zip(channels, strides)]
+    sizes = [(1, count, PROBE // stride, PROBE // stride) for count, stride in zip(channels, strides)]
     with MODELS.switch_scope_and_registry(config.default_scope) as registry, torch.device("meta"), torch.no_grad():
         maps = tuple(torch.zeros(size) for size in sizes)
         for neck in necks:
