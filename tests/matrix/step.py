@@ -41,24 +41,24 @@ _MOST = {
 Batch = dict[str, Any]
 
 
-def check_step(config: Config, make_batch: Callable[[Any], Batch]) -> None:
+def check_step(config: Config, make_batch: Callable[[Config], Batch]) -> None:
     """Replaces the backbone of a config by an XCiT, trains the model for one step and predicts once.
 
     Args:
         config: A complete config.
-        make_batch: Makes a batch of random images with labels from the config of the model.
+        make_batch: Makes a batch of random images with labels for a config.
 
     Raises:
         AssertionError: The loss is not finite, or a block of the XCiT has no gradient, or the prediction is not one
             result for each image.
     """
     model = build_model(replace_backbone(config, VARIANT, weights=None))
-    batch = make_batch(model.cfg)
+    batch = make_batch(config)
     torch.manual_seed(0)
     train_step(model, batch)
     model.eval()
     # Guided anchoring predicts one image at a time.
-    image = {key: values[:1] for key, values in make_batch(model.cfg).items()}
+    image = {key: values[:1] for key, values in make_batch(config).items()}
     with torch.no_grad():
         results = model(**model.data_preprocessor(image, False), mode="predict")
     assert len(results) == 1, f"{len(results)} results for one image"
@@ -89,7 +89,6 @@ def build_model(config: Config) -> Any:
         warnings.simplefilter("ignore")
         model = revert_sync_batchnorm(registry.build(cfg))
     model.init_weights()
-    model.cfg = cfg
     return model
 
 

@@ -139,6 +139,9 @@ def measure_levels(config: Config, backbone: Any, channels: int = 3) -> Levels:
             with MODELS.switch_scope_and_registry(config.default_scope) as registry, torch.device(device):
                 built = registry.build(plain)
                 built.eval()  # ResNet's own eval returns None
+                for part in built.modules():
+                    if getattr(part, "eps", None) == 0:  # PyTorch refuses a batch norm with eps=0
+                        part.eps = 1e-5
                 with torch.no_grad():
                     maps = built(torch.zeros(1, channels, PROBE, PROBE))
         except Exception as error:  # any operator may be missing on the device meta
