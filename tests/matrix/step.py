@@ -82,6 +82,8 @@ def build_model(config: Config) -> Any:
         for key, most in _MOST.items():
             if isinstance(part.get(key), int):
                 part[key] = min(part[key], most)
+        if part.get("type") == "SegDataPreProcessor":
+            part.update(size=None, size_divisor=32)  # the size of the recipe is larger
         if part.get("batch_augments"):
             part.batch_augments = None  # they enlarge the images
     torch.manual_seed(0)

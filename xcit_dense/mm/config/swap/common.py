@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
+from mmengine.utils import import_modules_from_strings
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import type_of
@@ -43,6 +45,31 @@ class Levels:
 
     strides: tuple[int, ...]
     channels: tuple[int, ...]
+
+
+def import_modules(config: Config) -> None:
+    """Imports the modules that a config names in ``custom_imports``.
+
+    Modules of missing packages leave the list. mmpretrain, for example, is missing in many environments, and configs
+    import mmpretrain for the old backbone.
+
+    Args:
+        config: A complete config, which is changed.
+
+    Example:
+        >>> config = Config({"custom_imports": {"imports": ["xcit_dense", "a_missing_package.models"]}})
+        >>> import_modules(config)
+        >>> config.custom_imports.imports
+        ['xcit_dense']
+    """
+    wanted = config.get("custom_imports") or {}
+    names = wanted.get("imports") or []
+    names = [names] if isinstance(names, str) else names
+    present = [name for name in names if find_spec(name.partition(".")[0]) is not None]
+    if present:
+        import_modules_from_strings(present, wanted.get("allow_failed_imports", False))
+    if wanted:
+        wanted["imports"] = present
 
 
 def read_recipe(scope: str, variant: str) -> Config:
