@@ -14,6 +14,13 @@ HERE = Path(__file__).parent
 TRIED = "tried.json"
 """The families of MMDetection that a fixed config stands for."""
 
+SEGMENTORS = {
+    "setr": "setr/setr_vit-l_mla_8xb2-160k_ade20k-512x512.py",
+    "setr_pup": "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512.py",  # another head
+    "vpd": "vpd/vpd_sd_4xb8-25k_nyu-512x512.py",  # the sides of the images are multiples of 64
+}
+"""The families of MMSegmentation that a fixed config stands for."""
+
 
 def read_record(library: str) -> dict[str, dict[str, Any]]:
     """Reads the recorded families of a library.
@@ -41,7 +48,12 @@ def installed_families(library: str) -> dict[str, dict[str, Any]]:
 
 def load_family(library: str, family: str) -> Config:
     """Reads the config that stands for a family."""
-    return Config.fromfile(library_configs(library)[read_record(library)[family]["config"]])
+    return read_config(library, read_record(library)[family]["config"])
+
+
+def read_config(library: str, name: str) -> Config:
+    """Reads a config of a library. :func:`replace_backbone` imports the modules that the config names."""
+    return Config.fromfile(library_configs(library)[name], import_custom_modules=False)
 
 
 def choose_configs(library: str) -> dict[str, str]:
@@ -50,21 +62,18 @@ def choose_configs(library: str) -> dict[str, str]:
     Returns:
         The name of the config for each family. A directory without a model is not a family.
     """
-    tried = read_tried() if library == "mmdet" else {}
+    tried = read_tried() if library == "mmdet" else SEGMENTORS
     chosen = dict(tried)
     directories = {name.partition("/")[0] for name in tried.values()}
-    for name, path in library_configs(library).items():
+    for name in library_configs(library):
         directory = name.partition("/")[0]
-        if directory not in directories and _has_model(path):
+        if directory not in directories and _has_model(library, name):
             chosen[directory] = name
             directories.add(directory)
     return chosen
 
 
-def _has_model(path: Path) -> bool:
-    """Whether a config describes a complete model. A config that needs a missing library does, as far as is known."""
-    try:
-        config = Config.fromfile(path)
-    except ImportError:
-        return True
+def _has_model(library: str, name: str) -> bool:
+    """Whether a config describes a complete model."""
+    config = read_config(library, name)
     return "model" in config and config.get("default_scope") is not None

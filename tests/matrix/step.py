@@ -88,6 +88,8 @@ def build_model(config: Config) -> Any:
                 part[key] = min(part[key], most)
         if "clip_border" in part:
             part.clip_border = True  # MMDetection cannot draw the mask of a box outside of the image
+        if part.get("type") == "SegDataPreProcessor":
+            part.update(size=None, size_divisor=32)  # the size of the recipe is larger
         if part.get("batch_augments"):
             part.batch_augments = None  # they enlarge the images
     torch.manual_seed(0)

@@ -9,12 +9,9 @@ from __future__ import annotations
 import json
 import sys
 
-from mmengine.config import Config
-
-from tests.matrix.families import HERE, choose_configs
+from tests.matrix.families import HERE, choose_configs, read_config
 from tests.matrix.step import VARIANT
 from tests.matrix.table import PAGE, TITLES, put_table, render_table
-from xcit_dense.cli.installed_configs import library_configs
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.swap import replace_backbone
 from xcit_dense.mm.config.walk import dicts_in
@@ -23,7 +20,7 @@ from xcit_dense.mm.config.walk import dicts_in
 def find_levels(library: str, name: str) -> list[int] | None:
     """Returns the strides of the levels that an XCiT returns in a config. None if the backbone cannot be replaced."""
     try:
-        config = replace_backbone(Config.fromfile(library_configs(library)[name]), VARIANT)
+        config = replace_backbone(read_config(library, name), VARIANT)
     except (ImportError, UserError):
         return None
     return next(list(part.out_strides) for part in dicts_in(config.model) if part.get("type") == "XCiT")

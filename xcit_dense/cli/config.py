@@ -90,7 +90,7 @@ def write_replaced(path: Path, variant: str, directory: Path) -> Path:
     from xcit_dense.mm.config.swap import replace_backbone
     from xcit_dense.mm.config.swap.write import add_import, write_difference
 
-    before = load_config(path)
+    before = load_config(path, import_modules=False)  # the old backbone may need a missing package
     after = replace_backbone(before, variant)
     add_import(after)
     check_config(after, loaders=())
@@ -125,7 +125,7 @@ def show_config(path: Path, options: list[str], data_root: str | None = None, va
     from xcit_dense.mm.config.swap import replace_backbone
     from xcit_dense.mm.config.swap.write import add_import
 
-    config = load_config(path, read_config_options(options), data_root)
+    config = load_config(path, read_config_options(options), data_root, import_modules=variant is None)
     if variant is not None:
         config = replace_backbone(config, variant)
         add_import(config)

@@ -60,6 +60,7 @@ def load_config(
     validation: Validation | None = None,
     keep_classes: bool = False,
     colours: str | None = None,
+    import_modules: bool = True,
 ) -> Config:
     """Reads a config and applies the options of the command line.
 
@@ -78,6 +79,7 @@ def load_config(
         validation: How to split validation images off the training images of data with its own classes.
         keep_classes: Whether the model keeps its classes if ``data_root`` has other files than the config names.
         colours: A file that names the class of each colour in label images of data with its own classes.
+        import_modules: Whether to import the modules that the config names in ``custom_imports``.
 
     Returns:
         The complete config.
@@ -91,7 +93,7 @@ def load_config(
         >>> load_config("tiny.py", {"model.backbone.variant": "nano_12_p8"}).model.backbone
         {'type': 'XCiT', 'variant': 'nano_12_p8'}
     """
-    config = _read_config(Path(path))
+    config = _read_config(Path(path), import_modules)
     restore_data(config)
     directory = Path(work_dir or config.get("work_dir") or Path("work_dirs", Path(path).stem), "data")
     own: dict[str, Any] = {
@@ -154,7 +156,7 @@ def scale_rate(config: Config, batch: int | None = None) -> None:
     config.auto_scale_lr.enable = True
 
 
-def _read_config(path: Path) -> Config:
+def _read_config(path: Path, import_modules: bool) -> Config:
     if not path.is_file():
         path = find_shipped(str(path)) or path
     if not path.is_file():
@@ -163,7 +165,7 @@ def _read_config(path: Path) -> Config:
             raise UserError(f"No config at {path}; write {dumped[0]}.")
         raise UserError(f"No config at {path}. {did_you_mean('shipped config', path.stem, shipped_configs())}")
     try:
-        return Config.fromfile(path)
+        return Config.fromfile(path, import_custom_modules=import_modules)
     except Exception as error:  # a config is code, which can raise any error
         is_clear = isinstance(error, ImportError | SyntaxError | OSError)
         reason = str(error) if is_clear else f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.swap.common import (
+    import_modules,
     make_backbone,
     read_recipe,
     replace_optimizer,
@@ -44,6 +45,7 @@ def replace_backbone(config: Config, variant: str, weights: str | None = "auto")
         raise UserError(f"default_scope is {scope!r}; write default_scope = 'mmdet' or 'mmseg' in the config.")
     recipe = read_recipe(scope, variant)
     replaced: Config = deepcopy(config)
+    import_modules(replaced)
     models = list(_models_in(replaced.get("model")))
     if not models:
         raise UserError("The config has no model with a backbone; choose a config that can be trained by itself.")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
+from mmengine.utils import import_modules_from_strings
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import type_of
@@ -22,8 +24,10 @@ from xcit_dense.weights.zoo import expand
 STRIDES = (4, 8, 16, 32, 64)
 """The strides that XCiT has levels for."""
 
+PROBE = 256
+"""Pixels of the square image that measures strides, a multiple of every stride."""
+
 _PATTERNS = {"mmdet": "mask_rcnn_xcit_{short}", "mmseg": "upernet_xcit_{short}"}
-_PROBE = 256  # pixels of the square image that measures strides; a multiple of every stride
 _RECIPE_IMAGES = 16  # images in a step of the published recipes
 
 # Arguments that let a backbone download weights. A backbone is measured without weights.
@@ -41,6 +45,31 @@ class Levels:
 
     strides: tuple[int, ...]
     channels: tuple[int, ...]
+
+
+def import_modules(config: Config) -> None:
+    """Imports the modules that a config names in ``custom_imports``.
+
+    Modules of missing packages leave the list. mmpretrain, for example, is missing in many environments, and configs
+    import mmpretrain for the old backbone.
+
+    Args:
+        config: A complete config, which is changed.
+
+    Example:
+        >>> config = Config({"custom_imports": {"imports": ["xcit_dense", "a_missing_package.models"]}})
+        >>> import_modules(config)
+        >>> config.custom_imports.imports
+        ['xcit_dense']
+    """
+    wanted = config.get("custom_imports") or {}
+    names = wanted.get("imports") or []
+    names = [names] if isinstance(names, str) else names
+    present = [name for name in names if find_spec(name.partition(".")[0]) is not None]
+    if present:
+        import_modules_from_strings(present, wanted.get("allow_failed_imports", False))
+    if wanted:
+        wanted["imports"] = present
 
 
 def read_recipe(scope: str, variant: str) -> Config:
@@ -141,7 +170,7 @@ def measure_levels(config: Config, backbone: Any, channels: int = 3) -> Levels:
                     if getattr(part, "eps", None) == 0:  # PyTorch refuses a batch norm with eps=0
                         part.eps = 1e-5
                 with torch.no_grad():
-                    maps = built(torch.zeros(1, channels, _PROBE, _PROBE))
+                    maps = built(torch.zeros(1, channels, PROBE, PROBE))
         except Exception as error:  # any operator may be missing on the device meta
             failure = error
         else:
@@ -155,7 +184,7 @@ def _read_levels(backbone: Any, maps: Any) -> Levels:
         raise UserError(f"The backbone {backbone.get('type')!r} of the config does not return one map for each level.")
     # A side of a map can be off by one pixel, because some backbones do not pad.
     powers = [2**power for power in range(9)]
-    strides = [min(powers, key=lambda power: abs(power - _PROBE / level.shape[-1])) for level in maps]
+    strides = [min(powers, key=lambda power: abs(power - PROBE / level.shape[-1])) for level in maps]
     return Levels(tuple(strides), tuple(level.shape[1] for level in maps))
 
 
