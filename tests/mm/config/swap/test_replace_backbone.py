@@ -1,5 +1,7 @@
 """A config of MMDetection with an XCiT in place of its backbone: levels, widths, images, optimizer."""
 
+from importlib.util import find_spec
+
 import pytest
 
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
@@ -13,7 +15,7 @@ from xcit_dense.mm.config.swap import replace_backbone
 
 def theirs(name, **changes):
     """A config of MMDetection, with changes to its model."""
-    config = Config.fromfile(library_configs("mmdet")[name])
+    config = Config.fromfile(library_configs("mmdet")[name], import_custom_modules=False)
     config.model.update(changes)
     return config
 
@@ -120,6 +122,16 @@ def test_a_last_stage_of_a_resnet_as_a_head_reads_its_own_width():
     assert model.rpn_head.in_channels == 1024
 
 
+def test_a_backbone_of_a_missing_library_returns_the_levels_that_its_neck_reads():
+    config = theirs("convnext/cascade-mask-rcnn_convnext-s-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py")
+    replaced = replace_backbone(config, "nano_12_p16")
+    assert replaced.model.backbone.out_strides == [4, 8, 16, 32]
+    assert replaced.model.neck.in_channels == [128] * 4
+    assert "constructor" not in replaced.optim_wrapper
+    if find_spec("mmpretrain") is None:
+        assert replaced.custom_imports.imports == []
+
+
 def test_maps_that_xcit_does_not_have_are_refused():
     with raises_user_error("'DetectoRS_ResNet'", "strides (1, 4, 8, 16, 32)"):
         replace_backbone(theirs("detectors/detectors_cascade-rcnn_r50_1x_coco.py"), "nano_12_p16")
@@ -129,7 +141,7 @@ def test_an_unknown_variant_and_a_backbone_that_is_not_registered_are_refused():
     with raises_user_error("No XCiT variant is called 'nano_12_p61'", "Did you mean 'nano_12_p16'?"):
         replace_backbone(theirs(RETINANET), "nano_12_p61")
     with raises_user_error("'mmpretrain.ConvNeXt'", "not registered"):
-        replace_backbone(theirs(RETINANET, backbone={"type": "mmpretrain.ConvNeXt"}), "nano_12_p16")
+        replace_backbone(theirs(RETINANET, backbone={"type": "mmpretrain.ConvNeXt"}, neck=None), "nano_12_p16")
     with raises_user_error("no model with a backbone"):
         replace_backbone(Config({"default_scope": "mmdet"}), "nano_12_p16")
     with raises_user_error("default_scope is None"):

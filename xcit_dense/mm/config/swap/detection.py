@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
 
 from xcit_dense.errors import UserError
+from xcit_dense.mm.config.dataset_class import type_of
+from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.swap.common import STRIDES, Levels, choose_levels, measure_levels
 from xcit_dense.variants import get_variant
+
+_PYRAMID = STRIDES[:4]
 
 
 def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> None:
@@ -22,11 +27,11 @@ def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> N
     Raises:
         UserError: The old backbone returns levels that XCiT does not have, or no part of the model reads the levels.
     """
-    old = _join_stacks(model, measure_levels(config, model.backbone, backbone.get("in_channels", 3)))
-    _check_levels(model, old)
     width = get_variant(backbone.variant).embed_dim
     necks = model.get("neck")
     necks = list(necks) if isinstance(necks, list | tuple) else [necks] if necks else []
+    old = _find_levels(config, model, necks, backbone.get("in_channels", 3))
+    _check_levels(model, old)
     if necks:
         _fit_neck(model, necks[0], old, width)
     elif "shared_head" in (model.get("roi_head") or {}):
@@ -37,6 +42,20 @@ def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> N
     else:
         _fit_heads(model, old, width)
     model.backbone = choose_levels(backbone, old.strides)
+
+
+def _find_levels(config: Config, model: Any, necks: list[Any], channels: int) -> Levels:
+    """Finds the levels of the old backbone.
+
+    A backbone of a missing library cannot be measured. It returns as many levels as its neck reads, the last at stride
+    32.
+    """
+    widths = necks[0].get("in_channels") if necks else None
+    import_library("mmdet", "models")
+    is_missing = type_of(config, model.backbone, MODELS) is None
+    if is_missing and isinstance(widths, list | tuple) and len(widths) <= len(_PYRAMID):
+        return Levels(_PYRAMID[-len(widths) :], tuple(widths))
+    return _join_stacks(model, measure_levels(config, model.backbone, channels))
 
 
 def _join_stacks(model: Any, old: Levels) -> Levels:
