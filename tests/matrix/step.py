@@ -33,6 +33,7 @@ _MOST = {
     "max_per_img": 30,
     "max_num": 30,
     "nms_pre": 100,
+    "num_classes": 1203,
     "num": 16,
     "num_dn_queries": 10,
     "num_proposals": 30,

@@ -18,6 +18,7 @@ from xcit_dense.mm.config.swap.common import (
 )
 from xcit_dense.mm.config.swap.detection import adapt_detector
 from xcit_dense.mm.config.swap.segmentation import adapt_segmentor
+from xcit_dense.mm.config.walk import dicts_in
 
 _ADAPT = {"mmdet": adapt_detector, "mmseg": adapt_segmentor}
 
@@ -55,6 +56,9 @@ def replace_backbone(config: Config, variant: str, weights: str | None = "auto")
         _ADAPT[scope](replaced, model, backbone)
         if model.get("pretrained"):
             model.pretrained = None  # weights of the old backbone
+    for part in dicts_in(replaced.model):
+        if part.get("type") == "MMSyncBN":
+            part["type"] = "SyncBN"  # PyTorch's layer, which does not need a compiled operator
     replace_optimizer(replaced, recipe)
     if replaced.get("load_from"):
         replaced.load_from = None  # weights of the old model

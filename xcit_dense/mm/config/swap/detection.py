@@ -55,7 +55,11 @@ def _find_levels(config: Config, model: Any, necks: list[Any], channels: int) ->
     is_missing = type_of(config, model.backbone, MODELS) is None
     if is_missing and isinstance(widths, list | tuple) and len(widths) <= len(_PYRAMID):
         return Levels(_PYRAMID[-len(widths) :], tuple(widths))
-    return _join_stacks(model, measure_levels(config, model.backbone, channels))
+    found = _join_stacks(model, measure_levels(config, model.backbone, channels))
+    if isinstance(widths, list | tuple) and len(widths) < len(found.channels):
+        # Some necks pass over the first maps.
+        return Levels(found.strides[-len(widths) :], found.channels[-len(widths) :])
+    return found
 
 
 def _join_stacks(model: Any, old: Levels) -> Levels:
