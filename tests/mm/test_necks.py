@@ -66,3 +66,18 @@ def test_the_fpn_has_the_flops_that_the_paper_of_vt_fpn_states(size, billions):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         neck.to("meta")(levels)
     assert counter.get_total_flops() / 2e9 == pytest.approx(billions, abs=0.1)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_each_library_builds_the_necks_before_special_heads(library):
+    branches = {"type": "TrainingBranches", "in_channels": 8, "out_channels": [4, 8], "main": 1}
+    for neck in ({"type": "ContiguousLevels"}, {"type": "MeanTokens"}, branches):
+        assert type(models(library).build(neck)).__name__ == neck["type"]
+
+
+def test_training_branches_are_read_in_training_and_the_main_branch_in_evaluation_mode():
+    neck = xcit_dense.mm.necks.TrainingBranches(8, (4, 8), main=1)
+    levels = [torch.rand(1, 8, 8, 8), torch.rand(1, 8, 4, 4)]
+    first, second = neck(levels)
+    assert (first.shape, second.shape) == ((1, 4, 4, 4), (1, 8, 4, 4))
+    assert torch.equal(neck.eval()(levels), second)

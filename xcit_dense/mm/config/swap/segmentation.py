@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import type_of
+from xcit_dense.mm.config.swap.branches import CONTEXT_PATHS, make_branches
 from xcit_dense.mm.config.swap.common import PROBE, STRIDES, choose_levels, measure_levels
 from xcit_dense.variants import VARIANTS
 
@@ -26,14 +27,8 @@ _PYRAMID_NECKS = {"MultiLevelNeck": "scales", "Feature2Pyramid": "rescales"}
 # Necks and heads that read several maps and need them in one size.
 _ONE_SIZE = ("MLANeck", "SETRMLAHead", "SETRUPHead", "DPTHead")
 
-
 # Heads that read more than maps, or maps in another memory format, and the neck that makes what they read.
 _LAST_NECKS = {"DPTHead": "MeanTokens", "DMHead": "ContiguousLevels"}
-
-# Heads that read several branches in training and the main branch in prediction, and the share of each branch in their
-# channels.
-_BRANCHES = {"PIDHead": (0.5, 1.0, 0.5), "DDRHead": (0.5, 1.0)}
-_MAIN_BRANCH = 1
 
 
 def adapt_segmentor(config: Config, model: ConfigDict, backbone: ConfigDict) -> None:
@@ -55,18 +50,18 @@ def adapt_segmentor(config: Config, model: ConfigDict, backbone: ConfigDict) -> 
     """
     kind = _name(config, model.backbone)
     in_channels = backbone.get("in_channels", 3)
-    if kind in _CONTEXT_PATHS:
-        model.backbone = _CONTEXT_PATHS[kind](model.backbone, backbone)
+    if kind in CONTEXT_PATHS:
+        model.backbone = CONTEXT_PATHS[kind](model.backbone, backbone)
         channels = measure_levels(config, model.backbone, in_channels).channels
         _fit_heads(model, channels, _same_positions(len(channels)))
         return
     width = VARIANTS[backbone.variant].embed_dim
     old = _find_strides(config, model, kind, in_channels)
     old = _remove_pyramid_neck(config, model, old)
-    branches = _branches(config, model)
-    if branches:
-        model.backbone = _choose_levels(backbone, old, old[-1])
-        model.neck = ConfigDict(type="TrainingBranches", in_channels=width, out_channels=branches, main=_MAIN_BRANCH)
+    branches = [make_branches(_name(config, head), head, width) for head in _main_heads_in(model)]
+    if branches[0]:
+        model.backbone = choose_levels(backbone, old)
+        model.neck = branches[0]
         return
     has_neck = bool(model.get("neck"))
     read = list(range(len(old))) if has_neck else sorted(_indices(_heads_in(model), len(old)))
@@ -106,22 +101,14 @@ def _find_strides(config: Config, model: Any, kind: str, in_channels: int) -> tu
     """Returns the stride of each level of the old backbone."""
     if kind in _OTHER_STRIDES or type_of(config, model.backbone, MODELS) is None:
         strides = _OTHER_STRIDES.get(kind, _PYRAMID)
-        if max((len(_reads(head)) for head in [model.get("neck"), *_heads_in(model)] if head), default=0) == len(
-            strides
-        ):
+        parts = [part for part in (model.get("neck"), *_heads_in(model)) if part]
+        if len(strides) in [len(_reads(part)) for part in parts]:
             return strides
     backbone: ConfigDict = model.backbone.copy()
     backbone.pop("output_cls_token", None)  # DPT reads a pair for each level
     if "img_size" in backbone:
         backbone.img_size = (PROBE, PROBE)  # BEiT and MAE accept only this size
     return measure_levels(config, backbone, in_channels).strides
-
-
-def _branches(config: Config, model: Any) -> list[int]:
-    """Returns the channels of each branch that the main head reads in training. Most heads do not read branches."""
-    head = model.decode_head
-    shares = _BRANCHES.get(_name(config, head), ()) if isinstance(head, dict) else ()
-    return [round(head.in_channels * share) for share in shares]
 
 
 def _remove_pyramid_neck(config: Config, model: Any, strides: tuple[int, ...]) -> tuple[int, ...]:
@@ -273,44 +260,16 @@ def _fit_heads(model: Any, channels: Sequence[int], positions: Mapping[int, int]
 
 
 def _fit_strides(config: Config, model: Any, old: Sequence[int], wanted: Mapping[int, int]) -> None:
-    """Replaces what heads without a neck know of the strides of their levels."""
+    """Replaces what heads without a neck assume about the strides of their levels."""
     for head in _heads_in(model):
-        kind = _name(config, head)
         indices = [index % len(old) for index in _reads(head)]
         if "feature_strides" in head:
             head.feature_strides = [wanted[index] for index in indices]
-        if kind == "PSAHead":  # the attention reaches over the same part of the image
+        if _name(config, head) == "PSAHead":  # the attention reaches over the same part of the image
             factor = old[indices[0]] / wanted[indices[0]]
             head.mask_size = tuple(int(side * factor) // 2 * 2 + 1 for side in head.mask_size)
-        if kind == "VPDDepthHead" and head.get("fmap_border"):
+        if head.get("fmap_border"):  # of the depth head of VPD
             raise UserError(
-                "The head VPDDepthHead of the config removes a border that its backbone has added. XCiT does not add a "
+                "The head of the config removes a border from its maps that VPD has added, but XCiT does not add a "
                 "border; choose vpd_sd_4xb8-25k_nyu-512x512, and images whose sides are multiples of 64."
             )
-
-
-def _fit_bisenet(outer: ConfigDict, backbone: ConfigDict) -> ConfigDict:
-    """Puts an XCiT into the context path of BiSeNetV1. The spatial path and the context path get half its width each.
-
-    BiSeNetV1 expects that the two paths together have the channels of the backbone's level of stride 16.
-    """
-    width = VARIANTS[backbone.variant].embed_dim
-    fitted: ConfigDict = outer.copy()
-    fitted.backbone_cfg = choose_levels(backbone, _PYRAMID)
-    fitted.context_channels = (width // 2, width, width)
-    fitted.spatial_channels = (*outer.spatial_channels[:-1], width // 2)
-    return fitted
-
-
-def _fit_stdc(outer: ConfigDict, backbone: ConfigDict) -> ConfigDict:
-    """Puts an XCiT into the context path of STDC."""
-    width = VARIANTS[backbone.variant].embed_dim
-    fitted: ConfigDict = outer.copy()
-    fitted.backbone_cfg = choose_levels(backbone, (8, 16, 32))
-    fitted.last_in_channels = (width, width)
-    fitted.ffm_cfg = ConfigDict({**outer.ffm_cfg, "in_channels": width + outer.out_channels})
-    return fitted
-
-
-# Backbones with a backbone inside, to which they add branches of their own.
-_CONTEXT_PATHS = {"BiSeNetV1": _fit_bisenet, "STDCContextPathNet": _fit_stdc}
