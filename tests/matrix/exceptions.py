@@ -28,7 +28,6 @@ EXCEPTIONS: dict[str, dict[str, Reason]] = {
         "paa": _MIXTURES,
         "qdtrack": _VIDEO,
         "reid": IsModel("it classifies persons, and does not read levels", "BaseReID"),
-        "soft_teacher": IsModel("it trains on images without labels too", "SemiBaseDetector"),
         "strongsort": _VIDEO,
         "tridentnet": Fails("its head reads three branches of its backbone at one stride", "num_branch"),
     },

@@ -6,6 +6,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,9 @@ from xcit_dense.mm.config.walk import dicts_in
 VARIANT = "nano_12_p16"
 SIDE = 256  # pixels of an image
 IMAGES = 2
+
+# The images that a semi-supervised detector trains on.
+_BRANCHES = ("sup", "unsup_teacher", "unsup_student")
 
 # Arguments that let a part of a model load weights, which a test cannot download.
 _WEIGHTS = ("teacher_ckpt",)
@@ -59,6 +63,8 @@ def check_step(config: Config, make_batch: Callable[[Config], Batch]) -> None:
     check_config(replaced, loaders=())
     model = build_model(replaced)
     batch = make_batch(config)
+    if "semi_train_cfg" in replaced.model:
+        batch = {key: {branch: deepcopy(values) for branch in _BRANCHES} for key, values in batch.items()}
     torch.manual_seed(0)
     train_step(model, batch)
     model.eval()
@@ -122,13 +128,14 @@ def train_step(model: Any, batch: Batch) -> None:
 
 
 def backbones_in(model: nn.Module) -> list[Any]:
-    """Returns the XCiTs in a model.
+    """Returns the XCiTs in a model that train.
 
     Raises:
-        AssertionError: The model has no XCiT.
+        AssertionError: No XCiT trains.
     """
     found = [part for part in model.modules() if type(part).__name__ == "XCiT"]
-    assert found, "the model has no XCiT"
+    found = [part for part in found if any(weight.requires_grad for weight in part.parameters())]
+    assert found, "no XCiT trains"
     return found
 
 

@@ -40,6 +40,13 @@ def replace_backbone(config: Config, variant: str, weights: str | None = "auto")
 
     Raises:
         UserError: The variant does not exist, or the model has no backbone, or a backbone that XCiT cannot replace.
+
+    Example:
+        >>> neck = {"type": "FPN", "in_channels": [64, 128, 256, 512], "out_channels": 256, "num_outs": 5}
+        >>> model = {"type": "RetinaNet", "backbone": {"type": "ResNet", "depth": 18}, "neck": neck}
+        >>> replaced = replace_backbone(Config({"default_scope": "mmdet", "model": model}), "small_12_p16")
+        >>> replaced.model.neck.in_channels, replaced.model.backbone.out_strides
+        ([384, 384, 384, 384], [4, 8, 16, 32])
     """
     scope = config.get("default_scope")
     if scope not in _ADAPT:
