@@ -28,6 +28,9 @@ EXCEPTIONS: dict[str, dict[str, Reason]] = {
         "paa": _MIXTURES,
         "qdtrack": _VIDEO,
         "reid": IsModel("it classifies persons, and does not read levels", "BaseReID"),
+        "ssd": Fails(
+            "it trains, but MMDetection 3.3 cannot predict with SSDHead", "'SSDHead' object has no attribute 'loss_cls'"
+        ),
         "strongsort": _VIDEO,
         "tridentnet": Fails("its head reads three branches of its backbone at one stride", "num_branch"),
     },

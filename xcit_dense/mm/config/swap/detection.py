@@ -31,7 +31,6 @@ def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> N
     necks = model.get("neck")
     necks = list(necks) if isinstance(necks, list | tuple) else [necks] if necks else []
     old = _find_levels(config, model, necks, backbone.get("in_channels", 3))
-    _check_levels(model, old)
     if necks:
         _fit_neck(model, necks[0], old, width)
     elif "shared_head" in (model.get("roi_head") or {}):
@@ -49,6 +48,9 @@ def _find_levels(config: Config, model: Any, necks: list[Any], channels: int) ->
 
     A backbone of a missing library cannot be measured. It returns as many levels as its neck reads, the last at stride
     32.
+
+    Raises:
+        UserError: The old backbone returns maps that XCiT does not have.
     """
     widths = necks[0].get("in_channels") if necks else None
     import_library("mmdet", "models")
@@ -56,6 +58,7 @@ def _find_levels(config: Config, model: Any, necks: list[Any], channels: int) ->
     if is_missing and isinstance(widths, list | tuple) and len(widths) <= len(_PYRAMID):
         return Levels(_PYRAMID[-len(widths) :], tuple(widths))
     found = _join_stacks(model, measure_levels(config, model.backbone, channels))
+    _check_levels(model, found)
     if isinstance(widths, list | tuple) and len(widths) < len(found.channels):
         # Some necks pass over the first maps.
         return Levels(found.strides[-len(widths) :], found.channels[-len(widths) :])
