@@ -22,6 +22,15 @@ class Reason:
 
     text: str
 
+    @property
+    def outcome(self) -> str:
+        """What the table says about the family."""
+        return f"no: {self.text}"
+
+    def applies(self) -> bool:
+        """Returns whether the family is expected to fail in this environment."""
+        return True
+
     def holds(self, config: Config | None, error: BaseException) -> bool:
         """Decides whether the reason explains an error.
 
@@ -34,19 +43,34 @@ class Reason:
 
 @dataclass(frozen=True)
 class NeedsPackage(Reason):
-    """The family imports a package that is not installed."""
+    """The family imports a package. The family must work where the package is installed.
 
-    package: str = ""
+    Attributes:
+        package: The name that Python imports.
+        install: The name that pip installs.
+    """
+
+    package: str
+    install: str
+
+    @property
+    def outcome(self) -> str:
+        """What the table says about the family."""
+        return f"after `pip install {self.install}`: {self.text}"
+
+    def applies(self) -> bool:
+        """Returns whether the package is missing."""
+        return find_spec(self.package) is None
 
     def holds(self, config: Config | None, error: BaseException) -> bool:
-        return find_spec(self.package) is None and self.package in str(error)
+        return self.package in str(error)
 
 
 @dataclass(frozen=True)
 class IsModel(Reason):
     """The model is of a class that takes other data than images with boxes."""
 
-    base: str = ""
+    base: str
 
     def holds(self, config: Config | None, error: BaseException) -> bool:
         return config is not None and is_a(config, config.model, self.base, MODELS)
@@ -56,7 +80,7 @@ class IsModel(Reason):
 class Refused(Reason):
     """:func:`xcit_dense.mm.config.swap.replace_backbone` refuses the config with one sentence."""
 
-    sentence: str = ""
+    sentence: str
 
     def holds(self, config: Config | None, error: BaseException) -> bool:
         return isinstance(error, UserError) and self.sentence in str(error)
@@ -66,7 +90,7 @@ class Refused(Reason):
 class Fails(Reason):
     """The library itself raises an error, whatever the backbone is."""
 
-    message: str = ""
+    message: str
 
     def holds(self, config: Config | None, error: BaseException) -> bool:
         return self.message in f"{type(error).__name__}: {error}"

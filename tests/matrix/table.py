@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.matrix.exceptions import EXCEPTIONS
 from tests.matrix.families import read_record
+from tests.matrix.reasons import NeedsPackage
 
 PAGE = Path(__file__).parents[2] / "docs" / "heads.md"
 TITLES = {"mmdet": "MMDetection", "mmseg": "MMSegmentation"}
@@ -21,9 +22,11 @@ def render_table(library: str) -> str:
         A sentence with the sums, and a table in Markdown with one line for each family.
     """
     record, exceptions = read_record(library), EXCEPTIONS[library]
+    needing = sum(isinstance(reason, NeedsPackage) for reason in exceptions.values())
     works = len(record) - len(exceptions)
     lines = [
-        f"{works} of {len(record)} families of {TITLES[library]} work.",
+        f"Of {len(record)} families of {TITLES[library]}, {works} work on a plain install, {needing} after the install "
+        f"of a package, and {len(exceptions) - needing} do not work.",
         "",
         "| family | config | levels (strides) | works |",
         "|---|---|---|---|",
@@ -31,8 +34,8 @@ def render_table(library: str) -> str:
     for family, entry in sorted(record.items()):
         levels = ", ".join(map(str, entry["levels"])) if entry["levels"] else "-"
         reason = exceptions.get(family)
-        outcome = f"no: {reason.text}" if reason else "yes"
-        lines.append(f"| {family} | `{entry['config'].removesuffix('.py')}` | {levels} | {outcome} |")
+        config = entry["config"].removesuffix(".py")
+        lines.append(f"| {family} | `{config}` | {levels} | {reason.outcome if reason else 'yes'} |")
     return "\n".join(lines) + "\n"
 
 

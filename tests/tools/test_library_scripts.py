@@ -12,6 +12,9 @@ pytest.importorskip("mmcv", reason="mmcv is not installed")
 
 pytestmark = pytest.mark.slow
 
+SPLITS_AND_RESIZES = (("train", 2), ("val", 1), ("test", 1))
+"""The position of Resize in the pipelines of MMDetection."""
+
 
 def scripts(library):
     """Finds the directory of a library's own scripts."""
@@ -44,6 +47,22 @@ def test_mmdetections_train_and_test_scripts_take_the_config(python, tools, at, 
     command = [directory / "test.py", tools.shapes, checkpoint, "--work-dir", tmp_path / "test", "--cfg-options", *at]
     process = python(*command, CUDA_VISIBLE_DEVICES="")
     assert "coco/segm_mAP" in process.stdout + process.stderr
+
+
+def test_mmdetections_script_and_ours_train_a_config_of_theirs_with_an_xcit(python, shapes, at, tmp_path):
+    directory = scripts("mmdet")
+    name = "retinanet_r50_fpn_1x_coco"
+    python("-m", "xcit_dense", "config", "--backbone", "nano_12_p16", name, "--copy", tmp_path)
+    leaf = tmp_path / f"{name}_xcit_n12.py"
+    small = [f"{split}_dataloader.dataset.pipeline.{step}.scale=(128,128)" for split, step in SPLITS_AND_RESIZES]
+    options = ["model.backbone.init_cfg=None", "train_cfg.max_epochs=1", "param_scheduler=None", *small]
+    classes = [f"{split}_dataloader.dataset.metainfo.classes=('circle','square')" for split, _ in SPLITS_AND_RESIZES]
+    theirs = ["--cfg-options", *options, *classes, "model.bbox_head.num_classes=2", *at]
+    python(directory / "train.py", leaf, "--work-dir", tmp_path / "theirs", *theirs, CUDA_VISIBLE_DEVICES="")
+    assert (tmp_path / "theirs" / "epoch_1.pth").is_file()
+    ours = ["--data-root", shapes, "--classes", "auto", "--device", "cpu", "--cfg-options", *options]
+    python("-m", "xcit_dense", "train", leaf, "--work-dir", tmp_path / "ours", *ours)
+    assert (tmp_path / "ours" / "epoch_1.pth").is_file()
 
 
 def test_mmdetections_inferencer_takes_the_config(python, tools, trained, shapes):

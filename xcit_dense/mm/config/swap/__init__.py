@@ -18,6 +18,7 @@ from xcit_dense.mm.config.swap.common import (
 )
 from xcit_dense.mm.config.swap.detection import adapt_detector
 from xcit_dense.mm.config.swap.segmentation import adapt_segmentor
+from xcit_dense.mm.config.walk import dicts_in
 
 _ADAPT = {"mmdet": adapt_detector, "mmseg": adapt_segmentor}
 
@@ -39,6 +40,13 @@ def replace_backbone(config: Config, variant: str, weights: str | None = "auto")
 
     Raises:
         UserError: The variant does not exist, or the model has no backbone, or a backbone that XCiT cannot replace.
+
+    Example:
+        >>> neck = {"type": "FPN", "in_channels": [64, 128, 256, 512], "out_channels": 256, "num_outs": 5}
+        >>> model = {"type": "RetinaNet", "backbone": {"type": "ResNet", "depth": 18}, "neck": neck}
+        >>> replaced = replace_backbone(Config({"default_scope": "mmdet", "model": model}), "small_12_p16")
+        >>> replaced.model.neck.in_channels, replaced.model.backbone.out_strides
+        ([384, 384, 384, 384], [4, 8, 16, 32])
     """
     scope = config.get("default_scope")
     if scope not in _ADAPT:
@@ -55,6 +63,9 @@ def replace_backbone(config: Config, variant: str, weights: str | None = "auto")
         _ADAPT[scope](replaced, model, backbone)
         if model.get("pretrained"):
             model.pretrained = None  # weights of the old backbone
+    for part in dicts_in(replaced.model):
+        if part.get("type") == "MMSyncBN":
+            part["type"] = "SyncBN"  # PyTorch's layer, which does not need a compiled operator
     replace_optimizer(replaced, recipe)
     if replaced.get("load_from"):
         replaced.load_from = None  # weights of the old model
@@ -67,8 +78,9 @@ def _models_in(node: Any) -> Iterator[Any]:
         if isinstance(node.get("backbone"), dict):
             yield node
             return
-        for part in node.values():
-            yield from _models_in(part)
+        for key, part in node.items():
+            if key != "reid":  # the classifier of a tracker, which has no levels
+                yield from _models_in(part)
     elif isinstance(node, list | tuple):
         for part in node:
             yield from _models_in(part)

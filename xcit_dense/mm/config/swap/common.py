@@ -18,7 +18,7 @@ from xcit_dense.mm.config.dataset_class import type_of
 from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.walk import dicts_in
 from xcit_dense.utils.configs import shipped_configs
-from xcit_dense.variants import VARIANTS, get_variant
+from xcit_dense.variants import get_variant
 from xcit_dense.weights.zoo import expand
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -129,7 +129,7 @@ def choose_levels(backbone: ConfigDict, strides: Sequence[int]) -> ConfigDict:
     chosen: ConfigDict = backbone.copy()
     chosen.out_strides = list(strides)
     if strides[-1] < 32:
-        variant = VARIANTS[backbone.variant]
+        variant = get_variant(backbone.variant)
         blocks = dict(zip(STRIDES, variant.out_indices))
         chosen.out_indices = [*(blocks[stride] for stride in strides[:-1]), variant.depth - 1]
     return chosen
@@ -252,7 +252,7 @@ def replace_optimizer(config: Config, recipe: Config) -> None:
         keys["norm"] = ConfigDict(decay_mult=0.0)
         return
     # MMEngine applies the longest key that fits, so the norms need keys that are longer than "backbone".
-    for block in range(VARIANTS[recipe.model.backbone.variant].depth):
+    for block in range(get_variant(recipe.model.backbone.variant).depth):
         keys[f"backbone.blocks.{block}.norm"] = ConfigDict({**own, "decay_mult": 0.0})
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
 
 from xcit_dense.errors import UserError
+from xcit_dense.mm.config.dataset_class import type_of
+from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.swap.common import STRIDES, Levels, choose_levels, measure_levels
-from xcit_dense.variants import VARIANTS
+from xcit_dense.variants import get_variant
+
+_PYRAMID = STRIDES[:4]
 
 
 def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> None:
@@ -22,23 +27,55 @@ def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> N
     Raises:
         UserError: The old backbone returns levels that XCiT does not have, or no part of the model reads the levels.
     """
-    old = measure_levels(config, model.backbone, backbone.get("in_channels", 3))
-    _check_levels(model, old)
-    width = VARIANTS[backbone.variant].embed_dim
+    width = get_variant(backbone.variant).embed_dim
     necks = model.get("neck")
     necks = list(necks) if isinstance(necks, list | tuple) else [necks] if necks else []
+    old = _find_levels(config, model, necks, backbone.get("in_channels", 3))
+    _check_levels(model, old)
     if necks:
         _fit_neck(model, necks[0], old, width)
+    elif "shared_head" in (model.get("roi_head") or {}):
+        # The last stage of a ResNet reads RoIs of a fixed width.
+        model.neck = ConfigDict(
+            type="ChannelMapper", in_channels=[width], kernel_size=1, out_channels=old.channels[-1], num_outs=1
+        )
     else:
         _fit_heads(model, old, width)
     model.backbone = choose_levels(backbone, old.strides)
+
+
+def _find_levels(config: Config, model: Any, necks: list[Any], channels: int) -> Levels:
+    """Finds the levels of the old backbone.
+
+    A backbone of a missing library cannot be measured. It returns as many levels as its neck reads, the last at stride
+    32.
+    """
+    widths = necks[0].get("in_channels") if necks else None
+    import_library("mmdet", "models")
+    is_missing = type_of(config, model.backbone, MODELS) is None
+    if is_missing and isinstance(widths, list | tuple) and len(widths) <= len(_PYRAMID):
+        return Levels(_PYRAMID[-len(widths) :], tuple(widths))
+    found = _join_stacks(model, measure_levels(config, model.backbone, channels))
+    if isinstance(widths, list | tuple) and len(widths) < len(found.channels):
+        # Some necks pass over the first maps.
+        return Levels(found.strides[-len(widths) :], found.channels[-len(widths) :])
+    return found
+
+
+def _join_stacks(model: Any, old: Levels) -> Levels:
+    """Replaces the maps of several stacked backbones by one. CornerNet trains on the map of each of its hourglasses."""
+    head: Any = model.get("bbox_head") or ConfigDict()
+    if len(set(old.strides)) > 1 or "num_feat_levels" not in head:
+        return old
+    head.num_feat_levels = 1
+    return Levels(old.strides[:1], old.channels[:1])
 
 
 def _check_levels(model: Any, old: Levels) -> None:
     kind = model.backbone.get("type")
     if not set(old.strides) <= set(STRIDES) or list(old.strides) != sorted(set(old.strides)):
         raise UserError(
-            f"The backbone {kind!r} of the config returns levels at strides {old.strides}. XCiT returns one level for "
+            f"The backbone {kind!r} of the config returns maps at strides {old.strides}. XCiT returns one level for "
             f"each stride, any of {STRIDES}; choose a config of the same head with a ResNet."
         )
 
