@@ -14,10 +14,11 @@ from tests.matrix.step import Batch, check_step
 
 
 def cases(library: str, quick: Sequence[str]) -> list[Any]:
-    """Returns the families of a library as parameters of a test. All families that are not quick are marked slow."""
-    slow = pytest.mark.slow
+    """Returns the families of a library as parameters of a test. CI runs the quick families only."""
+    marks = (pytest.mark.slow, pytest.mark.matrix)
     return [
-        pytest.param(family, marks=() if family in quick else slow, id=family) for family in installed_families(library)
+        pytest.param(family, marks=() if family in quick else marks, id=family)
+        for family in installed_families(library)
     ]
 
 

@@ -21,6 +21,7 @@ _PANOPTIC = ("panopticapi", "git+https://github.com/cocodataset/panopticapi.git"
 # The module that objects of a class import at their first use, and what pip calls it.
 _MODEL_PARTS = {
     "PAAHead": ("sklearn", "scikit-learn"),
+    "BoxInstDataPreprocessor": ("skimage", "scikit-image"),
     "BertModel": ("transformers", "transformers"),
     "ATSSVLFusionHead": ("transformers", "transformers"),
     "GLIP": ("nltk", "nltk"),
