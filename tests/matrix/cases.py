@@ -15,11 +15,11 @@ from tests.matrix.step import Batch, check_step
 
 def cases(library: str, quick: Sequence[str]) -> list[Any]:
     """Returns the families of a library as parameters of a test. CI runs the quick families only."""
-    marks = (pytest.mark.slow, pytest.mark.matrix)
-    return [
-        pytest.param(family, marks=() if family in quick else marks, id=family)
-        for family in installed_families(library)
-    ]
+    found = []
+    for family in installed_families(library):
+        marks = () if family in quick else (pytest.mark.slow, pytest.mark.matrix)
+        found.append(pytest.param(family, marks=marks, id=family))
+    return found
 
 
 def check_family(library: str, family: str, make_batch: Callable[[Config], Batch]) -> None:
