@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-pytest.importorskip("mmengine", reason="MMEngine is not installed")
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
 from tests.matrix.cases import cases, check_family
 from tests.matrix.exceptions import EXCEPTIONS
 from tests.matrix.families import read_record, read_tried

@@ -2,6 +2,9 @@
 
 import pytest
 
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+
 from tests.matrix.exceptions import EXCEPTIONS
 from tests.matrix.families import installed_families, read_record
 from tests.matrix.table import PAGE, TITLES, put_table, render_table

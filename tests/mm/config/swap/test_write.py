@@ -1,9 +1,10 @@
 """A written config has only the difference, and gives the config that it was written from."""
 
 import pytest
-from mmengine.config import Config
 
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
+
+from mmengine.config import Config
 
 from tests.helpers.models import raises_user_error
 from xcit_dense.cli.installed_configs import library_configs

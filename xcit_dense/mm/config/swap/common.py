@@ -249,7 +249,7 @@ def replace_optimizer(config: Config, recipe: Config) -> None:
         keys.pop(key)
     own = keys.get("backbone")
     if own is None:
-        keys["norm"] = ConfigDict(decay_mult=0.0)
+        keys.setdefault("norm", ConfigDict())["decay_mult"] = 0.0
         return
     # MMEngine applies the longest key that fits, so the norms need keys that are longer than "backbone".
     for block in range(get_variant(recipe.model.backbone.variant).depth):
@@ -278,4 +278,4 @@ def _schedulers_in(config: Config) -> list[Any]:
 
 def _is_of_old_backbone(key: str) -> bool:
     """Whether a rule of the optimizer names layers of the old backbone: ``'backbone.layers'``, ``'pos_embed'``."""
-    return re.match(r"backbone\.|.*(absolute_pos_embed|relative_position|pos_block|pos_embed$)", key) is not None
+    return re.match(r"backbone\.|absolute_pos_embed|relative_position|pos_block|pos_embed$", key) is not None
