@@ -14,12 +14,15 @@ HERE = Path(__file__).parent
 TRIED = "tried.json"
 """The families of MMDetection that a fixed config stands for."""
 
-SEGMENTORS = {
-    "setr": "setr/setr_vit-l_mla_8xb2-160k_ade20k-512x512.py",
-    "setr_pup": "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512.py",  # another head
-    "vpd": "vpd/vpd_sd_4xb8-25k_nyu-512x512.py",  # the sides of the images are multiples of 64
+FIXED = {
+    "mmdet": {"mm_grounding_dino": "mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py"},  # both stacks have it
+    "mmseg": {
+        "setr": "setr/setr_vit-l_mla_8xb2-160k_ade20k-512x512.py",
+        "setr_pup": "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512.py",  # another head
+        "vpd": "vpd/vpd_sd_4xb8-25k_nyu-512x512.py",  # the sides of the images are multiples of 64
+    },
 }
-"""The families of MMSegmentation that a fixed config stands for."""
+"""Further families that a fixed config stands for, by library."""
 
 
 def read_record(library: str) -> dict[str, dict[str, Any]]:
@@ -62,9 +65,8 @@ def choose_configs(library: str) -> dict[str, str]:
     Returns:
         The name of the config for each family. A directory without a model is not a family.
     """
-    tried = read_tried() if library == "mmdet" else SEGMENTORS
-    chosen = dict(tried)
-    directories = {name.partition("/")[0] for name in tried.values()}
+    chosen = {**(read_tried() if library == "mmdet" else {}), **FIXED[library]}
+    directories = {name.partition("/")[0] for name in chosen.values()}
     for name in library_configs(library):
         directory = name.partition("/")[0]
         if directory not in directories and _has_model(library, name):
