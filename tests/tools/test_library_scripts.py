@@ -93,6 +93,23 @@ def test_mmsegmentations_train_and_test_scripts_take_the_config(python, tools, r
     assert len(list((tmp_path / "labels").iterdir())) == 4
 
 
+def test_mmsegmentations_script_and_ours_train_a_config_of_theirs_with_an_xcit(python, shapes, roots, tmp_path):
+    directory = scripts("mmseg")
+    name = "segformer_mit-b0_8xb2-160k_ade20k-512x512"
+    python("-m", "xcit_dense", "config", "--backbone", "nano_12_p16", name, "--copy", tmp_path)
+    leaf = tmp_path / f"{name}_xcit_n12.py"
+    pipeline = "train_dataloader.dataset.pipeline"
+    small = [f"{pipeline}.2.scale=(128,64)", f"{pipeline}.3.crop_size=(64,64)", "model.data_preprocessor.size=(64,64)"]
+    options = [*short_run(2), "model.backbone.init_cfg=None", "train_dataloader.num_workers=0", *small]
+    options += ["train_dataloader.persistent_workers=False"]
+    theirs = [*options, *roots]
+    python(directory / "train.py", leaf, "--work-dir", tmp_path / "theirs", *theirs, CUDA_VISIBLE_DEVICES="")
+    assert (tmp_path / "theirs" / "iter_2.pth").is_file()
+    ours = ["--data-root", shapes, "--classes", "auto", "--ignore-zero", "--device", "cpu", *options]
+    python("-m", "xcit_dense", "train", leaf, "--work-dir", tmp_path / "ours", *ours)
+    assert (tmp_path / "ours" / "iter_2.pth").is_file()
+
+
 def test_mmsegmentations_inferencer_takes_the_config(python, tools, train, shapes):
     pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
     config = tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]

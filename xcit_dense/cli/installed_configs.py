@@ -74,13 +74,25 @@ def base_of(path: Path, directory: Path) -> str:
         directory: The directory of the config that inherits.
 
     Returns:
-        ``LIBRARY::NAME`` for a config of an installed library, otherwise a relative path.
+        ``LIBRARY::NAME`` for a config of an installed library that MMEngine finds, and otherwise the path of the
+        config. A config of the user's own has a relative path.
     """
     for library in LIBRARIES:
         for name, known in library_configs(library).items():
             if path == known:
-                return f"{library}::{name}"
+                return f"{library}::{name}" if _is_known_to_mmengine(library) else path.resolve().as_posix()
     return Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix()
+
+
+def _is_known_to_mmengine(library: str) -> bool:
+    """Returns whether MMEngine finds the configs of a library by ``LIBRARY::NAME``.
+
+    onedl-mmengine looks for a distribution called mmsegmentation, but its fork is called onedl-mmsegmentation.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+    from mmengine.utils import is_installed
+
+    return bool(is_installed(MODULE2PACKAGE[library]))
 
 
 def is_shipped(path: Path) -> bool:
