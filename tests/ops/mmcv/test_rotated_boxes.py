@@ -72,6 +72,29 @@ def test_overlap_of_boxes_that_share_sides_is_exact(mmcv_ops, angle):
     torch.testing.assert_close(result, torch.tensor([[1.0, 0.5, 1.0, 0.0]]), atol=1e-5, rtol=0)
 
 
+def test_overlaps_of_boxes_with_sides_on_each_other_follow_the_definition(mmcv_ops):
+    """Whole coordinates and angles of 45 degrees put corners on sides, and sides on each other."""
+    generator = torch.Generator().manual_seed(0)
+    numbers = [torch.randint(low, high, (2, 25), generator=generator) for low, high in [(0, 5)] * 2 + [(1, 5)] * 2]
+    angles = torch.randint(-4, 5, (2, 25), generator=generator).double() * (math.pi / 4)
+    a, b = torch.stack([*numbers, angles], -1)
+    b[:5] = a[:5]
+    # A small turn gives sides that cross at a small angle.
+    for turn in (0, 1e-15, 1e-12, 1e-9, 1e-6):
+        b[:, 4] += turn
+        expected = torch.tensor([[loop_overlap(x, y) for y in b.tolist()] for x in a.tolist()], dtype=a.dtype)
+        assert (expected > 0.99).any()
+        torch.testing.assert_close(mmcv_ops.box_iou_rotated(a, b), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3])
+def test_nms_drops_a_rotated_box_whose_overlap_equals_the_threshold(mmcv_ops, angle):
+    boxes = torch.tensor([[0, 0, 4, 4, angle], [0, 0, 4, 2, angle], [0, 0, 4, 4, angle]], dtype=torch.float64)
+    scores = torch.tensor([0.9, 0.8, 0.7], dtype=torch.float64)
+    for threshold, expected in ((0.5, [0]), (0.51, [0, 1]), (1.0, [0, 1]), (1.01, [0, 1, 2])):
+        assert mmcv_ops.nms_rotated(boxes, scores, threshold)[1].tolist() == expected
+
+
 def test_overlap_of_boxes_without_area_is_zero(mmcv_ops):
     boxes = torch.tensor([[5.0, 5, 4, 4, 0.2], [5, 5, 0, 4, 0.2]])
     assert mmcv_ops.box_iou_rotated(boxes, boxes).tolist() == [[pytest.approx(1), 0], [0, 0]]
