@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
 
 def example_boxes(count=12, seed=0, dtype=torch.float64):
     """Centre, size and angle of boxes that overlap each other in many ways."""
@@ -48,7 +50,7 @@ def loop_overlap(a, b, mode="iou"):
 
 @pytest.mark.parametrize("mode", ["iou", "iof"])
 @pytest.mark.parametrize("clockwise", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_overlaps_of_rotated_boxes_follow_the_definition(mmcv_ops, mode, clockwise, dtype):
     a, b = example_boxes(12, 0, dtype), example_boxes(9, 1, dtype)
     turn = torch.tensor([1, 1, 1, 1, 1 if clockwise else -1], dtype=dtype)
@@ -124,7 +126,7 @@ def loop_nms(boxes, scores, iou_threshold):
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_nms_keeps_the_rotated_boxes_that_the_definition_keeps(mmcv_ops, labelled, dtype):
     boxes = example_boxes(30, dtype=dtype)
     scores = torch.randperm(30, generator=torch.Generator().manual_seed(0)).to(dtype) / 30
@@ -144,6 +146,19 @@ def test_batched_nms_treats_each_class_of_rotated_boxes_separately(mmcv_ops):
         expected += members[loop_nms(boxes[members], scores[members], 0.2)].tolist()
     kept = mmcv_ops.batched_nms(boxes, scores, classes, {"type": "nms_rotated", "iou_threshold": 0.2})[1]
     assert kept.tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_quadrilaterals_of_lower_precision_only_round_the_overlaps(mmcv_ops, dtype):
+    rotated = example_boxes(12)
+    rotated[:, :2] -= 100  # bfloat16 has three digits
+    boxes = torch.tensor([polygon(box) for box in rotated.tolist()]).flatten(1).to(dtype)
+    exact = mmcv_ops.box_iou_quadri(boxes.double(), boxes.double())
+    assert torch.equal(mmcv_ops.box_iou_quadri(boxes, boxes), exact.to(dtype))
+    scores = torch.linspace(1, 0.1, 12).to(dtype)
+    kept = mmcv_ops.nms_quadri(boxes.double(), scores.double(), 0.2)[1]
+    assert 1 < len(kept) < len(boxes)
+    assert torch.equal(mmcv_ops.nms_quadri(boxes, scores, 0.2)[1], kept)
 
 
 @pytest.mark.parametrize("mode", ["iou", "iof"])
