@@ -209,7 +209,7 @@ def test_blocks_after_the_last_level_are_left_out():
     model = make(out_indices=(0, 1, 2, 3), model_options=shape)
     assert len(model.list_blocks()) == 4
     model.load_state_dict(timm.create_model(BEIT, **shape).state_dict())
-    assert "trunk.blocks.5.mlp.fc2.weight" in model.load_report.left_out
+    assert "trunk.blocks.5.mlp.fc2.weight" in model.load_report.not_built
 
 
 def test_the_names_of_the_authors_segmentors_and_of_mmsegmentation_load():
@@ -345,7 +345,7 @@ def test_other_models_are_refused_with_the_reason(variant, reason):
     ("options", "message"),
     [
         ({"drop_path_rate": 2}, "drop_path_rate=2 is not a probability"),
-        ({"out_indices": (0, 1, 2, 4)}, "out_indices=(0, 1, 2, 4) must be four blocks out of 0..3"),
+        ({"out_indices": (0, 1, 2, 4)}, "out_indices=(0, 1, 2, 4) must be a block out of 0..3"),
         ({"img_size": "640"}, "img_size='640' must be a side in pixels"),
         ({"in_channels": 0}, "in_channels=0 must be an integer of at least 1"),
         ({"frozen_stages": 5}, "frozen_stages=5 is out of range"),

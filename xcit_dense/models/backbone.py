@@ -21,9 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from xcit_dense.errors import UserError
 from xcit_dense.models.loading import Report, mark_strictness
-from xcit_dense.models.pyramid import STRIDES
+from xcit_dense.models.pyramid import ALL_STRIDES, STRIDES
 from xcit_dense.ops.checkpointing import recompute_contexts
 from xcit_dense.ops.layers import floating_weight
+from xcit_dense.variants import spread_levels
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Backbone(nn.Module):
-    """A transformer with four levels of features.
+    """A transformer with levels of features, four by default.
 
     A subclass makes its modules in ``__init__``, between ``super().__init__(...)`` and :meth:`finish`, and answers the
     abstract methods.
@@ -41,26 +42,35 @@ class Backbone(nn.Module):
         in_channels: Channels of the images.
         norm_eval: Whether the batch norms stay in evaluation mode in training, so that their statistics do not change.
         with_cp: Activation checkpointing: blocks are recomputed in the backward pass, which saves memory.
+        out_strides: Strides of the levels in pixels, ascending, out of 4, 8, 16, 32 and 64.
 
     Attributes:
         kind: The name of the architecture in messages.
-        out_channels: Channels of the four levels.
-        out_strides: Strides of the four levels in pixels, (4, 8, 16, 32).
+        out_channels: Channels of each level.
+        out_strides: Strides of the levels in pixels.
         patch_size: Pixels of a token of the first block along each side.
         deployed: Whether :func:`xcit_dense.deploy` has prepared the model for inference. A deployed model cannot train.
         load_report: The :class:`xcit_dense.models.loading.Report` of the last load of weights, or None before it.
 
     Raises:
-        UserError: ``in_channels`` is not a positive integer.
+        UserError: ``in_channels`` is not a positive integer, or ``out_strides`` are other strides.
     """
 
     kind: ClassVar[str]
     out_channels: tuple[int, ...]
     patch_size: int
-    out_strides = STRIDES
+    out_strides: tuple[int, ...] = STRIDES
 
-    def __init__(self, in_channels: int = 3, norm_eval: bool = False, with_cp: bool = False) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        out_strides: Sequence[int] = STRIDES,
+    ) -> None:
         super().__init__()
+        _check_out_strides(out_strides)
+        self.out_strides = tuple(out_strides)
         if not is_integer(in_channels) or in_channels < 1:
             raise UserError(f"in_channels={in_channels!r} must be an integer of at least 1; write 3 for RGB.")
         self.in_channels = in_channels
@@ -112,7 +122,7 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def make_levels(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Computes the four levels.
+        """Computes the levels.
 
         Args:
             images: (B, in_channels, H, W), checked, in the dtype of the weights and in channels-last memory.
@@ -259,7 +269,8 @@ class Backbone(nn.Module):
                 of the batch are unaffected.
 
         Returns:
-            Four maps (B, C, H', W') at strides 4, 8, 16 and 32, finest first.
+            A map (B, C, H', W') for each of ``out_strides``, finest first: by default four maps, at strides 4, 8, 16
+            and 32.
 
         Raises:
             UserError: ``images`` is not a tensor (B, in_channels, H, W) of floating-point numbers with at least one
@@ -365,7 +376,7 @@ def adapt_state_dict(
         del state_dict[name]
     state_dict.update({prefix + name: value for name, value in weights.items()})
     backbone.load_report = report
-    if report.missing or report.left_out or report.unexpected or report.adapted:
+    if report.missing or report.left_out or report.not_built or report.unexpected or report.adapted:
         level = logging.WARNING if report.missing else logging.INFO
         backbone.log(level, f"{backbone.kind}: {report.outcome}.")
 
@@ -419,23 +430,45 @@ def check_rates(**rates: float) -> None:
             raise UserError(f"{name}_rate={rate} is not a probability; write a number from 0 to 1.")
 
 
-def check_out_indices(indices: Any, depth: int, example: Sequence[int]) -> None:
-    """Checks the numbers of the blocks that make the levels.
+def choose_out_indices(indices: Any, depth: int, strides: Sequence[int]) -> tuple[int, ...]:
+    """Returns the numbers of the blocks that make the levels, counted from 0.
 
     Args:
-        indices: The value of the argument ``out_indices``.
+        indices: The value of the argument ``out_indices``. None takes the blocks of :func:`spread_levels`: the level of
+            a stride takes the same block, whichever other strides there are. Stride 64 takes the block of stride 32.
         depth: The number of blocks.
-        example: The default, for the message.
+        strides: The strides of the levels.
 
     Raises:
-        UserError: The numbers are not four ascending numbers of blocks.
+        UserError: The numbers are not one number of a block for each stride, in ascending order.
+
+    Example:
+        >>> from xcit_dense.models.backbone import choose_out_indices
+        >>> choose_out_indices(None, depth=12, strides=(8, 16, 32))
+        (5, 7, 11)
     """
-    four = isinstance(indices, Sequence) and len(indices) == len(STRIDES) and all(map(is_integer, indices))
-    if not four or not (0 <= indices[0] < indices[1] < indices[2] < indices[3] < depth):
+    spread = spread_levels(depth)
+    by_stride = dict(zip(ALL_STRIDES, (*spread, spread[-1])))
+    default = tuple(by_stride[stride] for stride in strides)
+    if indices is None:
+        return default
+    fits = isinstance(indices, Sequence) and len(indices) == len(strides) and all(map(is_integer, indices))
+    if not fits or list(indices) != sorted(indices) or not 0 <= indices[0] <= indices[-1] < depth:
         given = tuple(indices) if isinstance(indices, Sequence) and not isinstance(indices, str) else indices
         raise UserError(
-            f"out_indices={given!r} must be four blocks out of 0..{depth - 1}, ascending, one for each of the strides "
-            f"{STRIDES}; write for example out_indices={tuple(example)}."
+            f"out_indices={given!r} must be a block out of 0..{depth - 1} for each of the strides {tuple(strides)}, in "
+            f"ascending order; write for example out_indices={default}."
+        )
+    return tuple(indices)
+
+
+def _check_out_strides(strides: Any) -> None:
+    fits = isinstance(strides, Sequence) and bool(strides) and all(map(is_integer, strides))
+    if not fits or list(strides) != [stride for stride in ALL_STRIDES if stride in strides]:
+        given = tuple(strides) if isinstance(strides, Sequence) and not isinstance(strides, str) else strides
+        raise UserError(
+            f"out_strides={given!r} must be strides out of {ALL_STRIDES} in ascending order; write {STRIDES} for all "
+            "levels of the published models, or for example (8, 16, 32)."
         )
 
 

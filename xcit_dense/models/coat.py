@@ -25,6 +25,7 @@ from xcit_dense.models.coat_blocks import (
 )
 from xcit_dense.models.coat_names import LEVELS
 from xcit_dense.models.loading import Report, check_held_values
+from xcit_dense.models.pyramid import ALL_STRIDES, STRIDES, MaxPool
 from xcit_dense.ops.layers import floating_weight
 from xcit_dense.variants import CoaTVariant, get_coat_variant
 
@@ -56,6 +57,9 @@ class CoaT(Backbone):
         attn_drop_rate: Dropout probability of the softmax of the keys, in [0, 1].
         drop_path_rate: Probability of skipping a branch of a block (stochastic depth), in [0, 1]; the same for each
             block.
+        out_strides: Strides of the levels in pixels: all or some of 4, 8, 16, 32 and 64, ascending. The level of stride
+            64 is the level of stride 32, pooled once more. Modules on which no level depends are not built. With
+            parallel blocks, each level above stride 4 depends on all serial blocks.
         in_channels: Channels of the images.
         norm_eval: Accepted as for the other backbones. It has no effect, because CoaT does not have batch norms.
         frozen_stages: -1 trains everything. 0 freezes the first patch embedding and class token. n > 0 also freezes the
@@ -65,8 +69,8 @@ class CoaT(Backbone):
         with_cp: Activation checkpointing: blocks are recomputed in the backward pass, which saves memory.
 
     Attributes:
-        out_channels: Channels of the four levels.
-        out_strides: Strides of the four levels in pixels, (4, 8, 16, 32).
+        out_channels: Channels of each level.
+        out_strides: Strides of the levels in pixels.
 
     Raises:
         UserError: A name is unknown, or a number is out of range. The message says what to write.
@@ -95,31 +99,40 @@ class CoaT(Backbone):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        out_strides: Sequence[int] = STRIDES,
         in_channels: int = 3,
         norm_eval: bool = False,
         frozen_stages: int = -1,
         with_cp: bool = False,
     ) -> None:
-        super().__init__(in_channels, norm_eval, with_cp)
+        super().__init__(in_channels, norm_eval, with_cp, out_strides)
         shape = _resolve(variant, embed_dims, serial_depths, parallel_depth, mlp_ratios)
         check_rates(drop=drop_rate, attn_drop=attn_drop_rate, drop_path=drop_path_rate)
-        self.out_channels = shape.embed_dims
+        self.shape = shape
         self.serial_depths = shape.serial_depths
+        self._sources = tuple(min(ALL_STRIDES.index(stride) + 1, LEVELS[-1]) for stride in self.out_strides)
+        self.out_channels = tuple(shape.embed_dims[level - 1] for level in self._sources)
+        has_parallel = shape.parallel_depth > 0 and self._sources[-1] >= PARALLEL_LEVELS[0]
+        self._built = LEVELS if has_parallel else LEVELS[: self._sources[-1]]
 
         before = in_channels
-        for level, dim in zip(LEVELS, shape.embed_dims):
+        for level, dim in zip(self._built, shape.embed_dims):
             self.register_parameter(f"cls_token{level}", nn.Parameter(0.02 * torch.randn(1, 1, dim)))
             self.add_module(f"patch_embed{level}", PatchEmbed(before, dim, self.patch_size if level == 1 else 2))
             self.add_module(f"cpe{level}", PositionEncoding(dim))
             self.add_module(f"crpe{level}", RelativePositionEncoding(dim))
             before = dim
         rates = qkv_bias, drop_rate, attn_drop_rate, drop_path_rate
-        for level, dim, depth, ratio in zip(LEVELS, shape.embed_dims, shape.serial_depths, shape.mlp_ratios):
+        for level, dim, depth, ratio in zip(self._built, shape.embed_dims, shape.serial_depths, shape.mlp_ratios):
             blocks = nn.ModuleList(SerialBlock(dim, ratio, *rates) for _ in range(depth))
             self.add_module(f"serial_blocks{level}", blocks)
-        self.parallel_blocks = nn.ModuleList(
-            ParallelBlock(shape.embed_dims[1], shape.mlp_ratios[1], *rates) for _ in range(shape.parallel_depth)
-        )
+        self.parallel_blocks = nn.ModuleList()
+        self._joined = [level for level in PARALLEL_LEVELS if level in self._sources]
+        for number in range(shape.parallel_depth if has_parallel else 0):
+            is_last = number == shape.parallel_depth - 1
+            outputs = self._joined if is_last else PARALLEL_LEVELS
+            self.parallel_blocks.append(ParallelBlock(shape.embed_dims[1], shape.mlp_ratios[1], *rates, outputs))
+        self.pool = MaxPool(2)
 
         self.apply(init_linear)
         self.finish(frozen_stages)
@@ -127,11 +140,11 @@ class CoaT(Backbone):
     @property
     def name(self) -> str:
         """The name of the variant, or the hyper-parameters."""
-        return f"{self.kind} {coat_names.name_of(self.state_dict())}"
+        return f"{self.kind} {coat_names.name_of(self.shape)}"
 
     def list_blocks(self) -> Sequence[nn.Module]:
         """Lists the serial blocks of each level, then the parallel blocks."""
-        serial = [block for level in LEVELS for block in self._serial_blocks(level)]
+        serial = [block for level in self._built for block in self._serial_blocks(level)]
         return [*serial, *self.parallel_blocks]
 
     def embedding(self) -> Sequence[nn.Module | nn.Parameter]:
@@ -164,14 +177,14 @@ class CoaT(Backbone):
             images: (B, in_channels, H, W), checked, in the dtype of the weights.
 
         Returns:
-            Four maps. A level of stride s has H / s rows and W / s columns, rounded down, and at least 1. Pixels at the
-            lower and right border that do not fill a patch have no effect.
+            A map for each stride. A level of stride s has H / s rows and W / s columns, rounded down, and at least 1.
+            Pixels at the lower and right border that do not fill a patch have no effect.
         """
         dtype = floating_weight(self).dtype
         x = images.contiguous(memory_format=torch.channels_last)
-        levels: list[Tensor] = []
-        sizes: list[Size] = []
-        for level in LEVELS:
+        levels: dict[int, Tensor] = {}
+        sizes: dict[int, Size] = {}
+        for level in self._built:
             # Under autocast the map has half precision here, which would lose digits of each block's addition.
             x = self.get_submodule(f"patch_embed{level}")(x).to(dtype)  # (B, C, H, W)
             size = x.shape[2], x.shape[3]
@@ -181,17 +194,22 @@ class CoaT(Backbone):
             cpe, crpe = self._encodings(level)
             for block in self._serial_blocks(level):
                 tokens = self.run_block(block, tokens, size, cpe, crpe)
-            levels.append(tokens)
-            sizes.append(size)
+            levels[level] = tokens
+            sizes[level] = size
             x = tokens_to_map(tokens[:, 1:], *size)
         if self.parallel_blocks:
             cpes, crpes = zip(*map(self._encodings, PARALLEL_LEVELS))
-            first, *joined = levels
+            joined = [levels[level] for level in PARALLEL_LEVELS]
+            joined_sizes = [sizes[level] for level in PARALLEL_LEVELS]
             for block in self.parallel_blocks:
-                joined = self.run_block(block, joined, sizes[1:], cpes, crpes)
-            levels = [first, *joined]
-        maps = [tokens_to_map(tokens[:, 1:], *size) for tokens, size in zip(levels, sizes)]
-        return tuple(x.contiguous(memory_format=torch.channels_last) for x in maps)
+                joined = self.run_block(block, joined, joined_sizes, cpes, crpes)
+            levels.update(zip(self._joined, joined))
+        maps = []
+        for level, stride in zip(self._sources, self.out_strides):
+            x = tokens_to_map(levels[level][:, 1:], *sizes[level])
+            x = self.pool(x) if stride == ALL_STRIDES[-1] else x
+            maps.append(x.contiguous(memory_format=torch.channels_last))
+        return tuple(maps)
 
     @classmethod
     def find_roots(cls, state: Mapping[str, Any]) -> list[str]:
@@ -202,7 +220,7 @@ class CoaT(Backbone):
         self, state: Mapping[str, Any], prefix: str = "", strict: bool = True
     ) -> tuple[dict[str, Tensor], Report]:
         """Finds the weights of this CoaT in a checkpoint (:func:`xcit_dense.models.coat_names.translate`)."""
-        return coat_names.translate(state, prefix, self.state_dict(), strict)
+        return coat_names.translate(state, prefix, self.state_dict(), strict, self.shape)
 
     def adapt_input(self, state: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
         """Adapts the weights of the stem to ``in_channels`` (:func:`xcit_dense.models.coat_names.adapt_input`)."""
@@ -228,7 +246,7 @@ class CoaT(Backbone):
 
     def _frozen(self) -> Sequence[nn.Module | nn.Parameter]:
         frozen = [*super()._frozen()]
-        for level in LEVELS:
+        for level in self._built:
             # The output of a frozen block is constant only if all that it depends on is frozen.
             if self.frozen_stages > self._blocks_before(level):
                 frozen += [self.get_submodule(f"patch_embed{level}"), self.get_parameter(f"cls_token{level}")]

@@ -215,16 +215,27 @@ class ParallelBlock(nn.Module):
         drop: Dropout probability after the projections of the MLP and of the attentions.
         attn_drop: Dropout probability of softmax(K).
         drop_path: Probability of skipping a branch of a level for a sample (stochastic depth).
+        outputs: The levels that the block returns, out of 2, 3 and 4. The block reads all three. The last block of a
+            backbone does not need layers for the levels that no head reads.
     """
 
     def __init__(
-        self, dim: int, mlp_ratio: float, qkv_bias: bool, drop: float, attn_drop: float, drop_path: float
+        self,
+        dim: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+        outputs: Sequence[int] = PARALLEL_LEVELS,
     ) -> None:
         super().__init__()
+        self.outputs = tuple(outputs)
         for level in PARALLEL_LEVELS:
             self.add_module(f"norm1{level}", LayerNorm2d(dim, eps=1e-6))
             self.add_module(f"factoratt_crpe{level}", FactorizedAttention(dim, qkv_bias, attn_drop, drop))
-            self.add_module(f"norm2{level}", LayerNorm2d(dim, eps=1e-6))
+            if level in self.outputs:
+                self.add_module(f"norm2{level}", LayerNorm2d(dim, eps=1e-6))
         self.mlp2 = MLP(dim, int(dim * mlp_ratio), drop)  # the published names call it mlp2, mlp3 and mlp4
         self.drop_path = DropPath(drop_path)
 
@@ -235,7 +246,7 @@ class ParallelBlock(nn.Module):
         cpes: Sequence[nn.Module],
         crpes: Sequence[nn.Module],
     ) -> list[Tensor]:
-        """Maps the tokens of levels 2 to 4 to the same shapes.
+        """Maps the tokens of levels 2 to 4 to the same shapes, of the levels in ``outputs``.
 
         Args:
             levels: Tokens (B, 1 + H W, C) of each level.
@@ -252,6 +263,7 @@ class ParallelBlock(nn.Module):
         return [
             x + self.drop_path(_transform(self.mlp2, self.get_submodule(f"norm2{number}"), x))
             for number, x in zip(PARALLEL_LEVELS, levels)
+            if number in self.outputs
         ]
 
 

@@ -154,7 +154,11 @@ def adapt_input(state: Mapping[str, Any], in_channels: int) -> tuple[Mapping[str
 
 
 def translate(
-    state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor], strict: bool = True
+    state: Mapping[str, Any],
+    prefix: str,
+    own: Mapping[str, Tensor],
+    strict: bool = True,
+    shape: CoaTVariant | None = None,
 ) -> tuple[dict[str, Tensor], Report]:
     """Finds the weights that a CoaT loads from a checkpoint.
 
@@ -164,6 +168,7 @@ def translate(
             single CoaT.
         own: The state of the CoaT.
         strict: Whether the entries must have exactly the names of ``own``. The shapes must always agree.
+        shape: The hyper-parameters of the CoaT, if ``own`` may lack entries on which no level depends.
 
     Returns:
         The weights by the names of ``own``, and a report.
@@ -172,32 +177,57 @@ def translate(
         UserError: The entries do not contain a CoaT, or contain another variant or a CoaT that fits in part, or have
             aliases with different values.
     """
-    wanted = f"CoaT {name_of(own)}"
+    shape = shape or _shape(own)
+    wanted = f"CoaT {name_of(shape)}"
     weights, left_out = extract(take_part(state, prefix, STEM in unwrap(state), "CoaT", wanted), wanted)
-    if _shape(weights) != _shape(own):
-        raise UserError(
-            f"the checkpoint is of CoaT {name_of(weights)}, the model is {wanted}; give a checkpoint of "
-            f"{name_of(own)}, or build the model as {name_of(weights)}."
-        )
+    own_is_complete = _find_levels(own) == set(LEVELS)
+    if own_is_complete or weights.keys() != own.keys():  # otherwise the file has the same levels, and not all of them
+        found = _shape(weights)
+        if _sizes(found) != _sizes(shape):
+            raise UserError(
+                f"the checkpoint is of CoaT {name_of(found)}, the model is {wanted}; give a checkpoint of "
+                f"{name_of(shape)}, or build the model as {name_of(found)}."
+            )
+    not_built = _find_not_built(weights, own, shape.parallel_depth)
+    for name in not_built:
+        del weights[name]
     refuse_faults(
         wanted,
         find_faults(weights, own, strict=strict),
-        "build the model with the qkv_bias and in_channels of the checkpoint, or give a complete checkpoint.",
+        "build the model with the out_strides, qkv_bias and in_channels of the checkpoint, or give a complete "
+        "checkpoint.",
     )
     matched = [name for name in weights if name in own]
-    return weights, Report(matched, left_out, [], [name for name in weights if name not in own])
+    unexpected = [name for name in weights if name not in own]
+    return weights, Report(matched, left_out, [], unexpected, not_built=not_built)
 
 
-def name_of(weights: Mapping[str, Tensor]) -> str:
-    """Names the variant of a CoaT's weights, or its hyper-parameters.
+def _find_levels(names: Iterable[str]) -> set[int]:
+    """Finds the numbers of the levels that have serial blocks."""
+    return {int(found[1]) for name in names if (found := re.match(r"serial_blocks([1-4])\.", name))}
 
-    Args:
-        weights: Weights by the names of :class:`xcit_dense.CoaT`.
 
-    Raises:
-        UserError: Parts of the CoaT are missing.
-    """
-    shape = _shape(weights)
+def _find_not_built(names: Iterable[str], own: Iterable[str], parallel_depth: int) -> list[str]:
+    """Lists the entries of levels and blocks that a CoaT does not build."""
+    groups = re.compile(rf"parallel_blocks\.{parallel_depth - 1}\.norm2[2-4]\.|[a-z_]+[1-4]?(?=\.|$)")
+    built = {found[0] for name in own if (found := groups.match(name))}
+    known = re.compile(r"(cls_token|patch_embed|cpe|crpe|serial_blocks)[1-4]|parallel_blocks")
+    not_built = []
+    for name in names:
+        group = groups.match(name)
+        if group and group[0] not in built and known.match(name):
+            not_built.append(name)
+    return not_built
+
+
+def _sizes(shape: CoaTVariant) -> tuple[Any, ...]:
+    """Returns the integers that the hyper-parameters give. Different ratios may give the same hidden channels."""
+    hidden = [int(width * ratio) for width, ratio in zip(shape.embed_dims, shape.mlp_ratios)]
+    return tuple(shape.embed_dims), tuple(shape.serial_depths), shape.parallel_depth, hidden
+
+
+def name_of(shape: CoaTVariant) -> str:
+    """Names the variant with some hyper-parameters, or lists the hyper-parameters."""
     return coat_variant_name(shape) or ", ".join(f"{key}={value}" for key, value in vars(shape).items())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,10 @@ from torch import Tensor, strided
 from xcit_dense.errors import UserError
 from xcit_dense.weights.read import unwrap
 
-PYRAMID = ("fpn1.", "fpn2.", "fpn3.", "fpn4.")
+LEVELS = ("fpn1", "fpn2", "fpn3", "fpn4", "fpn5")
+"""Names of the modules of the pyramid."""
+PYRAMID = tuple(f"{level}." for level in LEVELS)
+"""The beginnings of the names of the pyramid's weights."""
 COUNTER = "num_batches_tracked"
 """The end of the names of batch norm's counters. The oldest checkpoints do not have them, and they have no effect."""
 
@@ -29,6 +32,8 @@ class Report:
     Attributes:
         matched: Entries that were loaded.
         left_out: Entries of the checkpoint that dense prediction does not use: class attention, final norm and head.
+        not_built: Entries of the checkpoint that belong to levels and blocks which the backbone does not build, because
+            ``out_strides`` and ``out_indices`` do not need them.
         missing: Entries of the model that the checkpoint does not contain: the pyramid, if the checkpoint is of a
             classifier.
         unexpected: Entries of the checkpoint that the model does not have. Strict loading refuses them.
@@ -43,6 +48,7 @@ class Report:
     unexpected: list[str]
     adapted: str = ""
     others: list[str] = field(default_factory=list)
+    not_built: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         text = f"{len(self.matched)} entries of the backbone"
@@ -52,6 +58,8 @@ class Report:
             text += f", {len(self.others)} of neck and heads"
         if self.left_out:
             text += f", {len(self.left_out)} of the classifier left out"
+        if self.not_built:
+            text += f", {len(self.not_built)} of levels and blocks that out_strides does not need left out"
         if self.missing:
             pyramid = "of the pyramid " if all(name.startswith(PYRAMID) for name in self.missing) else ""
             text += f", {len(self.missing)} {pyramid}not in the file"
@@ -209,6 +217,32 @@ def single_root(roots: Sequence[str], entries: Mapping[str, Any], stem: str, kin
             f"the weights of {len(roots)} {kind}s, under {' and '.join(map(repr, roots))}; give a checkpoint of one."
         )
     return roots[0]
+
+
+def find_not_built(
+    names: Iterable[str], blocks: str, built: int, full_depth: int, levels: Collection[str]
+) -> list[str]:
+    """Lists the entries of a checkpoint whose blocks or levels a backbone does not build.
+
+    Args:
+        names: Names of the checkpoint, translated to those of the backbone.
+        blocks: The beginning of the names of blocks: ``'blocks.'``.
+        built: The number of blocks that the backbone builds.
+        full_depth: The number of blocks of the variant.
+        levels: The names of the pyramid's modules that the backbone builds.
+
+    Example:
+        >>> from xcit_dense.models.loading import find_not_built
+        >>> find_not_built(["blocks.7.gamma1", "blocks.8.gamma1", "fpn1.0.bias"], "blocks.", 8, 12, ["fpn3"])
+        ['blocks.8.gamma1', 'fpn1.0.bias']
+    """
+    found = []
+    for name in names:
+        number = name.removeprefix(blocks).partition(".")[0] if name.startswith(blocks) else ""
+        is_late = number.isdecimal() and built <= int(number[:9]) < full_depth
+        if is_late or (name.startswith(PYRAMID) and name.partition(".")[0] not in levels):
+            found.append(name)
+    return found
 
 
 def find_faults(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -21,11 +21,13 @@ from torch import Tensor
 from xcit_dense.errors import UserError
 from xcit_dense.models.loading import (
     COUNTER,
+    LEVELS,
     PYRAMID,
     Report,
     adapt_stems,
     check_held_values,
     find_faults,
+    find_not_built,
     find_prefixes,
     refuse_faults,
     take_part,
@@ -121,7 +123,12 @@ def check_held(weights: Mapping[str, Tensor]) -> None:
 
 
 def translate(
-    state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor], strict: bool = True
+    state: Mapping[str, Any],
+    prefix: str,
+    own: Mapping[str, Tensor],
+    strict: bool = True,
+    full_depth: int | None = None,
+    levels: Collection[str] | None = None,
 ) -> tuple[dict[str, Tensor], Report]:
     """Finds the weights that an XCiT loads from a checkpoint.
 
@@ -131,6 +138,9 @@ def translate(
             single XCiT.
         own: The state of the XCiT.
         strict: Whether the entries must have exactly the names of ``own``. The shapes must always agree.
+        full_depth: The number of blocks of the variant, if ``own`` may have fewer.
+        levels: The names of the pyramid's modules in the XCiT, if they are not all. Entries of other levels are left
+            out.
 
     Returns:
         The weights by the names of ``own``, and a report. Entries that a classifier does not contain have the values
@@ -139,28 +149,33 @@ def translate(
     Raises:
         UserError: The entries do not contain an XCiT, or contain another variant or an XCiT that fits in part.
     """
-    wanted = f"XCiT {name_of(own)}"
+    wanted = f"XCiT {name_of(own, full_depth)}"
     found = take_part(state, prefix, STEM in unwrap(state), "XCiT", wanted)
     weights, left_out = extract(found, wanted)
-    if _shape(weights) != _shape(own):
+    width, built, patch_size = _shape(own)
+    full_depth = full_depth or built
+    if _shape(weights) not in ((width, built, patch_size), (width, full_depth, patch_size)):
         raise UserError(
             f"the checkpoint is of XCiT {name_of(weights)}, the model of {wanted}; give a checkpoint of "
-            f"{name_of(own)}, or build the model as {name_of(weights)}."
+            f"{name_of(own, full_depth)}, or build the model as {name_of(weights)}."
         )
+    is_classifier = not any(name.startswith(PYRAMID) for name in weights)
+    not_built = find_not_built(weights, "blocks.", built, full_depth, levels or LEVELS)
+    for name in not_built:
+        del weights[name]
     matched = [name for name in weights if name in own]
     unexpected = [name for name in weights if name not in own]
     absent = [name for name in own if name not in weights]
-    is_classifier = not any(name.startswith(PYRAMID) for name in weights)
     missing = [name for name in absent if is_classifier and name.startswith(PYRAMID)]
     kept = [*missing, *(name for name in absent if name.endswith(COUNTER))]
     refuse_faults(
         wanted,
         find_faults(weights, own, kept, strict),
-        "build the model with the num_heads, mlp_ratio, qkv_bias and in_channels of the checkpoint, or give a complete "
-        "checkpoint.",
+        "build the model with the out_strides, num_heads, mlp_ratio, qkv_bias and in_channels of the checkpoint, or "
+        "give a complete checkpoint.",
     )
     weights.update({name: own[name] for name in kept})
-    return weights, Report(matched, left_out, missing, unexpected)
+    return weights, Report(matched, left_out, missing, unexpected, not_built=not_built)
 
 
 def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, Tensor], list[str]]:
@@ -222,13 +237,15 @@ def _length(weights: Mapping[str, Tensor], name: str, axis: int) -> int:
     return shape[axis]
 
 
-def name_of(weights: Mapping[str, Tensor]) -> str:
+def name_of(weights: Mapping[str, Tensor], full_depth: int | None = None) -> str:
     """Names the variant of an XCiT's weights, or its hyper-parameters.
 
     Args:
         weights: Weights by the names of :class:`xcit_dense.XCiT`.
+        full_depth: The number of blocks of the variant, if the weights may be those of fewer blocks.
     """
     width, depth, patch_size = _shape(weights)
+    depth = full_depth or depth
     name = variant_name(width, depth, patch_size)
     if name:
         return name

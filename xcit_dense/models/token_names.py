@@ -29,6 +29,7 @@ from xcit_dense.models.loading import (
     adapt_stems,
     check_held_values,
     find_faults,
+    find_not_built,
     refuse_faults,
     single_root,
     take_part,
@@ -149,10 +150,12 @@ def translate(
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"a damaged transformer ({error}); give an intact checkpoint of {wanted}.") from error
     weights = {f"trunk.{name}": value for name, value in fitted.items()} | pyramid
+    built = len(backbone.trunk.blocks)
+    not_built = find_not_built(weights, "trunk.blocks.", built, backbone.full_depth, backbone.level_names)
     left_out = [name for name in weights if name not in own and _is_left_out(backbone, name)]
     # Converted weights may lack entries of the file that the conversion does not use.
     left_out += [f"trunk.{name}" for name in names if name.startswith(_LEFT_OUT) and name not in fitted]
-    for name in left_out:
+    for name in (*left_out, *not_built):
         weights.pop(name, None)
     matched = [name for name in weights if name in own]
     unexpected = [name for name in weights if name not in own]
@@ -163,11 +166,11 @@ def translate(
     refuse_faults(
         wanted,
         find_faults(weights, own, kept, strict),
-        f"build the model with the variant, img_size and in_channels of the checkpoint, or give a checkpoint of "
-        f"{wanted}.",
+        "build the model with the variant, out_strides, img_size and in_channels of the checkpoint, or give a "
+        f"checkpoint of {wanted}.",
     )
     weights.update({name: own[name] for name in kept})
-    return weights, Report(matched, left_out, missing, unexpected, ", ".join(changes))
+    return weights, Report(matched, left_out, missing, unexpected, ", ".join(changes), not_built=not_built)
 
 
 def adapt_input(state: Mapping[str, Any], in_channels: int) -> tuple[Mapping[str, Any], str]:
@@ -233,12 +236,7 @@ def _check_shape(backbone: TokenPyramid, weights: Mapping[str, Tensor]) -> None:
 
 def _is_left_out(backbone: TokenPyramid, name: str) -> bool:
     inner = name.removeprefix("trunk.")
-    if inner.startswith(_LEFT_OUT) or (inner == "cls_token" and backbone.trunk.cls_token is None):
-        return True
-    block = re.match(r"blocks\.(\d{1,9})\.", inner)
-    if block is None:
-        return False
-    return len(backbone.trunk.blocks) <= int(block[1]) < backbone.full_depth  # a block after the last level
+    return inner.startswith(_LEFT_OUT) or (inner == "cls_token" and backbone.trunk.cls_token is None)
 
 
 def _depth(weights: Mapping[str, Tensor]) -> int:

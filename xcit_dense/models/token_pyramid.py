@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from xcit_dense.errors import UserError
 from xcit_dense.models import token_names
 from xcit_dense.models.adapters import Adapter, make_timm_trunk
-from xcit_dense.models.backbone import Backbone, check_out_indices, check_rates, is_integer
+from xcit_dense.models.backbone import Backbone, check_rates, choose_out_indices, is_integer
 from xcit_dense.models.loading import Report
 from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
-from xcit_dense.variants import spread_levels
 from xcit_dense.weights.zoo import SCHEME, TIMM, ZOO
 
 
@@ -23,7 +22,7 @@ class TokenPyramid(Backbone):
     """A plain transformer with a four-level pyramid.
 
     A plain transformer keeps one resolution of tokens through all blocks: ViT, DeiT, DeiT3, DINO, DINOv2, DINOv3,
-    EVA02, SAM, CaiT, BEiT and BEiT v2. timm builds the transformer. The outputs of four blocks, without timm's final
+    EVA02, SAM, CaiT, BEiT and BEiT v2. timm builds the transformer. The outputs of some blocks, without timm's final
     norm, become levels at strides 4, 8, 16 and 32 by the same modules as those of :class:`xcit_dense.XCiT`. The weights
     are random at first.
 
@@ -43,9 +42,8 @@ class TokenPyramid(Backbone):
         attn_drop_rate: Dropout probability of the attention, in [0, 1].
         drop_path_rate: Probability of skipping a branch of a block (stochastic depth), in [0, 1]. In CaiT all blocks
             have this probability. In the other models it grows linearly from 0 to this value in the last block.
-        out_indices: Four blocks, counted from 0 and ascending, whose tokens make the levels at strides 4, 8, 16 and 32,
-            in this order. By default the blocks after a third, a half, two thirds and all of the depth. Later blocks
-            are left out.
+        out_strides: Strides of the levels in pixels, as in :class:`xcit_dense.XCiT`.
+        out_indices: The block that makes each level, as in :class:`xcit_dense.XCiT`. Later blocks are not built.
         in_channels: Channels of the images.
         norm_cfg: Batch norm of the pyramid, as in :class:`xcit_dense.XCiT`.
         norm_eval: Whether the batch norms stay in evaluation mode in training, so that their statistics do not change.
@@ -57,8 +55,9 @@ class TokenPyramid(Backbone):
         trunk: timm's model, without its classifier.
         embed_dim: Channels of a token and of each level.
         patch_size: Pixels of a token along each side, 8 or 16.
-        out_channels: Channels of the four levels.
-        out_strides: Strides of the four levels in pixels, (4, 8, 16, 32).
+        full_depth: The number of blocks of timm's model. The trunk has fewer if the levels do not need all of them.
+        out_channels: Channels of each level.
+        out_strides: Strides of the levels in pixels.
 
     Raises:
         UserError: timm has no such model, the model is not a plain transformer, or an option is out of range. The
@@ -85,6 +84,7 @@ class TokenPyramid(Backbone):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        out_strides: Sequence[int] = STRIDES,
         out_indices: Sequence[int] | None = None,
         in_channels: int = 3,
         norm_cfg: NormConfig = "SyncBN",
@@ -92,7 +92,7 @@ class TokenPyramid(Backbone):
         frozen_stages: int = -1,
         with_cp: bool = False,
     ) -> None:
-        super().__init__(in_channels, norm_eval, with_cp)
+        super().__init__(in_channels, norm_eval, with_cp, out_strides)
         check_rates(drop=drop_rate, attn_drop=attn_drop_rate, drop_path=drop_path_rate)
         self.variant = variant
         given = {**(model_options or {})}
@@ -106,18 +106,15 @@ class TokenPyramid(Backbone):
         }
         trunk, self._adapter = self.make_trunk(variant, in_chans=in_channels, **rates, **given)
         depth = len(trunk.blocks)
-        default = spread_levels(depth)
-        indices = default if out_indices is None else out_indices
-        check_out_indices(indices, depth, default)
-        self._adapter.prepare(trunk, indices)
+        self.out_indices = choose_out_indices(out_indices, depth, self.out_strides)
+        self._adapter.prepare(trunk, sorted({*self.out_indices}))
         self.full_depth = depth
-        self.out_indices = tuple(indices)
         self.trunk = trunk
         self.embed_dim: int = trunk.embed_dim
         self.patch_size: int = trunk.patch_embed.patch_size[0]
-        self.out_channels = (self.embed_dim,) * len(STRIDES)
-        levels = make_levels(self.embed_dim, self.patch_size, make_norm_layer(norm_cfg))
-        self._level_names = tuple(levels)
+        self.out_channels = (self.embed_dim,) * len(self.out_strides)
+        levels = make_levels(self.embed_dim, self.patch_size, make_norm_layer(norm_cfg), self.out_strides)
+        self.level_names = tuple(levels)
         for name, level in levels.items():
             self.add_module(name, level)
         self.finish(frozen_stages)
@@ -167,14 +164,15 @@ class TokenPyramid(Backbone):
             images: (B, in_channels, H, W), checked, in the dtype of the weights.
 
         Returns:
-            Four maps. There are h = ceil(H / p) rows and w = ceil(W / p) columns of tokens of patch size p. A level of
-            stride s has h p / s rows and w p / s columns, rounded down, and at least 1.
+            A map for each stride. There are h = ceil(H / p) rows and w = ceil(W / p) columns of tokens of patch size
+            p. A level of stride s has h p / s rows and w p / s columns, rounded down, and at least 1.
         """
         recompute = self.with_cp and self.training
-        maps = self._adapter.forward(self.trunk, images, self.out_indices, self.run_block, recompute)
+        indices = sorted({*self.out_indices})  # a block may make several levels
+        maps = dict(zip(indices, self._adapter.forward(self.trunk, images, indices, self.run_block, recompute)))
         levels = []
-        for name, tokens in zip(self._level_names, maps):
-            levels.append(self.get_submodule(name)(tokens))
+        for name, index in zip(self.level_names, self.out_indices):
+            levels.append(self.get_submodule(name)(maps[index]))
         return tuple(levels)
 
     @classmethod

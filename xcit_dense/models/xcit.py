@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xcit_dense.errors import UserError
 from xcit_dense.models import state_dict
-from xcit_dense.models.backbone import Backbone, check_out_indices, check_rates, is_integer, is_number
+from xcit_dense.models.backbone import Backbone, check_rates, choose_out_indices, is_integer, is_number
 from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock, init_linear
 from xcit_dense.models.loading import Report
 from xcit_dense.models.pyramid import STRIDES, make_levels
@@ -50,8 +50,12 @@ class XCiT(Backbone):
         drop_rate: Dropout probability of tokens and projections, in [0, 1].
         attn_drop_rate: Dropout probability of the attention matrices, in [0, 1].
         drop_path_rate: Probability of skipping a branch of a block (stochastic depth), in [0, 1].
-        out_indices: Four blocks, counted from 0 and ascending, whose tokens make the levels at strides 4, 8, 16 and
-            32, in this order. By default the blocks after a third, a half, two thirds and all of the depth.
+        out_strides: Strides of the levels in pixels: all or some of 4, 8, 16, 32 and 64, ascending. The level of stride
+            64 is the level of stride 32, pooled once more. Modules of other levels are not built.
+        out_indices: The block that makes each level, counted from 0, in ascending order. By default the blocks after a
+            third, a half, two thirds and all of the depth make strides 4, 8, 16 and 32, whichever of these strides
+            there are. Blocks after the last of these are not built. So ``out_strides=(16,)`` needs two thirds of the
+            blocks; ``out_strides=(16,), out_indices=(11,)`` takes stride 16 from the last of 12 blocks.
         in_channels: Channels of the images.
         norm_cfg: Batch norm of stem, LPI and pyramid: ``'BN'``, ``'SyncBN'`` or an MM-style dictionary. SyncBN is
             plain batch norm on CPU and in a single process.
@@ -61,8 +65,9 @@ class XCiT(Backbone):
         with_cp: Activation checkpointing: blocks are recomputed in the backward pass, which saves memory.
 
     Attributes:
-        out_channels: Channels of the four levels.
-        out_strides: Strides of the four levels in pixels, (4, 8, 16, 32).
+        full_depth: The number of blocks of the variant. ``blocks`` has fewer if the levels do not need all of them.
+        out_channels: Channels of each level.
+        out_strides: Strides of the levels in pixels.
         deployed: Whether :func:`xcit_dense.deploy` has prepared the model for inference. A deployed model cannot train.
         load_report: The :class:`xcit_dense.models.loading.Report` of the last load of weights, or None before it.
 
@@ -76,6 +81,9 @@ class XCiT(Backbone):
         >>> levels = backbone(torch.rand(1, 3, 64, 96))
         >>> [tuple(level.shape) for level in levels]
         [(1, 128, 16, 24), (1, 128, 8, 12), (1, 128, 4, 6), (1, 128, 2, 3)]
+        >>> for_detr = XCiT("nano_12_p16", out_strides=(8, 16, 32)).eval()
+        >>> [tuple(level.shape) for level in for_detr(torch.rand(1, 3, 64, 96))]
+        [(1, 128, 8, 12), (1, 128, 4, 6), (1, 128, 2, 3)]
     """
 
     kind = "XCiT"
@@ -94,6 +102,7 @@ class XCiT(Backbone):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        out_strides: Sequence[int] = STRIDES,
         out_indices: Sequence[int] | None = None,
         in_channels: int = 3,
         norm_cfg: NormConfig = "SyncBN",
@@ -101,12 +110,10 @@ class XCiT(Backbone):
         frozen_stages: int = -1,
         with_cp: bool = False,
     ) -> None:
-        super().__init__(in_channels, norm_eval, with_cp)
+        super().__init__(in_channels, norm_eval, with_cp, out_strides)
         shape = _resolve(variant, embed_dim, depth, num_heads, patch_size)
         dim = shape.embed_dim
-        if out_indices is None:
-            out_indices = shape.out_indices
-        check_out_indices(out_indices, shape.depth, shape.out_indices)
+        indices = choose_out_indices(out_indices, shape.depth, self.out_strides)
         check_rates(drop=drop_rate, attn_drop=attn_drop_rate, drop_path=drop_path_rate)
         if not is_number(mlp_ratio) or not 1 <= mlp_ratio * dim < math.inf:
             raise UserError(
@@ -117,11 +124,12 @@ class XCiT(Backbone):
             raise UserError(f"eta={eta!r} must be a finite number; write 1, or 1e-5 for more than 12 blocks.")
         self.embed_dim = dim
         self.patch_size = shape.patch_size
-        self.out_indices = tuple(out_indices)
-        self.out_channels = (dim,) * len(STRIDES)
+        self.full_depth = shape.depth
+        self.out_indices = indices
+        self.out_channels = (dim,) * len(self.out_strides)
 
         norm_layer = make_norm_layer(norm_cfg)
-        levels = make_levels(dim, shape.patch_size, norm_layer)
+        levels = make_levels(dim, shape.patch_size, norm_layer, self.out_strides)
         self.patch_embed = ConvPatchEmbed(in_channels, dim, shape.patch_size, norm_layer)
         self.pos_embeder = PositionalEncodingFourier(dim)
         self.pos_drop = nn.Dropout(drop_rate)
@@ -137,9 +145,9 @@ class XCiT(Backbone):
                 shape.eta if eta is None else eta,
                 norm_layer,
             )
-            for _ in range(shape.depth)
+            for _ in range(indices[-1] + 1)
         )
-        self._level_names = tuple(levels)
+        self.level_names = tuple(levels)
         for name, level in levels.items():
             self.add_module(name, level)
 
@@ -149,7 +157,7 @@ class XCiT(Backbone):
     @property
     def name(self) -> str:
         """The name of the variant, or the hyper-parameters."""
-        return f"{self.kind} {state_dict.name_of(self.state_dict())}"
+        return f"{self.kind} {state_dict.name_of(self.state_dict(), self.full_depth)}"
 
     def list_blocks(self) -> Sequence[nn.Module]:
         """Lists the XCA blocks."""
@@ -173,8 +181,8 @@ class XCiT(Backbone):
             images: (B, in_channels, H, W), checked, in the dtype of the weights.
 
         Returns:
-            Four maps. There are h = ceil(H / p) rows and w = ceil(W / p) columns of tokens of patch size p. A level of
-            stride s has h p / s rows and w p / s columns, rounded down, and at least 1.
+            A map for each stride. There are h = ceil(H / p) rows and w = ceil(W / p) columns of tokens of patch size
+            p. A level of stride s has h p / s rows and w p / s columns, rounded down, and at least 1.
         """
         x = self.patch_embed(images.contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
         x = x + self.pos_embeder(*x.shape[2:])
@@ -184,9 +192,9 @@ class XCiT(Backbone):
         levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = self.run_block(block, x)
-            if index in self.out_indices:
-                to_level = self.get_submodule(self._level_names[len(levels)])
-                levels.append(to_level(x))
+            for name, source in zip(self.level_names, self.out_indices):
+                if source == index:
+                    levels.append(self.get_submodule(name)(x))
         return tuple(levels)
 
     def prepare_inference(self) -> None:
@@ -202,7 +210,7 @@ class XCiT(Backbone):
         self, state: Mapping[str, Any], prefix: str = "", strict: bool = True
     ) -> tuple[dict[str, Tensor], Report]:
         """Finds the weights of this XCiT in a checkpoint (:func:`xcit_dense.models.state_dict.translate`)."""
-        return state_dict.translate(state, prefix, self.state_dict(), strict)
+        return state_dict.translate(state, prefix, self.state_dict(), strict, self.full_depth, self.level_names)
 
     def adapt_input(self, state: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
         """Adapts the weights of the stem to ``in_channels`` (:func:`xcit_dense.models.state_dict.adapt_input`)."""
@@ -244,7 +252,7 @@ def _resolve(
         raise UserError(f"XCiT needs {', '.join(missing)}; write them, or name a variant: XCiT('small_12_p16').")
     shape = {key: value for key, value in given.items() if value is not None}
     for key, value in shape.items():
-        least = len(STRIDES) if key == "depth" else 1
+        least = len(STRIDES) if key == "depth" else 1  # a level for each stride, each from a block of its own
         if not is_integer(value) or value < least:
             raise UserError(
                 f"{key}={value!r} must be an integer of at least {least}; write the value of a published variant, "

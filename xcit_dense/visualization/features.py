@@ -26,7 +26,7 @@ from xcit_dense.media.images import ImageError as ImageError
 from xcit_dense.media.images import open_image
 from xcit_dense.models.backbone import Backbone
 from xcit_dense.models.pretrained import find_class, load_weights
-from xcit_dense.models.pyramid import STRIDES
+from xcit_dense.models.pyramid import level_name
 from xcit_dense.models.xca import XCA
 from xcit_dense.utils.files import atomic_write
 from xcit_dense.weights.read import read_weights
@@ -92,7 +92,10 @@ def load_backbone(weights: str | Path, variant: str | None = None) -> tuple[Back
         options: dict[str, Any] = {"variant": variant} if variant else {}
         backbone = kind.from_pretrained(path, **{**kind.name_options(weights), **options})
     missing = load_weights(backbone, path).missing
-    random = (any(name.startswith(f"fpn{number}.") for name in missing) for number in range(1, len(STRIDES) + 1))
+    random = []
+    for stride in backbone.out_strides:
+        prefix = f"{level_name(stride)}."
+        random.append(any(name.startswith(prefix) for name in missing))
     return backbone.eval(), tuple(random)
 
 
@@ -137,7 +140,7 @@ def visualize(
     if not all(level.isfinite().all() for level in levels):
         raise UserError("The levels have infinite or NaN values; give the weights of a training that converged.")
     drawn = out / f"{path.stem}_levels.png"
-    draw_levels(drawn, image, [level[0] for level in levels], STRIDES, random)
+    draw_levels(drawn, image, [level[0] for level in levels], backbone.out_strides, random)
     yield drawn
     for number, one in attention.items():
         drawn = out / f"{path.stem}_block{number}.png"
