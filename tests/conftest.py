@@ -99,7 +99,7 @@ def python(tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def refusal(python):
     """Runs Python, expects it to fail with one sentence, without a traceback, and returns the sentence."""
 
