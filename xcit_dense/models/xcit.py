@@ -167,6 +167,10 @@ class XCiT(Backbone):
         """Lists the stem and the positional encoding."""
         return self.patch_embed, self.pos_embeder
 
+    def level_modules(self) -> Sequence[str]:
+        """Returns the names of the pyramid's modules."""
+        return self.level_names
+
     def layer_of(self, name: str) -> int:
         """Returns 0 for stem and positional encoding, n for the n-th block, and depth + 1 for the pyramid."""
         part, _, rest = name.partition(".")
