@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from timm.models import FeatureInfo
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from xcit_dense.errors import UserError
@@ -124,16 +123,16 @@ class StandardInterface:
         if output_fmt != "NCHW":
             raise UserError(f"output_fmt={output_fmt!r}: the levels are maps (B, C, H, W); write 'NCHW'.")
         count = len(self.out_strides)
-        chosen = indices if indices is None or isinstance(indices, int) else list(indices)
-        try:
-            taken, _ = feature_take_indices(count, chosen)
-        except AssertionError:
+        if indices is None:
+            indices = count
+        chosen = list(range(-indices, 0)) if isinstance(indices, int) else list(indices)
+        if not chosen or not all(-count <= index < count for index in chosen):
             raise UserError(
                 f"indices={indices!r}: the backbone has {count} levels; write indices from 0 to {count - 1}, or a "
                 f"number of levels up to {count}."
-            ) from None
+            )
         levels = self(images)
-        intermediates = [levels[index] for index in taken]
+        intermediates = [levels[index] for index in chosen]
         return intermediates if intermediates_only else (levels[-1], intermediates)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
