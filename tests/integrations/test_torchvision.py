@@ -17,7 +17,7 @@ def make(detector, build):
     torch.manual_seed(0)
     if detector in (FCOS, RetinaNet):
         options = ONE_STAGE if build is tiny_coat else {**ONE_STAGE, "out_indices": (1, 2, 3)}
-        backbone = BackboneWithFPN(build(**options), 32, LastLevelP6P7(32, 32))
+        backbone = BackboneWithFPN(build(**options), 64, LastLevelP6P7(64, 64))
     else:
         backbone = BackboneWithFPN(build(), 32)
     return detector(backbone, num_classes=3, **SIZE)
@@ -46,5 +46,5 @@ def test_the_outputs_have_the_strides_of_the_levels_and_one_more():
     backbone = BackboneWithFPN(tiny_xcit(), 16).eval()
     outputs = backbone(torch.rand(1, 3, 64, 128))
     assert [tuple(output.shape[1:]) for output in outputs.values()] == [
-        (16, 64 // stride, 128 // stride) for stride in (4, 8, 16, 32, 64)
+        (32, 64 // stride, 128 // stride) for stride in (4, 8, 16, 32, 64)
     ]
