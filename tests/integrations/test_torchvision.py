@@ -43,7 +43,7 @@ def test_a_detector_trains_each_part_of_the_backbone_and_predicts(detector, buil
 
 
 def test_the_outputs_have_the_strides_of_the_levels_and_one_more():
-    backbone = BackboneWithFPN(tiny_xcit(), 16).eval()
+    backbone = BackboneWithFPN(tiny_xcit(), 32).eval()
     outputs = backbone(torch.rand(1, 3, 64, 128))
     assert [tuple(output.shape[1:]) for output in outputs.values()] == [
         (32, 64 // stride, 128 // stride) for stride in (4, 8, 16, 32, 64)
