@@ -1,0 +1,22 @@
+# DINO small enough to train from scratch on a laptop: the embedded data set, a narrow head with few queries and layers.
+_base_ = ["../_base_/models/dino.py", "../_base_/instance_shapes.py"]
+
+width = 64
+feed_forward = dict(embed_dims=width, feedforward_channels=4 * width)
+attention = dict(embed_dims=width, num_heads=4)
+model = dict(
+    num_queries=20,
+    backbone=dict(variant="nano_12_p8", norm_cfg=dict(type="BN", momentum=0.02)),  # batches of two: slow averages
+    neck=dict(in_channels=[128] * 3, out_channels=width, norm_cfg=dict(num_groups=8)),
+    encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=feed_forward)),
+    decoder=dict(
+        num_layers=3,
+        layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=feed_forward),
+    ),
+    positional_encoding=dict(num_feats=width // 2),
+    bbox_head=dict(num_classes=4, embed_dims=width),
+    dn_cfg=dict(group_cfg=dict(num_dn_queries=20)),
+    test_cfg=dict(max_per_img=20),
+)
+val_evaluator = dict(metric="bbox")
+test_evaluator = val_evaluator
