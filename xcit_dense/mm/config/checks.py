@@ -88,6 +88,7 @@ def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bo
     """
     check_launcher(config)
     _check_libraries(config)
+    _check_panopticapi(config, loaders)
     _check_visualizer(config)
     check_loops(config, loaders)
     backbone = _build_backbone(config)
@@ -123,6 +124,17 @@ def _check_libraries(config: Config) -> None:
         )
     if "model" not in config:
         raise UserError("The config has no model; take one of configs/_base_/models into its _base_.")
+
+
+def _check_panopticapi(config: Config, loaders: tuple[str, ...]) -> None:
+    """Checks that panopticapi is installed if a data set is panoptic. MMDetection needs it when it reads an image."""
+    for loader in loaders:
+        for dataset in datasets_in(config.get(loader)):
+            if is_a(config, dataset, "CocoPanopticDataset") and find_spec("panopticapi") is None:
+                raise MissingLibraryError(
+                    f"The data set of {loader} is panoptic, but panopticapi is not installed; write pip install "
+                    "git+https://github.com/cocodataset/panopticapi.git."
+                )
 
 
 def _build_backbone(config: Config) -> Backbone | None:
