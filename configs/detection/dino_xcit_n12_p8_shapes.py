@@ -15,8 +15,15 @@ model = dict(
     ),
     positional_encoding=dict(num_feats=width // 2),
     bbox_head=dict(num_classes=4, embed_dims=width),
-    dn_cfg=dict(group_cfg=dict(num_dn_queries=20)),
+    dn_cfg=dict(group_cfg=dict(num_dn_queries=40)),
     test_cfg=dict(max_per_img=20),
 )
+optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=1.0))
+iterations = 600
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=iterations, eta_min=0),
+]
+train_cfg = dict(max_iters=iterations, val_interval=iterations // 2)
 val_evaluator = dict(metric="bbox")
 test_evaluator = val_evaluator
