@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import MODELS, STRATEGIES, VISBACKENDS, WEIGHT_INITIALIZERS
+from mmengine.registry import MODELS, STRATEGIES, WEIGHT_INITIALIZERS
 from torch import cuda, device
 
 from xcit_dense.datasets.formats.coco import read_categories
@@ -17,7 +17,9 @@ from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
 from xcit_dense.mm.config.dataset_class import classes_of, ignores_zero, is_a, reads_coco, type_of
 from xcit_dense.mm.config.evaluators import check_evaluators, check_named_metrics
 from xcit_dense.mm.config.heads import check_heads
+from xcit_dense.mm.config.levels import check_levels
 from xcit_dense.mm.config.loops import check_loops
+from xcit_dense.mm.config.requirements import check_requirements
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in, dicts_in
 from xcit_dense.models.backbone import Backbone
@@ -88,8 +90,7 @@ def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bo
     """
     check_launcher(config)
     _check_libraries(config)
-    _check_panopticapi(config, loaders)
-    _check_visualizer(config)
+    check_requirements(config, loaders)
     check_loops(config, loaders)
     backbone = _build_backbone(config)
     for loader in loaders:
@@ -103,17 +104,6 @@ def check_config(config: Config, loaders: tuple[str, ...] = LOADERS, weights: bo
             _check_weights(config, backbone)
 
 
-def _check_visualizer(config: Config) -> None:
-    libraries = {"TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb"}
-    for backend in (config.get("visualizer") or {}).get("vis_backends") or []:
-        for name, library in libraries.items():
-            if is_a(config, backend, name, VISBACKENDS) and find_spec(library) is None:
-                raise MissingLibraryError(
-                    f"The config logs to {name}, but {library} is not installed; write pip install {library}, or "
-                    f"remove {name} from vis_backends."
-                )
-
-
 def _check_libraries(config: Config) -> None:
     scope = config.get("default_scope")
     if scope not in ("mmdet", "mmseg"):
@@ -124,17 +114,6 @@ def _check_libraries(config: Config) -> None:
         )
     if "model" not in config:
         raise UserError("The config has no model; take one of configs/_base_/models into its _base_.")
-
-
-def _check_panopticapi(config: Config, loaders: tuple[str, ...]) -> None:
-    """Checks that panopticapi is installed if a data set is panoptic. MMDetection needs it when it reads an image."""
-    for loader in loaders:
-        for dataset in datasets_in(config.get(loader)):
-            if is_a(config, dataset, "CocoPanopticDataset") and find_spec("panopticapi") is None:
-                raise MissingLibraryError(
-                    f"The data set of {loader} is panoptic, but panopticapi is not installed; write pip install "
-                    "git+https://github.com/cocodataset/panopticapi.git."
-                )
 
 
 def _build_backbone(config: Config) -> Backbone | None:
@@ -155,7 +134,7 @@ def _build_backbone(config: Config) -> Backbone | None:
         return None
     with device("meta"):  # tests the arguments without using memory or time
         built = backbone_class(**{key: value for key, value in backbone.items() if key not in ("type", "init_cfg")})
-    _check_widths(config.model, built)
+    check_levels(config, built)
     return built
 
 
@@ -168,48 +147,6 @@ def _check_weights(config: Config, backbone: Backbone) -> None:
         weights = read_weights(path)
         with naming(path):
             backbone.translate(backbone.adapt_input(weights)[0])
-
-
-def _check_widths(model: Any, backbone: Backbone) -> None:
-    """Checks that neck and heads have as many input channels as the backbone has output channels."""
-    widths = backbone.out_channels
-    # Only the first neck reads the levels of the backbone. Without a neck, the heads read them.
-    if model.get("neck"):
-        parts = [("neck", _as_list(model.neck)[0])]
-    else:
-        parts = [(name, part) for name in ("decode_head", "auxiliary_head") for part in _as_list(model.get(name))]
-    for name, part in parts:
-        given = part.get("in_channels") if isinstance(part, dict) else None
-        if given is None:
-            continue
-        given = given if isinstance(given, int) else list(given)
-        needed = _needed_widths(list(backbone.out_channels), given, part.get("in_index"))
-        if given != needed:
-            each = f"the levels of this {backbone.kind} have {', '.join(map(str, widths))}"
-            if len(set(widths)) == 1:
-                each = f"each level of this {backbone.kind} has {widths[0]}"
-            raise UserError(
-                f"model.{name}.in_channels is {given}, but {each} channels; write model.{name}.in_channels={needed}."
-            )
-
-
-def _needed_widths(widths: list[int], given: Any, chosen: Any) -> Any:
-    """Returns the widths of the levels that a part of the model reads, in the form of its ``in_channels``.
-
-    Args:
-        widths: The width of each level.
-        given: The value of ``in_channels``.
-        chosen: The value of ``in_index``, by which MMSegmentation's heads choose levels.
-    """
-    if isinstance(given, int):
-        return widths[chosen if isinstance(chosen, int) else -1]
-    if isinstance(chosen, list | tuple):
-        return [widths[index] for index in chosen]
-    return [widths[0]] * len(given) if len(set(widths)) == 1 else widths
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _check_dataset(config: Config, dataset: Any) -> None:

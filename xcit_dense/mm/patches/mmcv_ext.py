@@ -104,6 +104,15 @@ def served() -> int:
     return len(_SERVED)
 
 
+def serves(name: str) -> bool:
+    """Returns whether the stand-in has an operator.
+
+    Args:
+        name: The name of the operator in ``mmcv._ext``.
+    """
+    return name in _SERVED
+
+
 def _ask(finders: Sequence[Any], path: Sequence[str] | None) -> ModuleSpec | None:
     for finder in finders:
         spec: ModuleSpec | None = finder.find_spec(_MODULE, path, None)
