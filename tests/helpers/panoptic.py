@@ -67,7 +67,7 @@ def _segment(ids, number, label):
 def install_panopticapi(monkeypatch):
     """Makes the part of panopticapi importable that MMDetection calls when it reads an image."""
     utils = ModuleType("panopticapi.utils")
-    utils.rgb2id = lambda colour: colour[..., 0] + 256 * colour[..., 1].astype(int) + 256**2 * colour[..., 2]
+    utils.rgb2id = lambda colour: colour.astype(int) @ [1, 256, 256**2]
     package = ModuleType("panopticapi")
     package.utils = utils
     package.__spec__ = ModuleType("spec")  # find_spec reads it
