@@ -38,6 +38,37 @@ class InstanceTTAModel(BaseTTAModel):
         self.iou_threshold = iou_threshold
         self.max_per_img = max_per_img
 
+    def test_step(self, data: Any) -> list[Any]:
+        """Predicts the objects of each view of a batch, and merges them.
+
+        Args:
+            data: The ``inputs`` and ``data_samples`` of a batch. Each is a list of views, and a view is a list of
+                images.
+
+        Returns:
+            As for :meth:`merge_preds`.
+
+        Raises:
+            UserError: The samples do not say which views are flipped, or the model predicts something else than
+                objects.
+        """
+        predictions = []
+        for inputs, samples in zip(data["inputs"], data["data_samples"], strict=True):
+            if not all("flip" in sample for sample in samples):
+                raise UserError(
+                    "--tta does not know which views are flipped; add 'flip' and 'flip_direction' to the meta_keys of "
+                    "PackDetInputs in tta_pipeline, and RandomFlip(prob=0.0) if no view is flipped."
+                )
+            flips = [{key: sample.get(key) for key in ("flip", "flip_direction")} for sample in samples]
+            for sample in samples:
+                # MMDetection's CascadeRoIHead tries to flip the masks of a flipped view, and fails.
+                sample.set_metainfo({"flip": False})
+            found = self.module.test_step({"inputs": inputs, "data_samples": samples})
+            for sample, flip in zip(found, flips, strict=True):
+                sample.set_metainfo(flip)
+            predictions.append(found)
+        return self.merge_preds(list(zip(*predictions, strict=True)))
+
     def merge_preds(self, data_samples_list: Sequence[Sequence[Any]]) -> list[Any]:
         """Merges the predictions of a batch.
 
@@ -83,11 +114,6 @@ def _flip_back(view: Any) -> InstanceData:
     flipped = InstanceData(bboxes=found.bboxes.clone(), scores=found.scores, labels=found.labels)
     if "masks" in found:
         flipped.masks = found.masks
-    if "flip" not in view:
-        raise UserError(
-            "--tta does not know which views are flipped; add 'flip' and 'flip_direction' to the meta_keys of "
-            "PackDetInputs in tta_pipeline, and RandomFlip(prob=0.0) if no view is flipped."
-        )
     if not view.flip:
         return flipped
     height, width = view.ori_shape
