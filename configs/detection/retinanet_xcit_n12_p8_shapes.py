@@ -1,5 +1,5 @@
 # RetinaNet small enough to train from scratch on a laptop: the embedded data set, narrow neck and head.
-_base_ = ["../_base_/models/retinanet.py", "../_base_/instance_shapes.py"]
+_base_ = ["../_base_/models/retinanet.py", "../_base_/boxes_shapes.py"]
 
 width = 64
 norm_cfg = dict(type="BN", momentum=0.02)  # batches of two: slow averages
@@ -14,5 +14,3 @@ model = dict(
         anchor_generator=dict(strides=[8, 16, 32]),
     ),
 )
-val_evaluator = dict(metric="bbox")
-test_evaluator = val_evaluator

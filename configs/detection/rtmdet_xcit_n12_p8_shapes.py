@@ -1,5 +1,5 @@
 # RTMDet small enough to train from scratch on a laptop: the embedded data set, narrow neck and head.
-_base_ = ["../_base_/models/rtmdet.py", "../_base_/instance_shapes.py"]
+_base_ = ["../_base_/models/rtmdet.py", "../_base_/boxes_shapes.py"]
 
 width = 64
 norm_cfg = dict(num_groups=8)
@@ -10,5 +10,3 @@ model = dict(
     bbox_head=dict(num_classes=4, in_channels=width, feat_channels=width, norm_cfg=norm_cfg),
 )
 optim_wrapper = dict(paramwise_cfg=dict(bypass_duplicate=True))  # the head shares convolutions between levels
-val_evaluator = dict(metric="bbox")
-test_evaluator = val_evaluator
