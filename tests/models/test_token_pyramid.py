@@ -209,7 +209,7 @@ def test_blocks_after_the_last_level_are_left_out():
     model = make(out_indices=(0, 1, 2, 3), model_options=shape)
     assert len(model.list_blocks()) == 4
     model.load_state_dict(timm.create_model(BEIT, **shape).state_dict())
-    assert "trunk.blocks.5.mlp.fc2.weight" in model.load_report.left_out
+    assert "trunk.blocks.5.mlp.fc2.weight" in model.load_report.not_built
 
 
 def test_the_names_of_the_authors_segmentors_and_of_mmsegmentation_load():

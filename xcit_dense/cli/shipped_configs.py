@@ -42,7 +42,8 @@ def find_config(text: str | Path) -> Path:
         The path of the file.
 
     Raises:
-        UserError: No file has this path and no shipped config has this name. The message lists the nearest names.
+        UserError: No file has this path and no shipped config has this name. The message lists the nearest names. Or
+            two configs have this name.
 
     Example:
         >>> find_config("sem_fpn_xcit_t12").name

@@ -180,7 +180,8 @@ def translate(
     shape = shape or _shape(own)
     wanted = f"CoaT {name_of(shape)}"
     weights, left_out = extract(take_part(state, prefix, STEM in unwrap(state), "CoaT", wanted), wanted)
-    if weights.keys() != own.keys():  # otherwise the file is of the same levels, and perhaps not of a complete CoaT
+    own_is_complete = _find_levels(own) == set(LEVELS)
+    if own_is_complete or weights.keys() != own.keys():  # otherwise the file has the same levels, and not all of them
         found = _shape(weights)
         if _sizes(found) != _sizes(shape):
             raise UserError(
@@ -199,6 +200,11 @@ def translate(
     matched = [name for name in weights if name in own]
     unexpected = [name for name in weights if name not in own]
     return weights, Report(matched, left_out, [], unexpected, not_built=not_built)
+
+
+def _find_levels(names: Iterable[str]) -> set[int]:
+    """Finds the numbers of the levels that have serial blocks."""
+    return {int(found[1]) for name in names if (found := re.match(r"serial_blocks([1-4])\.", name))}
 
 
 def _find_not_built(names: Iterable[str], own: Iterable[str], parallel_depth: int) -> list[str]:

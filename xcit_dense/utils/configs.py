@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -30,14 +31,16 @@ def shipped_configs() -> dict[str, Path]:
     """Finds all shipped configs.
 
     Returns:
-        The path of each config by name. A name is the file's name without ``.py``.
+        The path of each config by name. A name is the file's name without ``.py``. If a detector and a segmentor have
+        the same name, their names begin with the directory: ``'detection/mask2former_xcit_s12'``.
 
     Example:
         >>> shipped_configs()["mask_rcnn_xcit_s12"].name
         'mask_rcnn_xcit_s12.py'
     """
-    paths = sorted(configs_directory().glob("*/*.py"))
-    return {path.stem: path for path in paths if path.parent.name != "_base_"}
+    paths = [path for path in sorted(configs_directory().glob("*/*.py")) if path.parent.name != "_base_"]
+    counts = Counter(path.stem for path in paths)
+    return {path.stem if counts[path.stem] == 1 else _full_name(path): path for path in paths}
 
 
 def find_shipped(text: str) -> Path | None:
@@ -50,12 +53,19 @@ def find_shipped(text: str) -> Path | None:
     Returns:
         The path of the file, or None if no shipped config has this name.
 
+    Raises:
+        UserError: A detector and a segmentor have this name.
+
     Example:
         >>> find_shipped("sem_fpn_xcit_t12").name
         'sem_fpn_xcit_t12.py'
     """
     name = text.removesuffix(".py")
-    path = shipped_configs().get(name.rpartition("/")[2])
-    if path is None or name not in (path.stem, f"{path.parent.name}/{path.stem}"):
-        return None
-    return path
+    found = [path for path in shipped_configs().values() if name in (path.stem, _full_name(path))]
+    if len(found) > 1:
+        raise UserError(f"{len(found)} shipped configs are called {name}; write {' or '.join(map(_full_name, found))}.")
+    return found[0] if found else None
+
+
+def _full_name(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
