@@ -72,7 +72,7 @@ OTHER_HEADS = {
     "DINO": ("boxes", "configs/detection/dino_xcit_s12.py"),
     "RetinaNet": ("boxes", "configs/detection/retinanet_xcit_s12.py"),
     "RTMDet": ("boxes, in real time", "configs/detection/rtmdet_xcit_s12.py"),
-    "Mask2Former, semantic": ("label maps", "configs/segmentation/mask2former_xcit_s12_semantic.py"),
+    "Mask2Former, semantic": ("label maps", "configs/segmentation/mask2former_xcit_s12.py"),
     "SegFormer's head": ("label maps", "configs/segmentation/segformer_xcit_s12.py"),
     "DeepLabV3+": ("label maps", "configs/segmentation/deeplabv3plus_xcit_s12.py"),
     "FCN": ("label maps", "configs/segmentation/fcn_xcit_s12.py"),

@@ -9,8 +9,7 @@ tta_pipeline = [
     dict(
         type="TestTimeAug",
         transforms=[
-            [boxes_only] if steps[0].type == "LoadAnnotations" else steps
-            for steps in _base_.tta_pipeline[1].transforms
+            [boxes_only] if steps[0].type == "LoadAnnotations" else steps for steps in _base_.tta_pipeline[1].transforms
         ],
     ),
 ]

@@ -24,47 +24,54 @@ from xcit_dense.mm.config.load import load_config
 CONFIGS = Path(__file__).parents[2] / "configs"
 MMDET, MMSEG = (Path(find_spec(library).origin).parent / ".mim/configs" for library in ("mmdet", "mmseg"))
 
+CASCADE = "convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco"
 # The config of MMDetection or MMSegmentation from which a config of this package takes the head.
 SOURCES = {
-    "cascade_mask_rcnn_xcit_s12": "convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco",
-    "mask2former_xcit_s12": "mask2former/mask2former_r50_8xb2-lsj-50e_coco",
-    "mask2former_xcit_s12_panoptic": "mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic",
-    "dino_xcit_s12": "dino/dino-4scale_r50_8xb2-12e_coco",
-    "retinanet_xcit_s12": "retinanet/retinanet_r50_fpn_1x_coco",
-    "rtmdet_xcit_s12": "rtmdet/rtmdet_l_swin_b_4xb32-100e_coco",
-    "mask2former_xcit_s12_semantic": "mask2former/mask2former_r50_8xb2-160k_ade20k-512x512",
-    "segformer_xcit_s12": "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512",
-    "deeplabv3plus_xcit_s12": "deeplabv3plus/deeplabv3plus_r50-d8_4xb4-160k_ade20k-512x512",
-    "fcn_xcit_s12": "fcn/fcn_r50-d8_4xb4-160k_ade20k-512x512",
+    "detection/cascade_mask_rcnn_xcit_s12": CASCADE,
+    "detection/mask2former_xcit_s12": "mask2former/mask2former_r50_8xb2-lsj-50e_coco",
+    "detection/mask2former_xcit_s12_panoptic": "mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic",
+    "detection/dino_xcit_s12": "dino/dino-4scale_r50_8xb2-12e_coco",
+    "detection/retinanet_xcit_s12": "retinanet/retinanet_r50_fpn_1x_coco",
+    "detection/rtmdet_xcit_s12": "rtmdet/rtmdet_l_swin_b_4xb32-100e_coco",
+    "segmentation/mask2former_xcit_s12": "mask2former/mask2former_r50_8xb2-160k_ade20k-512x512",
+    "segmentation/segformer_xcit_s12": "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512",
+    "segmentation/deeplabv3plus_xcit_s12": "deeplabv3plus/deeplabv3plus_r50-d8_4xb4-160k_ade20k-512x512",
+    "segmentation/fcn_xcit_s12": "fcn/fcn_r50-d8_4xb4-160k_ade20k-512x512",
 }
-HEADS = tuple(name.partition("_xcit_")[0] for name in SOURCES)
-FULL = [path for name in SOURCES for path in CONFIGS.glob(f"*/{name}.py")]
-SHAPES = sorted(path for head in set(HEADS) for path in CONFIGS.glob(f"*/{head}_xcit_*_shapes.py"))
+HEADS = {name.partition("_xcit_")[0] for name in SOURCES}
+FULL = [CONFIGS / f"{name}.py" for name in SOURCES]
+SHAPES = sorted(path for head in HEADS for path in CONFIGS.glob(f"{head}_xcit_*_shapes.py"))
 DETECTORS = [path for path in FULL if path.parent.name == "detection"]
 WITH_QUERIES = [path for path in FULL if path.stem.startswith(("mask2former", "dino"))]
 LEVELS_OF_HEADS = {f"{head}_head.{key}" for head in ("decode", "auxiliary") for key in ("in_channels", "in_index")}
 # The model fields in which a config differs from its source: the number and width of the levels, or what fits an XCiT.
 DIFFERENT = {
-    "dino_xcit_s12": {"neck.in_channels"},
-    "retinanet_xcit_s12": {"neck.in_channels", "neck.start_level"},
-    "rtmdet_xcit_s12": {"neck.in_channels"},
-    "cascade_mask_rcnn_xcit_s12": {"neck.in_channels"},
-    "mask2former_xcit_s12": {"panoptic_head.in_channels", "data_preprocessor.seg_pad_value"},
-    "mask2former_xcit_s12_panoptic": {"panoptic_head.in_channels"},
-    "mask2former_xcit_s12_semantic": {"decode_head.in_channels"},
-    "segformer_xcit_s12": {"decode_head.in_channels"},
-    "fcn_xcit_s12": LEVELS_OF_HEADS,
-    "deeplabv3plus_xcit_s12": {
+    "detection/dino_xcit_s12": {"neck.in_channels"},
+    "detection/retinanet_xcit_s12": {"neck.in_channels", "neck.start_level"},
+    "detection/rtmdet_xcit_s12": {"neck.in_channels"},
+    "detection/cascade_mask_rcnn_xcit_s12": {"neck.in_channels"},
+    "detection/mask2former_xcit_s12": {"panoptic_head.in_channels", "data_preprocessor.seg_pad_value"},
+    "detection/mask2former_xcit_s12_panoptic": {"panoptic_head.in_channels"},
+    "segmentation/mask2former_xcit_s12": {"decode_head.in_channels"},
+    "segmentation/segformer_xcit_s12": {"decode_head.in_channels"},
+    "segmentation/fcn_xcit_s12": LEVELS_OF_HEADS,
+    "segmentation/deeplabv3plus_xcit_s12": {
         *LEVELS_OF_HEADS,
         "decode_head.c1_in_channels",
         "decode_head.dilations",
     },
 }
 
-of_each = pytest.mark.parametrize("path", [*FULL, *SHAPES], ids=lambda path: path.stem)
-of_each_full = pytest.mark.parametrize("path", FULL, ids=lambda path: path.stem)
-of_each_shapes = pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
-of_each_with_queries = pytest.mark.parametrize("path", WITH_QUERIES, ids=lambda path: path.stem)
+
+def name_of(path):
+    """The name of a config with its task."""
+    return f"{path.parent.name}/{path.stem}"
+
+
+of_each = pytest.mark.parametrize("path", [*FULL, *SHAPES], ids=name_of)
+of_each_full = pytest.mark.parametrize("path", FULL, ids=name_of)
+of_each_shapes = pytest.mark.parametrize("path", SHAPES, ids=name_of)
+of_each_with_queries = pytest.mark.parametrize("path", WITH_QUERIES, ids=name_of)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +82,7 @@ def _panopticapi(monkeypatch):
 def read_source(path):
     """Reads the library's config from which a config takes the head."""
     library = MMDET if path.parent.name == "detection" else MMSEG
-    return Config.fromfile(library / f"{SOURCES[path.stem]}.py", import_custom_modules=False)
+    return Config.fromfile(library / f"{SOURCES[name_of(path)]}.py", import_custom_modules=False)
 
 
 def flatten(node, prefix=""):
@@ -99,12 +106,11 @@ def model_fields(config):
 
 
 def test_each_head_has_a_config_and_a_shapes_sibling():
-    assert [path.stem for path in FULL] == list(SOURCES)
-    siblings = {path.stem.partition("_xcit_")[0] for path in SHAPES}
-    assert siblings == set(HEADS)
-    tested_elsewhere = {"mask_rcnn", "sem_fpn", "upernet"}
-    heads = {path.stem.partition("_xcit_")[0] for path in CONFIGS.glob("*/*_xcit_*.py")}
-    assert heads == set(HEADS) | tested_elsewhere
+    assert all(path.is_file() for path in FULL)
+    assert {name_of(path).partition("_xcit_")[0] for path in SHAPES} == HEADS
+    tested_elsewhere = {"detection/mask_rcnn", "segmentation/sem_fpn", "segmentation/upernet"}
+    heads = {name_of(path).partition("_xcit_")[0] for path in CONFIGS.glob("*/*_xcit_*.py")}
+    assert heads == HEADS | tested_elsewhere
 
 
 @of_each
@@ -142,7 +148,7 @@ def test_the_model_around_the_backbone_is_the_librarys_own(path, read):
     missing = object()
     differ = {key for key in ours | theirs if ours.get(key, missing) != theirs.get(key, missing)}
     # The numbers of classes in MMSegmentation's base are those of Cityscapes in some versions.
-    assert differ == DIFFERENT[path.stem]
+    assert differ == DIFFERENT[name_of(path)]
     assert len(ours) > 15
 
 
@@ -267,7 +273,7 @@ TRAINED_ALWAYS = ("dino_xcit_n12_p8_shapes", "deeplabv3plus_xcit_n12_p8_shapes")
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=[] if path.stem in TRAINED_ALWAYS else pytest.mark.slow) for path in SHAPES],
-    ids=lambda path: path.stem,
+    ids=name_of,
 )
 def test_the_loss_falls_and_every_parameter_of_the_backbone_learns(path, shapes):
     from mmengine.dataset import pseudo_collate
@@ -292,7 +298,7 @@ def test_the_loss_falls_and_every_parameter_of_the_backbone_learns(path, shapes)
 # Test-time augmentation
 
 
-@pytest.mark.parametrize("path", DETECTORS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DETECTORS, ids=name_of)
 def test_detectors_are_tested_at_three_sizes_each_plain_and_mirrored(path, read):
     config = read(path)
     if path.stem.endswith("_panoptic"):
