@@ -31,6 +31,19 @@ class InstanceTTAModel(BaseTTAModel):
         iou_threshold: The overlap of two boxes above which NMS takes them for one object, in [0, 1].
         max_per_img: The maximum number of objects of an image.
         **kwargs: As for MMEngine's ``BaseTTAModel``.
+
+    Example:
+        >>> from mmengine.structures import BaseDataElement
+        >>> def view(box, **meta):
+        ...     found = InstanceData(bboxes=torch.tensor([box]), scores=torch.ones(1), labels=torch.zeros(1))
+        ...     return BaseDataElement(pred_instances=found, metainfo={"ori_shape": (40, 60), **meta})
+        >>> plain = view([5.0, 10.0, 25.0, 30.0], flip=False)
+        >>> flipped = view([35.0, 10.0, 55.0, 30.0], flip=True, flip_direction="horizontal")
+        >>> detector = torch.nn.Identity()
+        >>> detector.test_step = lambda data: data["data_samples"]
+        >>> model = InstanceTTAModel(module=detector)
+        >>> model.merge_preds([[plain, flipped]])[0].pred_instances.bboxes
+        tensor([[ 5., 10., 25., 30.]])
     """
 
     def __init__(self, iou_threshold: float = 0.5, max_per_img: int = 100, **kwargs: Any) -> None:
