@@ -284,6 +284,7 @@ def test_the_loss_falls_and_every_parameter_of_the_backbone_learns(path, shapes)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         model = MODELS.build(copy.deepcopy(config.model))
+        model.init_weights()
         optim = build_optim_wrapper(model, config.optim_wrapper)
         dataset = DATASETS.build(config.train_dataloader.dataset)
         batch = pseudo_collate([dataset[0], dataset[1]])
