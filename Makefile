@@ -2,11 +2,13 @@
 # make demo-seg   the same for segmentation: Semantic FPN + XCiT, or with HEAD=upernet UperNet + XCiT
 # make benchmark  measures the figures of docs/performance.md, in work_dirs/benchmark; takes about an hour
 # make test       sets up if needed, runs every test and every example of the docstrings
+# make test-fast  leaves out the tests that are marked slow
 # make test-integrations  installs PEFT, torchao and other libraries too, and runs the tests with them
 # make docs       builds the documentation's site in site/
 #
 # PYTHON=python3.12  interpreter to set up with (3.10 to 3.13)
 # TESTS=tests/mm     only these tests
+# MARKS='not slow'   only the tests with these marks; pyproject.toml explains the marks
 # STACK=openmmlab    the original MM libraries instead of the maintained forks
 # JOBS=1             tests one after another, to follow one in a debugger
 
@@ -23,11 +25,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 python := $(VENV)/bin/python
 pip := $(python) -m pip install --quiet
-# The tests of a file share trained models and data sets, so one process runs them all.
-pytest := $(python) -m pytest --numprocesses $(JOBS) --dist loadfile
+# The tests of a file share trained models and data sets, so one process runs them all. tests/conftest.py puts the long
+# files first. pytest-xdist would put the files with many tests first.
+pytest := $(python) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 doctest := $(pytest) --doctest-modules -p tests.helpers.doctests xcit_dense
 
-.PHONY: setup test test-fast test-integrations lint docs demo demo-seg benchmark lock clean
+.PHONY: setup test test-fast test-integrations lint docs shapes demo demo-seg benchmark lock clean
 
 setup: $(VENV)/.installed
 
@@ -44,12 +47,11 @@ $(VENV)/.installed: requirements/$(STACK).lock setup.py startup/xcit_dense.pth s
 
 # Without TESTS, also the examples of the docstrings.
 test: setup
-	$(pytest) $(TESTS)
+	$(pytest) $(if $(MARKS),-m '$(MARKS)') $(TESTS)
 	$(if $(TESTS),,$(doctest))
 
-test-fast: setup
-	$(pytest) -m "not slow" $(TESTS)
-	$(if $(TESTS),,$(doctest))
+test-fast: MARKS := not slow
+test-fast: test
 
 test-integrations: setup
 	$(pip) --no-deps --requirement requirements/integrations.lock
@@ -69,8 +71,10 @@ demo: config := configs/detection/mask_rcnn_xcit_n12_p8_shapes.py
 demo: OUT ?= work_dirs/demo
 demo-seg: config := configs/segmentation/$(HEAD)_xcit_n12_p8_shapes.py
 demo-seg: OUT ?= work_dirs/demo-seg
-demo demo-seg: setup
+shapes: setup
 	$(python) tools/make_shapes.py data/shapes
+
+demo demo-seg: shapes
 	$(python) tools/train.py $(config) --work-dir $(OUT) $(DEMO_OPTIONS)
 	$(python) tools/test.py $(config) $(OUT) --work-dir $(OUT)/test --out $(OUT)/metrics.json --show-dir $(OUT)/pictures
 

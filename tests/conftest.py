@@ -22,6 +22,37 @@ settings.register_profile("search", deadline=None, max_examples=500)
 settings.load_profile("stable")
 
 
+# The files that run for the longest time, the longest first.
+LONGEST = (
+    "tests/tools/test_train_and_test.py",
+    "tests/mm/inference/test_predict.py",
+    "tests/tools/test_distributed.py",
+    "tests/tools/test_custom_data.py",
+    "tests/tools/test_library_scripts.py",
+    "tests/tools/test_segmentation.py",
+    "tests/test_long_runs.py",
+    "tests/test_install.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Moves long files to the front, in the order of `LONGEST`, then the other files with slow tests.
+
+    A process runs all tests of a file. If a long file came last, one process would run it while the others wait. So
+    the files that come last are short.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def place(item):
+        name = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else ""
+        if item.path in slow and name in LONGEST:
+            return LONGEST.index(name)
+        return len(LONGEST) + (item.path not in slow)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The directory of example images, which the project does not contain."""
@@ -68,7 +99,7 @@ def python(tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def refusal(python):
     """Runs Python, expects it to fail with one sentence, without a traceback, and returns the sentence."""
 

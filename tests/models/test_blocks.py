@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.helpers.marks import MATRIX
 from tests.helpers.models import assert_close, random_images, randomise
 from xcit_dense import XCiT
 from xcit_dense.models.blocks import (
@@ -42,7 +43,7 @@ def run_tokens(model, images):
 
 @pytest.fixture(
     scope="module",
-    params=["nano_12_p16", "nano_12_p8", pytest.param("tiny_24_p8", marks=pytest.mark.slow)],
+    params=["nano_12_p16", "nano_12_p8", pytest.param("tiny_24_p8", marks=MATRIX)],
 )
 def pair(request):
     """timm's XCiT with random weights, and our XCiT with the same weights."""

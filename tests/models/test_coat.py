@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tests.helpers.marks import MATRIX
 from tests.helpers.models import assert_close, raises_user_error, random_images, randomise, tiny_coat
 from tests.helpers.reference import read_reference
 from tests.helpers.seeds import SEEDS, fill_model, largest_error, largest_gradient_error, read_names, read_seed
@@ -19,7 +20,7 @@ from xcit_dense.variants import COAT_VARIANTS
 
 LITE = {"parallel_depth": 0, "embed_dims": (8, 16, 24, 32)}
 QUICK = ("coat_tiny", "coat_lite_tiny")
-VARIANTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in COAT_VARIANTS]
+VARIANTS = [pytest.param(name, marks=() if name in QUICK else MATRIX) for name in COAT_VARIANTS]
 
 
 @pytest.fixture(params=["parallel", "lite"])

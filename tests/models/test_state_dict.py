@@ -7,6 +7,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from tests.helpers.checkpoints import CLASSIFIER_DIALECTS, DIALECTS, FLAT, NAME, prefixed, state_of, timms
+from tests.helpers.marks import MATRIX
 from tests.helpers.models import assert_close, raises_user_error, random_images, randomise
 from xcit_dense import VARIANTS, XCiT
 from xcit_dense.models.blocks import map_to_tokens
@@ -83,7 +84,7 @@ LARGE = ("small_24", "medium_24", "large_24")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith(LARGE) else []) for name in VARIANTS]
+    "name", [pytest.param(name, marks=MATRIX if name.startswith(LARGE) else []) for name in VARIANTS]
 )
 def test_timms_classifier_of_every_variant_loads_by_timms_names_and_gives_timms_features(name):
     theirs = randomise(timm.create_model(f"xcit_{name}_224"))
@@ -267,8 +268,9 @@ def test_load_state_dict_refuses_wrong_shapes_and_another_variant_in_any_case(mo
         model.load_state_dict(XCiT("nano_12_p8").state_dict(), strict=strict)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "small_12_p16" else MATRIX) for name in VARIANTS]
+)
 def test_every_variant_recognises_its_own_weights_and_its_neighbours(name):
     with torch.device("meta"):
         models = {other: XCiT(other) for other in ("nano_12_p16", "tiny_24_p8", name)}

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 
+from tests.helpers.marks import MATRIX
 from tests.helpers.models import raises_user_error
 from tests.helpers.seeds import (
     fill_model,
@@ -258,7 +259,7 @@ def test_positions_of_another_size_are_resized_on_loading(variant, image, grid):
 def published_names(file):
     """Lists the kinds of published files. Models with many parameters take long to build."""
     return [
-        pytest.param(kind, marks=pytest.mark.slow if "large" in kind or "36" in kind or "48" in kind else ())
+        pytest.param(kind, marks=MATRIX if "large" in kind or "36" in kind or "48" in kind else ())
         for kind in read_names(file)
     ]
 

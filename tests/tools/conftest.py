@@ -1,11 +1,13 @@
 """Fixtures of the tests of the tools: short runs on the small shapes data set, with the commands of a user."""
 
 import functools
+import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tests.helpers import forked
 from tests.helpers.runs import short_run
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,26 @@ def tools():
             for name in (f"{head}_xcit_n12", f"{head}_xcit_n12_p8_shapes")
         },
     )
+
+
+@pytest.fixture(scope="session")
+def python(python, tmp_path_factory):
+    """Runs Python as a user does.
+
+    A training or a test runs in a forked process, which saves the import of the MM libraries. Commands of the
+    pages, the libraries' own scripts, the installed wheel and the demos start a new interpreter.
+    """
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*arguments, status=0, cwd=elsewhere, **environment):
+        is_run = arguments[0] in (ROOT / "tools/train.py", ROOT / "tools/test.py")
+        if not is_run or environment or importlib.util.find_spec("mmdet") is None:
+            return python(*arguments, status=status, cwd=cwd, **environment)
+        process = forked.run(arguments, cwd, tmp_path_factory.mktemp("output"))
+        assert process.returncode == status, (process.stdout + process.stderr)[-3000:]
+        return process
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from tests.helpers.runs import short_run
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.both]
 
 
 def scripts(library):

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from xcit_dense.errors import UserError
+from xcit_dense.models.interface import StandardInterface
 from xcit_dense.models.loading import Report, mark_strictness
 from xcit_dense.models.pyramid import ALL_STRIDES, STRIDES
 from xcit_dense.ops.checkpointing import recompute_contexts
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Backbone(nn.Module):
+class Backbone(StandardInterface, nn.Module):
     """A transformer with levels of features, four by default.
 
     A subclass makes its modules in ``__init__``, between ``super().__init__(...)`` and :meth:`finish`, and answers the

@@ -151,6 +151,20 @@ class CoaT(Backbone):
         """Lists the first patch embedding and the first class token."""
         return self.get_submodule("patch_embed1"), self.get_parameter("cls_token1")
 
+    def level_modules(self) -> Sequence[str]:
+        """Returns the names of the last serial blocks, or of the last parallel block, and of the pooling."""
+        names = []
+        for level, stride in zip(self._sources, self.out_strides):
+            last = f"serial_blocks{level}.{self.serial_depths[level - 1] - 1}"
+            if self.parallel_blocks and level in PARALLEL_LEVELS:
+                last = f"parallel_blocks.{len(self.parallel_blocks) - 1}"
+            names.append("pool" if stride == ALL_STRIDES[-1] else last)
+        return names
+
+    def no_weight_decay(self) -> set[str]:
+        """Returns the class tokens, which timm trains without weight decay."""
+        return {f"cls_token{level}" for level in self._built}
+
     def layer_of(self, name: str) -> int:
         """Returns the depth of a parameter.
 

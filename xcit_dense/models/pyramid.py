@@ -85,7 +85,7 @@ def make_levels(
     """
     if patch_size not in (8, 16):
         raise UserError(f"patch_size={patch_size} does not have a pyramid; write patch_size=8 or 16.")
-    return {level_name(stride): _make_level(dim, patch_size, norm_layer, stride) for stride in strides}
+    return {level_name(stride): make_level(dim, patch_size, norm_layer, stride) for stride in strides}
 
 
 def level_name(stride: int) -> str:
@@ -97,8 +97,18 @@ def level_name(stride: int) -> str:
     return LEVELS[ALL_STRIDES.index(stride)]
 
 
-def _make_level(dim: int, patch_size: int, norm_layer: NormLayer, stride: int) -> nn.Module:
-    """Makes the module that brings a map of stride ``patch_size`` to another stride."""
+def make_level(dim: int, patch_size: int, norm_layer: NormLayer, stride: int) -> nn.Module:
+    """Makes the module that brings a map of stride ``patch_size`` to another stride.
+
+    Args:
+        dim: Channels of the map, in and out.
+        patch_size: Stride of the map, 8 or 16.
+        norm_layer: A function that makes a batch norm from a number of channels.
+        stride: The other stride, one of :data:`ALL_STRIDES`.
+
+    Returns:
+        A module that maps (B, C, H, W) to (B, C, H', W').
+    """
     if stride * 4 == patch_size:
         return Level(_make_upsampling(dim), norm_layer(dim), nn.GELU(), _make_upsampling(dim))
     if stride * 2 == patch_size:

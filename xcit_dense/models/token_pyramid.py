@@ -150,6 +150,15 @@ class TokenPyramid(Backbone):
                 yield module
         yield from self.trunk.parameters(recurse=False)
 
+    def level_modules(self) -> Sequence[str]:
+        """Returns the names of the pyramid's modules."""
+        return self.level_names
+
+    def no_weight_decay(self) -> set[str]:
+        """Returns the parameters of the transformer that timm trains without weight decay, such as positions."""
+        own = {name for name, _ in self.named_parameters()}
+        return {f"trunk.{name}" for name in self.trunk.no_weight_decay()} & own
+
     def layer_of(self, name: str) -> int:
         """Returns 0 for what comes before the blocks, n for the n-th block, and depth + 1 for the pyramid."""
         parts = name.split(".")

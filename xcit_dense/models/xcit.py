@@ -167,6 +167,10 @@ class XCiT(Backbone):
         """Lists the stem and the positional encoding."""
         return self.patch_embed, self.pos_embeder
 
+    def level_modules(self) -> Sequence[str]:
+        """Returns the names of the pyramid's modules."""
+        return self.level_names
+
     def layer_of(self, name: str) -> int:
         """Returns 0 for stem and positional encoding, n for the n-th block, and depth + 1 for the pyramid."""
         part, _, rest = name.partition(".")
@@ -184,7 +188,17 @@ class XCiT(Backbone):
             A map for each stride. There are h = ceil(H / p) rows and w = ceil(W / p) columns of tokens of patch size
             p. A level of stride s has h p / s rows and w p / s columns, rounded down, and at least 1.
         """
-        x = self.patch_embed(images.contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
+        return self.levels_of_tokens(self.patch_embed(images.contiguous(memory_format=torch.channels_last)))
+
+    def levels_of_tokens(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Computes the levels from the output of the stem.
+
+        Args:
+            x: (B, C, h, w), tokens without their positional encoding.
+
+        Returns:
+            A map for each stride, see :meth:`make_levels`.
+        """
         x = x + self.pos_embeder(*x.shape[2:])
         # Under autocast x has half precision here. A block may add 1e-5 times x to x, which half precision would lose.
         x = x.to(floating_weight(self.pos_embeder).dtype, memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ def loop_overlap(a, b, mode, offset):
 
 @pytest.mark.parametrize("mode", ["iou", "iof"])
 @pytest.mark.parametrize("offset", [0, 1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_bbox_overlaps_follow_the_definition(mmcv_ops, mode, offset, dtype):
     from mmcv.ops.bbox import _bbox_overlaps_cpu
 
@@ -32,7 +32,7 @@ def test_bbox_overlaps_follow_the_definition(mmcv_ops, mode, offset, dtype):
     torch.testing.assert_close(result, expected.to(dtype))
     aligned = mmcv_ops.bbox_overlaps(a[:4], b, mode, True, offset)
     torch.testing.assert_close(aligned, expected[:4].diagonal().to(dtype))
-    if dtype != torch.float16:
+    if dtype in (torch.float32, torch.float64):
         torch.testing.assert_close(result, _bbox_overlaps_cpu(a, b, mode, False, offset))
         torch.testing.assert_close(aligned, _bbox_overlaps_cpu(a[:4], b, mode, True, offset))
 

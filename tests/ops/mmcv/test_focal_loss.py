@@ -73,7 +73,7 @@ def test_focal_loss_passes_gradcheck(mmcv_ops, name, weighted, gamma):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_focal_loss_of_lower_precision_only_rounds_its_result(mmcv_ops, name, dtype):
     # mmcv computes the softmax in the dtype of the logits, so these logits have exact probabilities.
     x = torch.tensor([[0.0, 0.0], [3.0, 3.0]], dtype=dtype, requires_grad=True)

@@ -24,7 +24,7 @@ def close(a, b, threshold):
     return len(rows) > 0 and sum(abs(a[5 + row] - b[5 + row]) for row in rows) < threshold * len(rows)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("top_k", [3, 100])
 def test_line_nms_keeps_what_the_definition_keeps(dtype, top_k):
     lanes, scores = example_lanes(dtype=dtype)

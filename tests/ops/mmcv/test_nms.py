@@ -1,10 +1,12 @@
-"""Soft NMS and NMS matching agree with plain loops."""
+"""NMS, soft NMS and NMS matching agree with plain loops."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 def example_boxes(count=40, dtype=torch.float32):
@@ -20,6 +22,20 @@ def overlap(a, b, offset=0):
     sides = [max(0.0, min(a[2 + axis], b[2 + axis]) - max(a[axis], b[axis]) + offset) for axis in (0, 1)]
     areas = [(box[2] - box[0] + offset) * (box[3] - box[1] + offset) for box in (a, b)]
     return sides[0] * sides[1] / (sum(areas) - sides[0] * sides[1])
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nms_keeps_the_boxes_of_the_definition(mmcv_ops, offset, dtype):
+    boxes, scores = example_boxes(dtype=dtype)
+    kept = []
+    for index in sorted(range(len(boxes)), key=lambda index: -scores[index].item()):
+        if all(overlap(boxes[better].tolist(), boxes[index].tolist(), offset) <= 0.4 for better in kept):
+            kept.append(index)
+    detections, indices = mmcv_ops.nms(boxes, scores, 0.4, offset)
+    assert 1 < len(kept) < len(boxes)
+    assert indices.tolist() == kept
+    assert torch.equal(detections, torch.cat([boxes, scores[:, None]], 1)[kept])
 
 
 def loop_soft_nms(boxes, scores, iou_threshold, sigma, min_score, method, offset):
@@ -102,7 +118,7 @@ def test_soft_nms_without_boxes_is_empty(mmcv_ops, method):
     assert kept.dtype == torch.int64
 
 
-def test_soft_nms_takes_arrays_half_precision_and_boxes_with_gaps_in_memory(mmcv_ops):
+def test_soft_nms_takes_arrays_and_boxes_with_gaps_in_memory(mmcv_ops):
     boxes, scores = example_boxes()
     detections = mmcv_ops.soft_nms(boxes, scores)[0]
     gaps = torch.stack([boxes, boxes], -1)[..., 0]
@@ -111,10 +127,14 @@ def test_soft_nms_takes_arrays_half_precision_and_boxes_with_gaps_in_memory(mmcv
     array = mmcv_ops.soft_nms(boxes.numpy(), scores.numpy())[0]
     assert isinstance(array, np.ndarray)
     assert np.array_equal(array, detections.numpy())
-    half = mmcv_ops.soft_nms(boxes.half(), torch.linspace(1, 0.2, len(boxes)).half())
-    single = mmcv_ops.soft_nms(boxes, torch.linspace(1, 0.2, len(boxes)).half().float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_soft_nms_of_lower_precision_only_rounds_its_result(mmcv_ops, dtype):
+    boxes, scores = example_boxes()[0].to(dtype), torch.linspace(1, 0.2, 40).to(dtype)
+    half, single = mmcv_ops.soft_nms(boxes, scores), mmcv_ops.soft_nms(boxes.float(), scores.float())
     assert torch.equal(half[1], single[1])
-    assert torch.equal(half[0], single[0].half())
+    assert torch.equal(half[0], single[0].to(dtype))
 
 
 def test_batched_soft_nms_gives_the_same_for_all_classes_at_once_and_for_each_class(mmcv_ops):
@@ -136,7 +156,7 @@ def test_batched_soft_nms_gives_the_same_for_all_classes_at_once_and_for_each_cl
 
 
 @pytest.mark.parametrize("iou_threshold", [0.1, 0.5, 0.8])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_nms_match_groups_boxes_with_the_box_that_suppresses_them(mmcv_ops, iou_threshold, dtype):
     boxes, scores = example_boxes(dtype=dtype)
     left = sorted(range(len(boxes)), key=lambda index: -scores[index].item())

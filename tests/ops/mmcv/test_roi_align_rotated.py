@@ -94,7 +94,7 @@ def test_rotated_roi_align_passes_gradcheck(mmcv_ops):
     assert torch.autograd.gradcheck(lambda x: mmcv_ops.roi_align_rotated(x, rois, BINS, 1.0, 0), x)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_rotated_roi_align_of_lower_precision_only_rounds_its_result(mmcv_ops, dtype):
     x, rois = features(dtype), example_rois().to(dtype)
     exact = x.detach().double().requires_grad_()
@@ -103,8 +103,9 @@ def test_rotated_roi_align_of_lower_precision_only_rounds_its_result(mmcv_ops, d
     expected = mmcv_ops.roi_align_rotated(exact, rois.double(), BINS, 1.0, 2)
     expected.sum().backward()
     assert pooled.dtype == x.grad.dtype == dtype
-    torch.testing.assert_close(pooled, expected.to(dtype), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(x.grad, exact.grad.to(dtype), rtol=1e-3, atol=1e-4)
+    step = 2 * torch.finfo(dtype).eps
+    torch.testing.assert_close(pooled, expected.to(dtype), rtol=step, atol=1e-4)
+    torch.testing.assert_close(x.grad, exact.grad.to(dtype), rtol=step, atol=1e-4)
 
 
 def test_rotated_roi_align_reads_channels_last_features(mmcv_ops):

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
 
 def example_boxes(count=12, seed=0, dtype=torch.float64):
     """Centre, size and angle of boxes that overlap each other in many ways."""
@@ -48,7 +50,7 @@ def loop_overlap(a, b, mode="iou"):
 
 @pytest.mark.parametrize("mode", ["iou", "iof"])
 @pytest.mark.parametrize("clockwise", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_overlaps_of_rotated_boxes_follow_the_definition(mmcv_ops, mode, clockwise, dtype):
     a, b = example_boxes(12, 0, dtype), example_boxes(9, 1, dtype)
     turn = torch.tensor([1, 1, 1, 1, 1 if clockwise else -1], dtype=dtype)
@@ -70,6 +72,29 @@ def test_overlap_of_boxes_that_share_sides_is_exact(mmcv_ops, angle):
     far = torch.tensor([30 + 8 * math.cos(angle), 40 + 8 * math.sin(angle), 8, 4, angle])  # they share one side
     result = mmcv_ops.box_iou_rotated(box[None], torch.stack([box, half, turned, far]))
     torch.testing.assert_close(result, torch.tensor([[1.0, 0.5, 1.0, 0.0]]), atol=1e-5, rtol=0)
+
+
+def test_overlaps_of_boxes_with_sides_on_each_other_follow_the_definition(mmcv_ops):
+    """Whole coordinates and angles of 45 degrees put corners on sides, and sides on each other."""
+    generator = torch.Generator().manual_seed(0)
+    numbers = [torch.randint(low, high, (2, 25), generator=generator) for low, high in [(0, 5)] * 2 + [(1, 5)] * 2]
+    angles = torch.randint(-4, 5, (2, 25), generator=generator).double() * (math.pi / 4)
+    a, b = torch.stack([*numbers, angles], -1)
+    b[:5] = a[:5]
+    # A small turn gives sides that cross at a small angle.
+    for turn in (0, 1e-15, 1e-12, 1e-9, 1e-6):
+        b[:, 4] += turn
+        expected = torch.tensor([[loop_overlap(x, y) for y in b.tolist()] for x in a.tolist()], dtype=a.dtype)
+        assert (expected > 0.99).any()
+        torch.testing.assert_close(mmcv_ops.box_iou_rotated(a, b), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3])
+def test_nms_drops_a_rotated_box_whose_overlap_equals_the_threshold(mmcv_ops, angle):
+    boxes = torch.tensor([[0, 0, 4, 4, angle], [0, 0, 4, 2, angle], [0, 0, 4, 4, angle]], dtype=torch.float64)
+    scores = torch.tensor([0.9, 0.8, 0.7], dtype=torch.float64)
+    for threshold, expected in ((0.5, [0]), (0.51, [0, 1]), (1.0, [0, 1]), (1.01, [0, 1, 2])):
+        assert mmcv_ops.nms_rotated(boxes, scores, threshold)[1].tolist() == expected
 
 
 def test_overlap_of_boxes_without_area_is_zero(mmcv_ops):
@@ -101,7 +126,7 @@ def loop_nms(boxes, scores, iou_threshold):
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_nms_keeps_the_rotated_boxes_that_the_definition_keeps(mmcv_ops, labelled, dtype):
     boxes = example_boxes(30, dtype=dtype)
     scores = torch.randperm(30, generator=torch.Generator().manual_seed(0)).to(dtype) / 30
@@ -121,6 +146,19 @@ def test_batched_nms_treats_each_class_of_rotated_boxes_separately(mmcv_ops):
         expected += members[loop_nms(boxes[members], scores[members], 0.2)].tolist()
     kept = mmcv_ops.batched_nms(boxes, scores, classes, {"type": "nms_rotated", "iou_threshold": 0.2})[1]
     assert kept.tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_quadrilaterals_of_lower_precision_only_round_the_overlaps(mmcv_ops, dtype):
+    rotated = example_boxes(12)
+    rotated[:, :2] -= 100  # bfloat16 has three digits
+    boxes = torch.tensor([polygon(box) for box in rotated.tolist()]).flatten(1).to(dtype)
+    exact = mmcv_ops.box_iou_quadri(boxes.double(), boxes.double())
+    assert torch.equal(mmcv_ops.box_iou_quadri(boxes, boxes), exact.to(dtype))
+    scores = torch.linspace(1, 0.1, 12).to(dtype)
+    kept = mmcv_ops.nms_quadri(boxes.double(), scores.double(), 0.2)[1]
+    assert 1 < len(kept) < len(boxes)
+    assert torch.equal(mmcv_ops.nms_quadri(boxes, scores, 0.2)[1], kept)
 
 
 @pytest.mark.parametrize("mode", ["iou", "iof"])

@@ -66,6 +66,11 @@ _SERVED = {
     "carafe_backward": "xcit_dense.ops.mmcv.carafe",
     "carafe_naive_forward": "xcit_dense.ops.mmcv.carafe",
     "carafe_naive_backward": "xcit_dense.ops.mmcv.carafe",
+    "sync_bn_forward_mean": "xcit_dense.ops.mmcv.sync_bn",
+    "sync_bn_forward_var": "xcit_dense.ops.mmcv.sync_bn",
+    "sync_bn_forward_output": "xcit_dense.ops.mmcv.sync_bn",
+    "sync_bn_backward_param": "xcit_dense.ops.mmcv.sync_bn",
+    "sync_bn_backward_data": "xcit_dense.ops.mmcv.sync_bn",
 }
 """The module of each operator that is served."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from xcit_dense.ops.mmcv.nms import suppress
 
-_Area = Callable[[Tensor, Tensor], Tensor]  # of points (..., P, 2), of which some are valid (..., P)
-_PAIRS_AT_ONCE = 2**15  # a pair needs about 2 KB
+_Point = tuple[Tensor, Tensor]  # x and y of points or vectors
+_Overlaps = Callable[[Tensor, Tensor, bool], Tensor]  # of the first boxes, the second boxes, over the area of the first
+_PAIRS_AT_ONCE = 2**15  # a pair of quadrilaterals needs about 2 KB
 _TOLERANCE = 1e-9  # of float64, for points on an edge
 _NO_AREA = 1e-14  # as in mmcv
 
@@ -34,7 +35,7 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int
         >>> round(ious.item(), 5)
         1.0
     """
-    _write(_corners(boxes1), _corners(boxes2), ious, mode_flag, aligned)
+    _write(_overlaps_of_rotated, boxes1.double(), boxes2.double(), ious, mode_flag, aligned)
 
 
 def box_iou_quadri(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int, aligned: bool) -> None:
@@ -51,7 +52,7 @@ def box_iou_quadri(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int,
         mode_flag: As for :func:`box_iou_rotated`.
         aligned: As for :func:`box_iou_rotated`.
     """
-    _write(_quadrilaterals(boxes1), _quadrilaterals(boxes2), ious, mode_flag, aligned, _area_of_hull)
+    _write(_overlaps_of_quadrilaterals, _quadrilaterals(boxes1), _quadrilaterals(boxes2), ious, mode_flag, aligned)
 
 
 def nms_rotated(
@@ -77,7 +78,7 @@ def nms_rotated(
     Returns:
         (K,) int64 indices of the kept boxes, the highest score first.
     """
-    return _nms(_corners(dets), order, iou_threshold)
+    return _nms(_overlaps_of_rotated, dets[:, :5].double(), order, iou_threshold)
 
 
 def nms_quadri(
@@ -96,82 +97,117 @@ def nms_quadri(
     Returns:
         (K,) int64 indices of the kept quadrilaterals, the highest score first.
     """
-    return _nms(_quadrilaterals(dets), order, iou_threshold, _area_of_hull)
-
-
-def _area_around(points: Tensor, valid: Tensor) -> Tensor:
-    """Returns the area of the convex polygon whose corners are the valid points (..., P, 2), in any order."""
-    count = valid.sum(-1, keepdim=True)[..., None].clamp(min=1)
-    points = torch.where(valid[..., None], points, 0)
-    points = torch.where(valid[..., None], points - points.sum(-2, keepdim=True) / count, 0)
-    angles = torch.where(valid, torch.atan2(points[..., 1], points[..., 0]), torch.inf)
-    order = angles.sort(-1).indices[..., None].expand(points.shape)
-    points, valid = points.gather(-2, order), valid.gather(-1, order[..., 0])
-    # The invalid points come last. The first point in their place closes the polygon and adds no area.
-    points = torch.where(valid[..., None], points, points[..., :1, :])
-    return _signed_area(points).abs()
-
-
-def _area_of_hull(points: Tensor, valid: Tensor) -> Tensor:
-    """Returns the area of the convex hull of the valid points (..., P, 2).
-
-    The hull is walked from its lowest point. Each step goes to the point with the smallest turn.
-    """
-    lowest = torch.where(valid, points[..., 1], torch.inf).argmin(-1, keepdim=True)
-    points = points - _taken(points, lowest)
-    current, heading = torch.zeros_like(points[..., :1, :]), torch.zeros_like(points[..., :1, 0])
-    area = torch.zeros_like(points[..., 0, 0])
-    for _ in range(points.shape[-2]):
-        step = points - current
-        angle = torch.atan2(step[..., 1], step[..., 0]) % (2 * torch.pi)
-        allowed = valid & (step.square().sum(-1) > _TOLERANCE**2) & (angle >= heading - _TOLERANCE)
-        heading, chosen = torch.where(allowed, angle, torch.inf).min(-1, keepdim=True)
-        # A walk that is complete stays at its start.
-        following = torch.where(heading[..., None].isinf(), 0, _taken(points, chosen))
-        area = area + _cross(current, following)[..., 0] / 2
-        current = following
-    return area.abs()
-
-
-def _taken(points: Tensor, index: Tensor) -> Tensor:
-    """(..., P, 2), (..., 1) -> (..., 1, 2)."""
-    return points.gather(-2, index[..., None].expand(*index.shape, 2))
+    return _nms(_overlaps_of_quadrilaterals, _quadrilaterals(dets), order, iou_threshold)
 
 
 @torch.no_grad()
-def _write(
-    first: Tensor, second: Tensor, ious: Tensor, mode_flag: int, aligned: bool, area: _Area = _area_around
-) -> None:
+def _write(overlaps: _Overlaps, first: Tensor, second: Tensor, ious: Tensor, mode_flag: int, aligned: bool) -> None:
+    over_first = mode_flag == 1
     if aligned:
-        chunks = [
-            _overlaps(*pair, area, over_first=mode_flag == 1)
-            for pair in zip(first.split(_PAIRS_AT_ONCE), second.split(_PAIRS_AT_ONCE))
-        ]
+        pairs = zip(first.split(_PAIRS_AT_ONCE), second.split(_PAIRS_AT_ONCE))
+        chunks = [overlaps(some, others, over_first) for some, others in pairs]
     else:
         rows = max(_PAIRS_AT_ONCE // max(len(second), 1), 1)
-        chunks = [
-            _overlaps(some[:, None], second, area, over_first=mode_flag == 1).flatten() for some in first.split(rows)
-        ]
+        chunks = [overlaps(some[:, None], second, over_first).flatten() for some in first.split(rows)]
     ious.copy_(torch.cat(chunks))
 
 
 @torch.no_grad()
-def _nms(polygons: Tensor, order: Tensor, iou_threshold: float, area: _Area = _area_around) -> Tensor:
+def _nms(overlaps: _Overlaps, boxes: Tensor, order: Tensor, iou_threshold: float) -> Tensor:
+    # An overlap that equals the threshold suppresses a box. The overlap may
+    # be smaller than the exact value by four tolerances, which is the IoU of two equal rotated boxes.
+    threshold = iou_threshold - 4 * _TOLERANCE
+
     def suppressed(best: Tensor, rest: Tensor) -> Tensor:
-        return _overlaps(polygons[best], polygons[rest], area, over_first=False) >= iou_threshold
+        return overlaps(boxes[best], boxes[rest], False) >= threshold
 
     return order.new_tensor([group[0] for group in suppress(order, suppressed)])
 
 
-def _corners(boxes: Tensor) -> Tensor:
-    """Returns the corners of rotated boxes, (N, 4, 2) in float64."""
-    centre, (width, height, angle) = boxes[:, None, :2].double(), boxes[:, 2:5].double().unbind(1)
+def _overlaps_of_rotated(first: Tensor, second: Tensor, over_first: bool) -> Tensor:
+    """Returns the overlaps of rotated boxes (..., 5) whose shapes can be broadcast.
+
+    Each side of a box contributes the part that is inside the other box to the border of the intersection. By Green's
+    theorem, the area is half the sum of the cross products of each part's start and vector.
+    """
+    x1, y1, width1, height1, angle1 = first.unbind(-1)
+    x2, y2, width2, height2, angle2 = second.unbind(-1)
+    # Two sides may lie on each other, and only one of them may count. If the second box is slightly smaller, the sides
+    # do not lie on each other.
+    half1, half2 = (width1.abs() / 2, height1.abs() / 2), (width2.abs() / 2, height2.abs() / 2)
+    smaller = (half2[0] * (1 - _TOLERANCE), half2[1] * (1 - _TOLERANCE))
+    x, y, angle = x1 - x2, y1 - y2, angle1 - angle2
+    common = torch.zeros_like(angle)
+    # The first box in the frame of the second box. The cross product of a corner and a side around the box's own centre
+    # is half the area of the box.
+    centre = _turned((x, y), -angle2)
+    for start, side in _sides(centre, half1, angle):
+        share = _share_inside(start, side, smaller)
+        common += share * (half1[0] * half1[1] + (centre[0] * side[1] - centre[1] * side[0]) / 2)
+    # The second box in the frame of the first box. The fixed point of the theorem stays the centre of the second box.
+    for start, side in _sides(_turned((-x, -y), -angle1), smaller, -angle):
+        common += _share_inside(start, side, half1) * (smaller[0] * smaller[1])
+    return _ratio(common, 4 * half1[0] * half1[1], 4 * half2[0] * half2[1], over_first)
+
+
+def _sides(centre: _Point, half: _Point, angle: Tensor) -> Iterator[tuple[_Point, _Point]]:
+    """Yields the start and the vector of each side of rotated boxes, in the order of the corners.
+
+    Args:
+        centre: x and y of the centres.
+        half: Half the width and half the height.
+        angle: The angles in radians.
+    """
     cosine, sine = angle.cos(), angle.sin()
-    along = torch.stack([cosine * width, sine * width], 1)[:, None] / 2  # (N, 1, 2): half a side
-    across = torch.stack([-sine * height, cosine * height], 1)[:, None] / 2
-    return torch.cat(
-        [centre - along - across, centre + along - across, centre + along + across, centre - along + across], 1
-    )
+    along, across = (cosine * half[0], sine * half[0]), (-sine * half[1], cosine * half[1])  # half a side
+    for _ in range(4):
+        start = (centre[0] - along[0] - across[0], centre[1] - along[1] - across[1])
+        yield start, (2 * along[0], 2 * along[1])
+        along, across = across, (-along[0], -along[1])  # a quarter turn
+
+
+def _turned(vector: _Point, angle: Tensor) -> _Point:
+    cosine, sine = angle.cos(), angle.sin()
+    return vector[0] * cosine - vector[1] * sine, vector[0] * sine + vector[1] * cosine
+
+
+def _share_inside(start: _Point, side: _Point, half: _Point) -> Tensor:
+    """Returns which share of each side is inside an upright box around the origin, in [0, 1].
+
+    Args:
+        start: x and y of the start of the side.
+        side: The vector from the start to the end.
+        half: Half the width and half the height of the upright box.
+    """
+    enters, leaves = torch.zeros_like(side[0]), torch.ones_like(side[0])
+    for coordinate, length, limit in zip(start, side, half):
+        # The side crosses the two borders at these parts of its length. A side that is parallel to the borders crosses
+        # them at infinity. It gives NaN on a border, which counts as outside.
+        one, other = (-limit - coordinate) / length, (limit - coordinate) / length
+        enters = torch.maximum(enters, torch.fmin(one, other))
+        leaves = torch.minimum(leaves, torch.fmax(one, other))
+    return (leaves - enters).clamp(min=0)
+
+
+def _ratio(common: Tensor, area1: Tensor, area2: Tensor, over_first: bool) -> Tensor:
+    """Returns the area of the intersection over that of the union, or over the first area, and 0 without an area."""
+    overlap = common / (area1 if over_first else area1 + area2 - common)
+    return torch.where((area1 < _NO_AREA) | (area2 < _NO_AREA), 0, overlap)
+
+
+def _overlaps_of_quadrilaterals(first: Tensor, second: Tensor, over_first: bool) -> Tensor:
+    """Returns the overlaps of quadrilaterals (..., 4, 2) whose shapes can be broadcast."""
+    shape = torch.broadcast_shapes(first.shape, second.shape)
+    # Coordinates around the middle of both lose fewer digits.
+    middle = (first.mean(-2, keepdim=True) + second.mean(-2, keepdim=True)) / 2
+    first, second = (first - middle).expand(shape), (second - middle).expand(shape)
+    crossings, crossed = _crossings(first, second)
+    points = torch.cat([first, second, crossings], -2)  # (..., 24, 2)
+    valid = torch.cat([_inside(first, second), _inside(second, first), crossed], -1)
+    touching = valid.any(-1)
+    common = torch.zeros_like(points[..., 0, 0])
+    common[touching] = _area_of_hull(points[touching], valid[touching])
+    return _ratio(common, _signed_area(first).abs(), _signed_area(second).abs(), over_first)
 
 
 def _quadrilaterals(boxes: Tensor) -> Tensor:
@@ -186,19 +222,37 @@ def _signed_area(polygon: Tensor) -> Tensor:
     return _cross(polygon, polygon.roll(-1, -2)).sum(-1) / 2
 
 
-def _overlaps(first: Tensor, second: Tensor, area: _Area, *, over_first: bool) -> Tensor:
-    """Returns the overlaps of convex polygons (..., 4, 2) whose shapes can be broadcast."""
-    shape = torch.broadcast_shapes(first.shape, second.shape)
-    # Coordinates around the middle of both polygons lose fewer digits.
-    middle = (first.mean(-2, keepdim=True) + second.mean(-2, keepdim=True)) / 2
-    first, second = (first - middle).expand(shape), (second - middle).expand(shape)
-    crossings, crossed = _crossings(first, second)
-    points = torch.cat([first, second, crossings], -2)  # (..., 24, 2)
-    valid = torch.cat([_inside(first, second), _inside(second, first), crossed], -1)
-    common = area(points, valid)
-    area1, area2 = _signed_area(first).abs(), _signed_area(second).abs()
-    overlap = common / (area1 if over_first else area1 + area2 - common)
-    return torch.where((area1 < _NO_AREA) | (area2 < _NO_AREA), 0, overlap)
+def _area_of_hull(points: Tensor, valid: Tensor) -> Tensor:
+    """Returns the area of the convex hull of the valid points (K, P, 2), at least one for each hull.
+
+    The hull is walked from its lowest point. Each step goes to the point with the smallest turn.
+    """
+    # Few of the points are valid. The largest number of valid points of one hull is kept.
+    valid, order = valid.sort(-1, descending=True)
+    most = max(valid.sum(-1).tolist(), default=1)
+    valid, points = valid[..., :most], _taken(points, order[..., :most])
+    lowest = torch.where(valid, points[..., 1], torch.inf).argmin(-1, keepdim=True)
+    points = points - _taken(points, lowest)
+    current, heading = torch.zeros_like(points[..., :1, :]), torch.zeros_like(points[..., :1, 0])
+    area = torch.zeros_like(points[..., 0, 0])
+    for _ in range(points.shape[-2]):
+        step = points - current
+        angle = torch.atan2(step[..., 1], step[..., 0]) % (2 * torch.pi)
+        allowed = valid & (step.square().sum(-1) > _TOLERANCE**2) & (angle >= heading - _TOLERANCE)
+        heading, chosen = torch.where(allowed, angle, torch.inf).min(-1, keepdim=True)
+        complete = heading.isinf()
+        if complete.all():
+            break
+        # A complete walk stays at its start.
+        following = torch.where(complete[..., None], 0, _taken(points, chosen))
+        area = area + _cross(current, following)[..., 0] / 2
+        current = following
+    return area.abs()
+
+
+def _taken(points: Tensor, index: Tensor) -> Tensor:
+    """(..., P, 2), (..., Q) -> (..., Q, 2)."""
+    return points.gather(-2, index[..., None].expand(*index.shape, 2))
 
 
 def _inside(points: Tensor, polygon: Tensor) -> Tensor:
