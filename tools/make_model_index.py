@@ -65,6 +65,20 @@ UNPUBLISHED = {
 }
 """Configs without published figures, by the variant of TokenPyramid."""
 
+OTHER_HEADS = {
+    "Cascade Mask R-CNN": ("boxes and masks", "configs/detection/cascade_mask_rcnn_xcit_s12.py"),
+    "Mask2Former": ("boxes and masks", "configs/detection/mask2former_xcit_s12.py"),
+    "Mask2Former, panoptic": ("things and stuff", "configs/detection/mask2former_xcit_s12_panoptic.py"),
+    "DINO": ("boxes", "configs/detection/dino_xcit_s12.py"),
+    "RetinaNet": ("boxes", "configs/detection/retinanet_xcit_s12.py"),
+    "RTMDet": ("boxes, in real time", "configs/detection/rtmdet_xcit_s12.py"),
+    "Mask2Former, semantic": ("label maps", "configs/segmentation/mask2former_xcit_s12.py"),
+    "SegFormer's head": ("label maps", "configs/segmentation/segformer_xcit_s12.py"),
+    "DeepLabV3+": ("label maps", "configs/segmentation/deeplabv3plus_xcit_s12.py"),
+    "FCN": ("label maps", "configs/segmentation/fcn_xcit_s12.py"),
+}
+"""Heads without published figures on XCiT: what they predict, and their config."""
+
 DATASETS = {"detection": "COCO", "segmentation": "ADE20K"}
 """The training data of a task. The keys are also the directories of the configs."""
 
@@ -105,7 +119,7 @@ def make_files() -> dict[str, str]:
         "model-index.yml": dump({"Import": list(metafiles)}),
         **metafiles,
         "docs/model_zoo.md": model_zoo(),
-        "README.md": f"{before}{start}{variant_table()}{backbone_table()}{end}{after.partition(end)[2]}",
+        "README.md": f"{before}{start}{variant_table()}{backbone_table()}{head_table()}{end}{after.partition(end)[2]}",
     }
 
 
@@ -233,7 +247,20 @@ Complete models, trained for {number} {unit.lower()}. Other variants have no pub
 the recipe of the nearest variant: {", ".join(others)}.
 
 {weights_table(members(family))}"""
-    return text + other_backbones()
+    return text + other_heads() + other_backbones()
+
+
+def other_heads() -> str:
+    """The section of docs/model_zoo.md on heads without published figures."""
+    rows = [[head, predicts, f"[{Path(config).stem}](../{config})"] for head, (predicts, config) in OTHER_HEADS.items()]
+    return f"""
+## Other heads
+
+Nobody published figures or weights of XCiT with these heads. The configs take each head from MMDetection's or
+MMSegmentation's own recipe, and start from a classifier. Each has a sibling `..._shapes` that learns the embedded data
+([what they reach](training.md#other-heads)).
+
+{table(["Head", "Predicts", "Config"], rows)}"""
 
 
 def other_backbones() -> str:
@@ -360,6 +387,12 @@ def backbone_table() -> str:
         row |= {model: f"[config]({config})" for model, config in configs.items()}
     rows = [[backbone, *(row.get(model, "") for model in heads)] for backbone, row in cells.items()]
     return "\n" + table(["Other backbones", *(f"{model}, {unit}" for model, unit in heads.items())], rows) + "\n"
+
+
+def head_table() -> str:
+    """The README's third table: heads without published figures."""
+    rows = [[head, predicts, f"[config]({config})"] for head, (predicts, config) in OTHER_HEADS.items()]
+    return "\n" + table(["Other heads on XCiT-S12", "Predicts", "No published figures"], rows) + "\n"
 
 
 def figures(family: Family, variant: str) -> str:

@@ -1,11 +1,6 @@
 # Mask R-CNN small enough to train from scratch on a laptop: the embedded data set, narrow neck and heads. A leaf names
 # the backbone and, for the neck, its width.
-_base_ = [
-    "./models/mask_rcnn.py",
-    "./datasets/shapes_instance.py",
-    "./schedules/shapes.py",
-    "./runtime_detection.py",
-]
+_base_ = ["./models/mask_rcnn.py", "./instance_shapes.py"]
 
 width, classes = 64, 4
 norm_cfg = dict(type="BN", momentum=0.02)  # batches of two: slow averages
@@ -34,17 +29,3 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
-# Boxes and masks are learnt sooner than label maps.
-iterations = 360
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=iterations, eta_min=0),
-]
-train_cfg = dict(max_iters=iterations, val_interval=iterations // 2)
-default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(by_epoch=False, interval=iterations // 2),
-    visualization=dict(score_thr=0.5),
-)
-log_processor = dict(by_epoch=False)
-train_dataloader = dict(sampler=dict(type="InfiniteSampler"))

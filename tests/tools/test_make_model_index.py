@@ -160,3 +160,10 @@ def test_the_readme_has_a_row_for_every_other_backbone_with_a_config():
     links = {Path(link).stem for link in re.findall(r"\]\(([^)]+)\)", table)}
     leaves = {path.stem for task in ("detection", "segmentation") for path in (ROOT / "configs" / task).glob("*.py")}
     assert {name for name in leaves - links if not name.endswith(("_1x", "_1k", "_shapes", "_vtfpn"))} == set()
+
+
+def test_the_readme_and_the_zoo_have_a_row_for_every_head_without_published_figures():
+    readme, zoo = ((ROOT / name).read_text() for name in ("README.md", "docs/model_zoo.md"))
+    for head in ("DINO", "RTMDet", "SegFormer's head"):
+        assert f"| {head} | " in readme
+        assert f"| {head} | " in zoo

@@ -133,7 +133,8 @@ def test_augmented_testing_averages_over_sizes_and_flips(evaluate):
 @pytest.mark.slow
 def test_augmented_testing_without_sizes_in_the_config_is_refused(refusal, tools, shapes, tmp_path):
     (tmp_path / "any.pth").touch()
-    sentence = refusal(tools.test, tools.shapes, tmp_path / "any.pth", "--data-root", shapes, "--tta")
+    command = [tools.test, tools.shapes, tmp_path / "any.pth", "--data-root", shapes, "--tta"]
+    sentence = refusal(*command, *written({"tta_model": None}))
     assert "--tta needs tta_model and tta_pipeline" in sentence
     assert "ade20k.py" in sentence
 

@@ -119,6 +119,19 @@ def test_a_checkpoint_gives_the_metrics_of_its_training(trained, tested):
     assert metrics.keys() == {name for name in read_log(trained.work_dir)[-1] if name.startswith("coco/")}
 
 
+@pytest.mark.slow
+def test_augmented_testing_merges_the_objects_of_three_sizes_and_flips(trained, python, tools, shapes, tmp_path):
+    command = [tools.test, tools.shapes, trained.work_dir, "--data-root", shapes, "--work-dir", tmp_path / "work"]
+    show = ["--show-dir", tmp_path / "pictures", "--out", tmp_path / "metrics.json"]
+    options = ["test_dataloader.dataset.indices=2", "model.test_cfg.rcnn.score_thr=0.0"]
+    python(*command, "--device", "cpu", "--tta", *show, "--cfg-options", *options)
+    (config,) = (tmp_path / "work").rglob("config.py")
+    assert "InstanceTTAModel" in config.read_text()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {"coco/bbox_mAP", "coco/segm_mAP"} < metrics.keys()
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
+
+
 # Real images, the unmodified config
 
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--show-dir", type=Path, metavar="DIR", help="draw each image there, ground truth left and prediction right"
     )
     parser.add_argument(
-        "--tta", action="store_true", help="average over the sizes and flips of the config's tta_pipeline"
+        "--tta", action="store_true", help="merge predictions for the sizes and flips of the config's tta_pipeline"
     )
     add_verbose(parser)
 
@@ -99,10 +99,11 @@ def check_out(path: Path) -> None:
 
 
 def augment(config: Any) -> None:
-    """Makes the test average its predictions over several sizes and flips of each image."""
-    if "tta_model" not in config or "tta_pipeline" not in config:
+    """Makes the test merge its predictions for several sizes and flips of each image."""
+    if not config.get("tta_model") or not config.get("tta_pipeline"):
         raise UserError(
-            "--tta needs tta_model and tta_pipeline in the config; configs/_base_/datasets/ade20k.py has them."
+            "--tta needs tta_model and tta_pipeline in the config; configs/_base_/datasets/coco_instance.py and "
+            "ade20k.py have them."
         )
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
     config.model = {**config.tta_model, "module": config.model}

@@ -30,4 +30,5 @@ from xcit_dense.mm.hooks import (  # noqa: E402, F401
     reproducible,
     weight_check,
 )
+from xcit_dense.mm.inference import tta  # noqa: E402, F401
 from xcit_dense.mm.runtime import fsdp, optim  # noqa: E402, F401

@@ -1,5 +1,6 @@
 # COCO 2017 instances. Training images are resized to one of many scales and, half of the time, cropped before, as in
-# DETR. Test images are resized to 800 pixels, but no longer than 1333.
+# DETR. Test images are resized to 800 pixels, but no longer than 1333. With --tta, they are also resized to half and to
+# one and a half times this size, and each is mirrored too.
 data_root = "data/coco/"
 
 short_sides = list(range(480, 801, 32))
@@ -26,6 +27,35 @@ test_pipeline = [
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]
+tta_model = dict(type="InstanceTTAModel", iou_threshold=0.5, max_per_img=100)
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=scale, keep_ratio=True) for scale in ((1333, 800), (666, 400), (2000, 1200))],
+            [
+                dict(type="RandomFlip", prob=0.0, direction="horizontal"),
+                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
+            ],
+            [dict(type="LoadAnnotations", with_bbox=True, with_mask=True)],  # after RandomFlip: not flipped
+            [
+                dict(
+                    type="PackDetInputs",
+                    meta_keys=(
+                        "img_id",
+                        "img_path",
+                        "ori_shape",
+                        "img_shape",
+                        "scale_factor",
+                        "flip",
+                        "flip_direction",
+                    ),
+                )
+            ],
+        ],
+    ),
 ]
 
 train_dataloader = dict(

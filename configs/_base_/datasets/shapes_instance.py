@@ -18,6 +18,16 @@ test_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=(size, size), keep_ratio=True) for size in (96, 128, 160)],
+            *_base_.tta_pipeline[1].transforms[1:],  # flips, labels, packing
+        ],
+    ),
+]
 train_dataloader = dict(
     batch_size=2,
     num_workers=0,

@@ -125,6 +125,34 @@ def test_cascades_and_lists_of_heads_are_resized_and_the_rpn_is_not(coco):
     assert config.model.rpn_head.stages[0].num_classes == 1
 
 
+def test_a_head_with_queries_has_the_number_of_things_and_a_weight_for_each(coco):
+    config = own(CONFIGS / "detection/mask2former_xcit_s12.py", coco("train", "valid"))
+    for part in (config.model.panoptic_head, config.model.panoptic_fusion_head):
+        assert (part.num_things_classes, part.num_stuff_classes) == (4, 0)
+    assert config.model.panoptic_head.loss_cls.class_weight == [1.0] * 4 + [0.1]
+    check_config(config)
+
+
+def test_objects_are_refused_where_the_config_needs_stuff_or_masks(coco):
+    root = coco("train", "valid")
+    with raises_user_error("panoptic", "detection/mask2former_xcit_s12"):
+        own(CONFIGS / "detection/mask2former_xcit_s12_panoptic.py", root)
+    for split in ("train", "valid"):
+        edit(
+            root / f"{split}/_annotations.coco.json",
+            lambda content: [each.pop("segmentation") for each in content["annotations"]],
+        )
+    with raises_user_error("Mask2Former learns masks", "dino_xcit_s12"):
+        own(CONFIGS / "detection/mask2former_xcit_s12.py", root)
+
+
+def test_a_segmentation_head_with_queries_has_a_weight_for_each_class(labelled):
+    root = labelled([0, 1, 2], "train", "val")
+    config = own(CONFIGS / "segmentation/mask2former_xcit_s12.py", root)
+    assert config.model.decode_head.num_classes == 3
+    assert config.model.decode_head.loss_cls.class_weight == [1.0] * 3 + [0.1]
+
+
 def test_named_categories_are_taken_in_the_order_of_the_file(coco):
     config = own(DETECTION, coco("train", "valid"), "star, circle")
     assert config.train_dataloader.dataset.metainfo.classes == ("circle", "star")

@@ -57,6 +57,8 @@ def check_evaluators(config: Config, loaders: tuple[str, ...]) -> None:
                     file=sys.stderr,
                     flush=True,
                 )
+            if _reads_objects_of_panoptic_data(config, leaves, evaluator):
+                continue
             # One evaluator for each of several data sets, or one evaluator for all of them.
             same = any if _is_of_several(config, name) else all
             if same(path.samefile(file) for file in files) or _content([path]) == _content(files):
@@ -71,6 +73,12 @@ def _is_of_several(config: Config, name: str) -> bool:
     """Returns whether each of several data sets has an evaluator of its own."""
     evaluator = config[name]
     return isinstance(evaluator, dict) and is_a(config, evaluator, "MultiDatasetsEvaluator", EVALUATOR)
+
+
+def _reads_objects_of_panoptic_data(config: Config, leaves: list[Any], evaluator: Any) -> bool:
+    """Returns whether an evaluator reads the objects of a panoptic data set, which COCO has in a file of their own."""
+    panoptic = all(is_a(config, leaf, "CocoPanopticDataset") for leaf in leaves)
+    return panoptic and not is_a(config, evaluator, "CocoPanopticMetric", METRICS)
 
 
 def _content(files: list[Path]) -> list[Any]:

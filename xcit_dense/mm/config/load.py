@@ -234,9 +234,10 @@ def _set_data_root(config: Config, data_root: str) -> None:
     for name in ("val_evaluator", "test_evaluator"):
         evaluators = config.get(name) or []
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            path = evaluator.get("ann_file")
-            if not path:
-                continue
-            for old in old_roots:
-                if Path(path).is_relative_to(old):
-                    evaluator.ann_file = str(Path(data_root, Path(path).relative_to(old)))
+            for key in ("ann_file", "seg_prefix"):  # the annotations, and the label maps of a panoptic metric
+                path = evaluator.get(key)
+                if not path:
+                    continue
+                for old in old_roots:
+                    if Path(path).is_relative_to(old):
+                        evaluator[key] = str(Path(data_root, Path(path).relative_to(old)))

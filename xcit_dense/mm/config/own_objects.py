@@ -46,8 +46,14 @@ def use_objects(
         Sentences that describe the data.
 
     Raises:
-        UserError: There are no training images, the data has faults, or it lacks a given category.
+        UserError: There are no training images, the data has faults, it lacks a given category, or it lacks the masks
+            or the stuff that the model learns.
     """
+    if any(is_a(config, leaf, "CocoPanopticDataset") for leaf in datasets_in(config.test_dataloader)):
+        raise UserError(
+            f"The config reads panoptic data, but {data.root} has objects without stuff; write a config for objects, "
+            "for example detection/mask2former_xcit_s12."
+        )
     if validation is not None:
         data = split_off_objects(data, validation)
     kept = classes_of(config, next(datasets_in(config.test_dataloader))) if keep_classes else None
@@ -101,6 +107,11 @@ def use_objects(
 
 def _leave_out_masks(config: Config, keep_model: bool) -> None:
     """Changes a config for boxes and masks into a config for boxes. A trained model may keep its mask head."""
+    if "panoptic_head" in config.model:
+        raise UserError(
+            f"{config.model.type} learns masks, but the data has boxes without masks; write a config for boxes, for "
+            "example dino_xcit_s12."
+        )
     if not keep_model:
         if is_a(config, config.model, "MaskRCNN", MODELS):
             config.model.type = "FasterRCNN"

@@ -50,5 +50,16 @@ def set_classes(config: Config, classes: list[str], palette: list[tuple[int, int
     for name, part in config.model.items():
         if name != "rpn_head":  # a region proposal network has one class, whatever the data has
             for node in dicts_in(part):
-                if "num_classes" in node:
-                    node["num_classes"] = len(classes)
+                _set_numbers(node, len(classes))
+
+
+def _set_numbers(head: Any, count: int) -> None:
+    """Sets the numbers of classes of a part of a model, if it has any, and the weights of the classes in its loss."""
+    if not {"num_classes", "num_things_classes"} & head.keys():
+        return
+    numbers = {"num_classes": count, "num_things_classes": count, "num_stuff_classes": 0}
+    head.update({key: number for key, number in numbers.items() if key in head})
+    weights = (head.get("loss_cls") or {}).get("class_weight")
+    # A head with queries has a weight for each class and, behind them, one for queries without an object.
+    if isinstance(weights, list) and len({*weights[:-1]}) == 1:
+        head["loss_cls"]["class_weight"] = [*weights[:1] * count, weights[-1]]

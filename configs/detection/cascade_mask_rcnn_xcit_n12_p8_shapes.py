@@ -1,0 +1,40 @@
+# Cascade Mask R-CNN small enough to train from scratch on a laptop: the embedded data set, narrow neck and heads.
+_base_ = ["../_base_/models/cascade_mask_rcnn.py", "../_base_/instance_shapes.py"]
+
+width, classes = 64, 4
+norm_cfg = dict(type="BN", momentum=0.02)  # batches of two: slow averages
+box_head = dict(
+    num_shared_convs=1,
+    in_channels=width,
+    conv_out_channels=width,
+    fc_out_channels=256,
+    num_classes=classes,
+    reg_class_agnostic=True,
+    norm_cfg=norm_cfg,
+)
+sampler = dict(type="RandomSampler", num=32, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=True)
+regions = dict(out_channels=width, finest_scale=28, roi_layer=dict(sampling_ratio=2))
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=1),
+    backbone=dict(variant="nano_12_p8", norm_cfg=norm_cfg),
+    neck=dict(in_channels=[128] * 4, out_channels=width, num_outs=4, norm_cfg=norm_cfg),
+    rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=dict(scales=[5], strides=[4, 8, 16, 32])),
+    roi_head=dict(
+        bbox_roi_extractor=regions,
+        bbox_head=[{**stage, **box_head} for stage in _base_.model.roi_head.bbox_head],
+        mask_roi_extractor=regions,
+        mask_head=dict(
+            num_convs=2,
+            in_channels=width,
+            conv_out_channels=width,
+            num_classes=classes,
+            class_agnostic=True,
+            norm_cfg=norm_cfg,
+        ),
+    ),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=500, max_per_img=200),
+        rcnn=[{**stage, "sampler": sampler} for stage in _base_.model.train_cfg.rcnn],
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
+)

@@ -1,0 +1,16 @@
+# No figures were published for this model. The recipe is that of XCiT with UperNet.
+_base_ = [
+    "../_base_/models/fcn.py",
+    "../_base_/datasets/ade20k.py",
+    "../_base_/schedules/segmentation_160k.py",
+    "../_base_/runtime_segmentation.py",
+]
+model = dict(
+    backbone=dict(
+        variant="small_12_p16",
+        drop_path_rate=0.05,
+        init_cfg=dict(type="Pretrained", checkpoint="xcit://small_12_p16_384_dist"),
+    ),
+    decode_head=dict(in_channels=384),
+    auxiliary_head=dict(in_channels=384),
+)

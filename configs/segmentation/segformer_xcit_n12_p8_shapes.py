@@ -1,0 +1,14 @@
+# SegFormer's head small enough to train from scratch on a laptop: the embedded data set, a narrow head.
+_base_ = [
+    "../_base_/models/segformer.py",
+    "../_base_/datasets/shapes_semantic.py",
+    "../_base_/schedules/shapes.py",
+    "../_base_/runtime_segmentation.py",
+]
+norm_cfg = dict(type="BN", momentum=0.02)  # batches of two: slow averages
+model = dict(
+    data_preprocessor=dict(size=(112, 112)),
+    backbone=dict(variant="nano_12_p8", norm_cfg=norm_cfg),
+    decode_head=dict(in_channels=[128] * 4, channels=64, num_classes=5, dropout_ratio=0.0, norm_cfg=norm_cfg),
+)
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=350))
