@@ -54,7 +54,7 @@ def test_the_documented_config_keeps_the_log_that_the_learning_curve_is_drawn_fr
 
 def test_a_back_end_that_is_not_installed_is_refused_before_the_run(documented, monkeypatch):
     monkeypatch.setattr(
-        "xcit_dense.mm.config.checks.find_spec", lambda name: None if name == "tensorboard" else find_spec(name)
+        "xcit_dense.mm.config.requirements.find_spec", lambda name: None if name == "tensorboard" else find_spec(name)
     )
     with raises_user_error("TensorboardVisBackend", "pip install tensorboard"):
         check_config(documented)
