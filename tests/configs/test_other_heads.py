@@ -267,7 +267,7 @@ def test_a_shapes_config_passes_the_check_of_configs(path, shapes):
     assert config.model.backbone.variant.startswith("nano_12")
 
 
-# RTMDet's scores learn the overlap of boxes with objects, so the loss of the scores grows while the boxes become better.
+# RTMDet's scores learn the overlap of boxes and objects. So the loss of the scores grows while the boxes become better.
 FALLING = {"rtmdet_xcit_n12_p8_shapes": "loss_bbox"}
 TRAINED_ALWAYS = ("dino_xcit_n12_p8_shapes", "deeplabv3plus_xcit_n12_p8_shapes")
 
