@@ -68,6 +68,7 @@ def _one_thread():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_constant_over_a_thousand_training_steps(memory, tmp_path):
     """MMEngine's runner trains, with the hooks of every config."""
     pytest.importorskip("mmengine", reason="MMEngine is not installed")
@@ -117,6 +118,7 @@ def test_memory_stays_constant_over_a_thousand_training_steps(memory, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_constant_over_a_thousand_predictions(memory):
     """The model is deployed, so it keeps the positional encodings of the last sizes."""
     model = deploy(tiny_xcit(norm_cfg="BN").eval())

@@ -49,6 +49,7 @@ def test_mmdetections_train_and_test_scripts_take_the_config(python, tools, at, 
     assert "coco/segm_mAP" in process.stdout + process.stderr
 
 
+@pytest.mark.long
 def test_mmdetections_script_and_ours_train_a_config_of_theirs_with_an_xcit(python, shapes, at, tmp_path):
     directory = scripts("mmdet")
     name = "retinanet_r50_fpn_1x_coco"
@@ -93,6 +94,7 @@ def test_mmsegmentations_train_and_test_scripts_take_the_config(python, tools, r
     assert len(list((tmp_path / "labels").iterdir())) == 4
 
 
+@pytest.mark.long
 def test_mmsegmentations_script_and_ours_train_a_config_of_theirs_with_an_xcit(python, shapes, roots, tmp_path):
     directory = scripts("mmseg")
     name = "segformer_mit-b0_8xb2-160k_ade20k-512x512"

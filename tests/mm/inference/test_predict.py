@@ -465,6 +465,7 @@ def test_at_most_two_batches_are_in_memory(setups, image_dir, tmp_path, task):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_constant_over_a_thousand_images_of_varying_size(setups, memory, tmp_path):
     """Boxes and masks of all images are written, and some images are drawn."""
     setup, chance, seen = setups["detection"], random.Random(0), []
