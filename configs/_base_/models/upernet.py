@@ -1,5 +1,5 @@
 # UperNet on the four levels of an XCiT. A leaf names the backbone's variant and, for the heads, its width.
-_base_ = "./segmentor.py"
+_base_ = "./segmentor_auxiliary.py"
 model = dict(
     decode_head=dict(
         type="UPerHead",
@@ -12,16 +12,5 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
     ),
-    auxiliary_head=dict(
-        type="FCNHead",
-        in_index=2,
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=150,
-        norm_cfg=dict(type="SyncBN"),
-        align_corners=False,
-        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=0.4),
-    ),
+    auxiliary_head=dict(in_index=2),
 )
