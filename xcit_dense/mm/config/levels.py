@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import default_of, is_a
+from xcit_dense.mm.config.walk import as_list
 from xcit_dense.models.backbone import Backbone
 
 # Heads that read the levels of the backbone if there is no neck.
@@ -35,11 +36,11 @@ def check_levels(config: Config, backbone: Backbone) -> None:
     model = config.model
     if not model.get("neck"):
         for name in _HEADS:
-            for part in _as_list(model.get(name)):
+            for part in as_list(model.get(name)):
                 _check_head(name, part, backbone)
         return
     # Only the first neck reads the levels of the backbone.
-    necks = _as_list(model.neck)
+    necks = as_list(model.neck)
     _check_neck(necks[0], backbone)
     is_pyramid = any(is_a(config, necks[0], name, MODELS) for name in _PYRAMID_NECKS)
     if is_pyramid and len(necks) == 1:
@@ -61,7 +62,7 @@ def _check_head(name: str, head: Any, backbone: Backbone) -> None:
         return
     widths = list(backbone.out_channels)
     chosen = head.get("in_index")
-    for index in _as_list(chosen):
+    for index in as_list(chosen):
         if isinstance(index, int) and not -len(widths) <= index < len(widths):
             raise UserError(
                 f"model.{name}.in_index is {chosen}, but {_describe(backbone)}; write an index up to "
@@ -130,7 +131,7 @@ def _check_strides(config: Config, model: Any, strides: Sequence[int]) -> None:
             _compare_strides(f"{name}.{key}", _look_up(head, key), strides, exact=True)
     roi_head = model.get("roi_head")
     for name in ("bbox_roi_extractor", "mask_roi_extractor"):
-        for part in _as_list((roi_head or {}).get(name)) if isinstance(roi_head, dict) else []:
+        for part in as_list((roi_head or {}).get(name)) if isinstance(roi_head, dict) else []:
             if isinstance(part, dict):
                 given = part.get("featmap_strides")
                 _compare_strides(f"roi_head.{name}.featmap_strides", given, strides, exact=False)
@@ -173,7 +174,3 @@ def _describe(backbone: Backbone) -> str:
     return (
         f"this {backbone.kind} has {len(backbone.out_strides)} levels, at the strides {strides}, of {widths} channels"
     )
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]

@@ -80,7 +80,7 @@ def check_requirements(config: Config, loaders: tuple[str, ...]) -> None:
 def _check_libraries(config: Config, node: Any, registry: Registry, needs: dict[str, tuple[str, str]]) -> None:
     for part in dicts_in(node):
         kind = part.get("type")
-        # A registry is asked only about a name that it may know, because a config has types of many registries.
+        # The written name counts too, because the type may be in another registry than the one that is asked.
         names = [kind.rpartition(".")[2]] if isinstance(kind, str) else []
         found = type_of(config, part, registry) if kind is not None else None
         if inspect.isclass(found):

@@ -38,3 +38,15 @@ def datasets_in(node: Any) -> Iterator[Any]:
             yield node
         else:
             yield from datasets_in(node.get("dataset") or node.get("datasets"))
+
+
+def as_list(node: Any) -> list[Any]:
+    """Returns the parts that a config gives as a list, or as one part. None means no parts.
+
+    Example:
+        >>> as_list({"type": "FPN"}), as_list(None)
+        ([{'type': 'FPN'}], [])
+    """
+    if node is None:
+        return []
+    return list(node) if isinstance(node, list | tuple) else [node]

@@ -1,4 +1,4 @@
-"""Networks of MMSegmentation that have branches of their own beside a backbone, and what an XCiT replaces in them."""
+"""Networks of MMSegmentation that have a backbone and branches of their own, and what an XCiT replaces in them."""
 
 from __future__ import annotations
 

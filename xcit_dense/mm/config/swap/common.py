@@ -17,12 +17,10 @@ from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import type_of
 from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.walk import dicts_in
+from xcit_dense.models.backbone import choose_out_indices
 from xcit_dense.utils.configs import shipped_configs
 from xcit_dense.variants import get_variant
 from xcit_dense.weights.zoo import expand
-
-STRIDES = (4, 8, 16, 32, 64)
-"""The strides that XCiT has levels for."""
 
 PROBE = 256
 """Pixels of the square image that measures strides, a multiple of every stride."""
@@ -117,7 +115,8 @@ def choose_levels(backbone: ConfigDict, strides: Sequence[int]) -> ConfigDict:
 
     Args:
         backbone: The config that :func:`make_backbone` returns.
-        strides: The strides of the levels, ascending, each in :data:`STRIDES`.
+        strides: The strides of the levels, ascending, each in
+            :data:`xcit_dense.models.pyramid.ALL_STRIDES`.
 
     Returns:
         A copy of the config with ``out_strides``, and with ``out_indices`` if the default blocks are not right.
@@ -130,8 +129,8 @@ def choose_levels(backbone: ConfigDict, strides: Sequence[int]) -> ConfigDict:
     chosen.out_strides = list(strides)
     if strides[-1] < 32:
         variant = get_variant(backbone.variant)
-        blocks = dict(zip(STRIDES, variant.out_indices))
-        chosen.out_indices = [*(blocks[stride] for stride in strides[:-1]), variant.depth - 1]
+        default = choose_out_indices(None, variant.depth, strides)
+        chosen.out_indices = [*default[:-1], variant.depth - 1]
     return chosen
 
 

@@ -10,10 +10,9 @@ from mmengine.registry import MODELS
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import type_of
 from xcit_dense.mm.config.libraries import import_library
-from xcit_dense.mm.config.swap.common import STRIDES, Levels, choose_levels, measure_levels
+from xcit_dense.mm.config.swap.common import Levels, choose_levels, measure_levels
+from xcit_dense.models.pyramid import ALL_STRIDES, STRIDES
 from xcit_dense.variants import get_variant
-
-_PYRAMID = STRIDES[:4]
 
 
 def adapt_detector(config: Config, model: ConfigDict, backbone: ConfigDict) -> None:
@@ -55,8 +54,8 @@ def _find_levels(config: Config, model: Any, necks: list[Any], channels: int) ->
     widths = necks[0].get("in_channels") if necks else None
     import_library("mmdet", "models")
     is_missing = type_of(config, model.backbone, MODELS) is None
-    if is_missing and isinstance(widths, list | tuple) and len(widths) <= len(_PYRAMID):
-        return Levels(_PYRAMID[-len(widths) :], tuple(widths))
+    if is_missing and isinstance(widths, list | tuple) and len(widths) <= len(STRIDES):
+        return Levels(STRIDES[-len(widths) :], tuple(widths))
     found = _join_stacks(model, measure_levels(config, model.backbone, channels))
     _check_levels(model, found)
     if isinstance(widths, list | tuple) and len(widths) < len(found.channels):
@@ -76,10 +75,10 @@ def _join_stacks(model: Any, old: Levels) -> Levels:
 
 def _check_levels(model: Any, old: Levels) -> None:
     kind = model.backbone.get("type")
-    if not set(old.strides) <= set(STRIDES) or list(old.strides) != sorted(set(old.strides)):
+    if not set(old.strides) <= set(ALL_STRIDES) or list(old.strides) != sorted(set(old.strides)):
         raise UserError(
             f"The backbone {kind!r} of the config returns maps at strides {old.strides}. XCiT returns one level for "
-            f"each stride, any of {STRIDES}; choose a config of the same head with a ResNet."
+            f"each stride, any of {ALL_STRIDES}; choose a config of the same head with a ResNet."
         )
 
 

@@ -12,10 +12,11 @@ from mmengine.registry import MODELS
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import type_of
 from xcit_dense.mm.config.swap.branches import CONTEXT_PATHS, make_branches
-from xcit_dense.mm.config.swap.common import PROBE, STRIDES, choose_levels, measure_levels
+from xcit_dense.mm.config.swap.common import PROBE, choose_levels, measure_levels
+from xcit_dense.mm.config.walk import as_list
+from xcit_dense.models.pyramid import ALL_STRIDES, STRIDES
 from xcit_dense.variants import VARIANTS
 
-_PYRAMID = STRIDES[:4]
 _UP_TO_16 = STRIDES[:3]
 
 # Backbones of other libraries cannot be measured where the library is missing. They return the pyramid, except these.
@@ -100,7 +101,7 @@ def _kinds(config: Config, model: Any) -> set[str]:
 def _find_strides(config: Config, model: Any, kind: str, in_channels: int) -> tuple[int, ...]:
     """Returns the stride of each level of the old backbone."""
     if kind in _OTHER_STRIDES or type_of(config, model.backbone, MODELS) is None:
-        strides = _OTHER_STRIDES.get(kind, _PYRAMID)
+        strides = _OTHER_STRIDES.get(kind, STRIDES)
         parts = [part for part in (model.get("neck"), *_heads_in(model)) if part]
         if len(strides) in [len(_reads(part)) for part in parts]:
             return strides
@@ -136,13 +137,13 @@ def _choose_strides(old: Sequence[int], read: Sequence[int]) -> Sequence[int]:
     """
     is_repeated = any(index > 0 and old[index] == old[index - 1] for index in read)
     if not is_repeated:
-        return tuple(min(max(old[index], STRIDES[0]), STRIDES[-1]) for index in read)
-    if len(read) > len(_PYRAMID):
+        return tuple(min(max(old[index], ALL_STRIDES[0]), ALL_STRIDES[-1]) for index in read)
+    if len(read) > len(STRIDES):
         raise UserError(
             f"The heads of the config read {len(read)} levels at strides {tuple(old)}. XCiT returns one level for each "
-            f"stride, any of {STRIDES}; choose a config of the same head with a ResNet."
+            f"stride, any of {ALL_STRIDES}; choose a config of the same head with a ResNet."
         )
-    return _PYRAMID if len(read) == len(_PYRAMID) else _UP_TO_16[-len(read) :]
+    return STRIDES if len(read) == len(STRIDES) else _UP_TO_16[-len(read) :]
 
 
 def _choose_levels(backbone: ConfigDict, strides: Sequence[int], main: int) -> ConfigDict:
@@ -195,18 +196,12 @@ def _measure_necks(
 def _heads_in(model: Any) -> Iterator[Any]:
     """Iterates over the heads that read levels."""
     yield from _main_heads_in(model)
-    yield from _listed(model.get("auxiliary_head"))
+    yield from as_list(model.get("auxiliary_head"))
 
 
 def _main_heads_in(model: Any) -> Iterator[Any]:
-    for head in _listed(model.get("decode_head")):
+    for head in as_list(model.get("decode_head")):
         yield head.get("kernel_generate_head", head)  # K-Net refines what another head predicts
-
-
-def _listed(node: Any) -> list[Any]:
-    if node is None:
-        return []
-    return list(node) if isinstance(node, list | tuple) else [node]
 
 
 def _reads(part: Any) -> list[int]:
