@@ -148,16 +148,25 @@ def predict(
         fail: Called for each image that fails in a batch of one, for example because the memory is too small.
 
     Yields:
-        Each image with its prediction.
+        Each image with its prediction. If ``frames`` raises an error, the images before the error come first.
     """
     waiting: list[AnyFrame] = []
-    for frame in frames:
-        if waiting and (len(waiting) == batch or waiting[0].input.size != frame.input.size):
+    images = iter(frames)
+    error = None
+    while True:
+        try:
+            frame = next(images, None)
+        except Exception as raised:
+            frame, error = None, raised
+        is_full = len(waiting) == batch
+        if waiting and (frame is None or is_full or waiting[0].input.size != frame.input.size):
             yield from _infer(engine, waiting, fail)
             waiting = []
+        if frame is None:
+            break
         waiting.append(frame)
-    if waiting:
-        yield from _infer(engine, waiting, fail)
+    if error is not None:
+        raise error
 
 
 def describe(error: Exception) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
-from urllib.parse import urlsplit
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from xcit_dense.media.images import ImageError
@@ -44,7 +43,8 @@ def fetched(address: str, max_bytes: int = MAX_BYTES) -> Iterator[Path]:
     Raises:
         ImageError: The server cannot be reached or refuses, the file is too large, or the address is that of a video.
     """
-    suffix = Path(urlsplit(address).path).suffix.lower()
+    # What follows the "?" of an address is not part of the file's name.
+    suffix = Path(address.partition("?")[0]).suffix.lower()
     if suffix in VIDEO_EXTENSIONS:
         raise ImageError(f"{address} is a video; download the video and give its path.")
     with tempfile.TemporaryDirectory(prefix="xcit_dense_") as directory:
@@ -64,7 +64,9 @@ def fetched(address: str, max_bytes: int = MAX_BYTES) -> Iterator[Path]:
         except (URLError, HTTPException, OSError, ValueError) as error:
             if isinstance(error, ImageError):
                 raise
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
+            if isinstance(error, URLError) and not isinstance(error, HTTPError):
+                reason = str(error.reason)  # without the brackets around it
             raise ImageError(
                 f"The image at {address} cannot be downloaded ({reason}); check the address, or give a path."
             ) from error
