@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from xcit_dense.errors import UserError
 from xcit_dense.utils.files import atomic_write
+from xcit_dense.weights.config_text import read_config_text
+from xcit_dense.weights.read import naming
+from xcit_dense.weights.safe_load import load_allowed
 from xcit_dense.weights.write import save_weights
 
 WEIGHTS = "model.safetensors"
@@ -92,6 +96,61 @@ def read_description(path: Path) -> dict[str, Any] | None:
             f"the values that you want, or remove {CONFIG}."
         )
     return description
+
+
+def read_model_config(path: Path) -> dict[str, Any] | None:
+    """Reads the config of the detector or segmentor that a file of weights contains. Executes nothing.
+
+    Args:
+        path: A saved model, or a checkpoint of a training, which contains the complete config of the training.
+
+    Returns:
+        The config. None if the file does not have one.
+
+    Raises:
+        UserError: The config is damaged or contains code.
+    """
+    if not path.is_file():
+        return None
+    if path.suffix == ".safetensors":
+        description = read_description(path)
+        if description is None or "config" not in description:
+            return None
+        config = description["config"]
+        if not isinstance(config, dict):
+            raise UserError(f"{path} has a damaged description in its header; copy or download the file again.")
+        return config
+    try:
+        content = load_allowed(path, "cpu", mmap=is_zipfile(path))
+    except Exception:  # reading the tensors gives a complete message
+        return None
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return None
+    text = meta.get("cfg") or meta.get("config")  # MMEngine's name, and MMCV's before it
+    if not isinstance(text, str):
+        return None
+    with naming(path):
+        return read_config_text(text)
+
+
+def short_name(path: Path) -> str:
+    """Names a file of weights in one word, for directories and titles.
+
+    Args:
+        path: A file of weights.
+
+    Example:
+        >>> short_name(Path("runs/cells/model.safetensors")), short_name(Path("runs/cells/epoch_12.pth"))
+        ('cells', 'epoch_12')
+        >>> short_name(Path("hub/models--me--cells/snapshots/0123abcd/model.safetensors"))
+        'cells'
+    """
+    if path.name != WEIGHTS:
+        return path.stem
+    parent = path.absolute().parent
+    # The cache of the hub: models--USER--REPOSITORY/snapshots/COMMIT/FILE.
+    return parent.parents[1].name.rpartition("--")[2] if parent.parent.name == "snapshots" else parent.name
 
 
 def plain(value: Any) -> Any:
