@@ -6,7 +6,7 @@ MMEngine reads checkpoints with ``torch.load``. The maintained fork executes the
 pickled code too. Here every file and every download goes through :mod:`xcit_dense.weights.safe_load`.
 
 ``CheckpointLoader.register_scheme`` is a documented call of MMEngine. It acts on every model of the process, because a
-loader does not know the model. ``xcit://`` and ``timm://`` are new schemes and replace nothing.
+loader does not know the model. ``xcit://``, ``timm://`` and ``hf://`` are new schemes and replace nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xcit_dense.weights.safe_load import read_file
 def install() -> None:
     """Registers the two functions. Repeated calls have no further effect."""
     CheckpointLoader.register_scheme("", load_from_local, force=True)
-    CheckpointLoader.register_scheme(["http://", "https://", zoo.SCHEME, zoo.TIMM], load_from_http, force=True)
+    CheckpointLoader.register_scheme(["http://", "https://", zoo.SCHEME, zoo.TIMM, zoo.HUB], load_from_http, force=True)
 
 
 # MMEngine logs the part of the two names after "load_from_".
@@ -48,7 +48,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Downloads and reads a checkpoint for MMEngine.
 
     Args:
-        filename: An http address, ``xcit://NAME`` or ``timm://NAME``, as for
+        filename: An http address, ``xcit://NAME``, ``timm://NAME`` or ``hf://USER/REPOSITORY``, as for
             :func:`xcit_dense.weights.resolve.resolve`.
         map_location: As for ``torch.load``.
 
