@@ -228,3 +228,15 @@ assert all(torch.equal(value, found.state_dict()[name]) for name, value in backb
         assert {"README.md", "config.json", "model.safetensors"} <= files
         assert not [file for file in files if file.endswith((".bin", ".pth", ".pkl"))]
         assert b"noise" in hub.files["someone/tiny", "README.md"]
+
+
+def test_a_saved_backbone_is_converted_and_drawn_by_its_arguments(tmp_path):
+    from xcit_dense.models.convert import convert_checkpoint
+    from xcit_dense.visualization.features import load_backbone
+
+    backbone = tiny_xcit(out_strides=(8, 16), out_indices=(0, 2), in_channels=3, eta=0.5)
+    backbone.save_pretrained(tmp_path / "saved")
+    report = convert_checkpoint(tmp_path / "saved", tmp_path / "a.safetensors")
+    assert set(report.matched) == set(backbone.state_dict())
+    loaded, random = load_backbone(tmp_path / "saved")
+    assert (loaded.arguments, random) == (backbone.arguments, (False, False))

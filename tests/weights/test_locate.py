@@ -69,7 +69,7 @@ def test_a_checkpoint_of_the_older_libraries_has_its_config_under_another_name(t
 
 @pytest.mark.parametrize("name", ["saved", "saved/model.safetensors", "renamed.safetensors"])
 def test_a_saved_model_gives_its_own_config(tmp_path, name):
-    write_saved(tmp_path / "saved", {"config": CONFIG}, {"weight": torch.zeros(2)})
+    write_saved(tmp_path / "saved", {"config": TEXT}, {"weight": torch.zeros(2)})
     shutil.copy(tmp_path / "saved/model.safetensors", tmp_path / "renamed.safetensors")
     model = locate_model(tmp_path / name)
     path = tmp_path / name if name.endswith(".safetensors") else tmp_path / name / "model.safetensors"
@@ -132,7 +132,7 @@ for address in sys.argv[1:]:
     except UserError as error:
         print(error)
 """
-    write_saved(tmp_path / "saved", {"config": CONFIG}, {"weight": torch.zeros(2)})
+    write_saved(tmp_path / "saved", {"config": TEXT}, {"weight": torch.zeros(2)})
     save_file({"weight": torch.zeros(1)}, tmp_path / "plain.safetensors")
     with running_hub() as hub:
         hub.files["me/cells", "model.safetensors"] = (tmp_path / "saved/model.safetensors").read_bytes()
@@ -148,7 +148,7 @@ for address in sys.argv[1:]:
 
 
 def test_a_damaged_description_is_refused(tmp_path):
-    for number, config in enumerate((["model"], "model")):
+    for number, config in enumerate((["model"], {"model": 1})):
         description = json.dumps({"format": 1, "config": config})
         save_file({"weight": torch.zeros(1)}, tmp_path / f"{number}.safetensors", {"xcit_dense": description})
         with raises_user_error(f"{number}.safetensors", "damaged description"):

@@ -59,6 +59,11 @@ def read_config_argument(words: Sequence[str]) -> Positionals:
                 f"{text} names weights, and this command takes a config; {remedy}. To start a training from these "
                 f"weights, add --cfg-options load_from={SCHEME}{weights.name}."
             )
+        if Path(text, "model.safetensors").is_file():
+            raise UserError(
+                f"{text} is a saved model, which has no settings of a training; write a config. To start a training "
+                f"from its weights, add --cfg-options load_from={text}."
+            )
         if Path(text).is_dir():
             return Positionals(config_in(Path(text)), None, (), Path(text))
     return Positionals(find_config(text), None, ())

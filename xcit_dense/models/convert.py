@@ -10,6 +10,7 @@ import torch
 from xcit_dense.errors import UserError
 from xcit_dense.models.loading import Report
 from xcit_dense.models.pretrained import find_class
+from xcit_dense.models.saving import saved_arguments
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
 from xcit_dense.weights.write import save_weights as save_weights
@@ -60,7 +61,9 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
     weights = read_weights(source)
     with naming(source):
         kind = find_class(weights)
-        options = {**kind.infer_options(weights), **kind.name_options(checkpoint), **options}
+        saved = saved_arguments(source, kind.kind)
+        known = {**kind.infer_options(weights), **kind.name_options(checkpoint)} if saved is None else saved
+        options = {**known, **options}
         with torch.device("meta"):  # needs no memory: only names and shapes are used
             model = kind(**options)
         backbone, report = model.translate(weights)

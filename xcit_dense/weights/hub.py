@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xcit_dense.errors import UserError
-from xcit_dense.weights.saved import WEIGHTS
+from xcit_dense.weights.saved import CARD, CONFIG, WEIGHTS
 from xcit_dense.weights.zoo import HUB
 
 _FILES = (WEIGHTS, "pytorch_model.bin", "model.pth")  # tried in this order
@@ -119,6 +119,40 @@ def fetch(repository: Repository) -> Path:
         f"The repository {repository.name} has no file of weights ({wanted}); write {HUB}{repository.name}/FILE with "
         "the name of its file."
     )
+
+
+def push(directory: Path, name: str) -> str:
+    """Pushes a saved model to a repository of the hub, which is created if it does not exist.
+
+    Args:
+        directory: The directory of the saved model.
+        name: ``'USER/REPOSITORY'``.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        UserError: The name is malformed, or the hub refuses the upload.
+    """
+    from huggingface_hub import HfApi, constants
+
+    read_address(name)
+    api = HfApi()
+    try:
+        repository = api.create_repo(name, exist_ok=True).repo_id
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=directory,
+            allow_patterns=[WEIGHTS, CONFIG, CARD],
+            commit_message="Save the model with xcit_dense",
+        )
+    except Exception as error:  # the errors of the hub's HTTP library differ between its versions
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{directory} could not be pushed to {constants.ENDPOINT}/{name} ({reason}); log in with `hf auth login`, "
+            "or upload the directory elsewhere."
+        ) from error
+    return f"{HUB}{repository}"
 
 
 def _unreachable(repository: Repository, error: Exception) -> UserError:

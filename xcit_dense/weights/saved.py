@@ -1,8 +1,8 @@
 """Saved models: one safetensors file has the tensors of a model, and in its header the description of the model.
 
-The description is JSON: a backbone's arguments, or the config, the classes and the preprocessing of a detector or
-segmentor. So the file alone is enough to build the model, and reading it never executes code. ``config.json`` next to
-the file is a copy of the description, for people and for the Hugging Face hub.
+The description is JSON: a backbone's arguments, or the config, the classes and the figures of a detector or segmentor.
+So the file alone is enough to build the model, and reading it never executes code. ``config.json`` next to the file is
+a copy of the description, for people and for the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -116,10 +116,19 @@ def read_model_config(path: Path) -> dict[str, Any] | None:
         description = read_description(path)
         if description is None or "config" not in description:
             return None
-        config = description["config"]
-        if not isinstance(config, dict):
-            raise UserError(f"{path} has a damaged description in its header; copy or download the file again.")
-        return config
+        text = description["config"]
+    else:
+        text = _config_of_checkpoint(path)
+        if text is None:
+            return None
+    if not isinstance(text, str):
+        raise UserError(f"{path} has a damaged description in its header; copy or download the file again.")
+    with naming(path):
+        return read_config_text(text)
+
+
+def _config_of_checkpoint(path: Path) -> str | None:
+    """Reads the text of the config in a checkpoint, without the tensors where the format allows it."""
     try:
         content = load_allowed(path, "cpu", mmap=is_zipfile(path))
     except Exception:  # reading the tensors gives a complete message
@@ -128,10 +137,7 @@ def read_model_config(path: Path) -> dict[str, Any] | None:
     if not isinstance(meta, Mapping):
         return None
     text = meta.get("cfg") or meta.get("config")  # MMEngine's name, and MMCV's before it
-    if not isinstance(text, str):
-        return None
-    with naming(path):
-        return read_config_text(text)
+    return text if isinstance(text, str) else None
 
 
 def short_name(path: Path) -> str:

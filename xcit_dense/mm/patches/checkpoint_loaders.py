@@ -11,13 +11,13 @@ loader does not know the model. ``xcit://``, ``timm://`` and ``hf://`` are new s
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from mmengine.runner import CheckpointLoader
 
 from xcit_dense.mm.distributed import resolve_once
 from xcit_dense.weights import zoo
+from xcit_dense.weights.resolve import resolve
 from xcit_dense.weights.safe_load import read_file
 
 
@@ -32,16 +32,18 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Reads a ``.pth`` or ``.safetensors`` file for MMEngine.
 
     Args:
-        filename: The path of the file.
+        filename: The path of the file, or another text without ``://`` that
+            :func:`xcit_dense.weights.resolve.resolve` accepts.
         map_location: As for ``torch.load``.
 
     Returns:
         The content of the file.
 
     Raises:
-        UserError: As for :func:`xcit_dense.weights.safe_load.read_file`.
+        UserError: As for :func:`xcit_dense.weights.resolve.resolve` and
+            :func:`xcit_dense.weights.safe_load.read_file`.
     """
-    return read_file(Path(filename).expanduser(), map_location)
+    return read_file(resolve(filename), map_location)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
