@@ -5,7 +5,8 @@
     curl -F image=@street.jpg 'localhost:8000/predict?score_thr=0.5'
     curl -F image=@street.jpg localhost:8000/draw --output drawn.png
 
-The model is anything that ``xcit_dense.load`` takes, also an exported model. The interface is at ``localhost:8000/docs``.
+The model is anything that ``xcit_dense.load`` takes, also an exported model. ``localhost:8000/docs`` describes the
+interface.
 The server has no access control: put a proxy with one in front of it before others can reach it.
 """
 

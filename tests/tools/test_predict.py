@@ -42,6 +42,7 @@ def weights(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         meta = {"iter": 4, "time": "20260101"}
         torch.save({"state_dict": randomise(model).state_dict(), "meta": meta, "message_hub": {}}, path)
+        config.dump(path.parent / Path(config.filename).name)
 
     return save
 
