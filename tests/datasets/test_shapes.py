@@ -171,6 +171,8 @@ def test_instances_and_label_map_agree_to_the_pixel(root, split, ade):
             expected[mask] = 1 + annotation["category_id"]
             coverage += mask
         assert np.array_equal(label_map, expected)
+        # Two neighbours may both contain the pixels of their common edge, but no other pixel.
+        assert (coverage > 1).mean() < 0.002
 
 
 @pytest.mark.parametrize(("split", "ade", "count"), SPLITS)
@@ -190,8 +192,6 @@ def test_panoptic_segments_and_label_map_agree_to_the_pixel(root, split, ade, co
             assert segment["area"] == mask.sum()
             rows, columns = np.nonzero(mask)
             assert segment["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-        # Two neighbours may both contain the pixels of their common edge, but no other pixel.
-        assert (coverage > 1).mean() < 0.002
 
 
 @pytest.mark.parametrize("split", [s[0] for s in SPLITS])
@@ -288,9 +288,7 @@ def test_an_existing_equal_data_set_is_not_written_again(root, caplog):
 
 def test_another_data_set_is_not_overwritten(root):
     before = files(root)
-    with pytest.raises(
-        UserError, match="other parameters or of another release.*; remove it or name another directory"
-    ):
+    with pytest.raises(UserError, match=r"other parameters .* remove it or name"):
         write_shapes(root, train=TRAIN + 1, val=VAL, size=SIZE)
     assert files(root) == before
 

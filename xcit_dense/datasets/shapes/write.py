@@ -96,8 +96,8 @@ def write_shapes(
         return root
     if Path(root, _MANIFEST).is_file():
         raise UserError(
-            f"{root} contains a shapes data set with other parameters or of another release of xcit_dense; remove it or "
-            "name another directory."
+            f"{root} contains a shapes data set with other parameters or of another release of xcit_dense; "
+            "remove it or name another directory."
         )
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise UserError(f"{root} exists and contains other files; remove it or name another directory.")
