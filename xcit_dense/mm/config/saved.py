@@ -126,22 +126,36 @@ def portable(config: Config) -> dict[str, Any]:
         start = node.get("init_cfg")
         if isinstance(start, dict) and "Pretrained" in str(start.get("type")):
             del node["init_cfg"]  # the weights are in the file
+    roots: dict[str, str] = {}
     for leaf in datasets_in(kept["test_dataloader"]):
         leaf.pop("metainfo", None)
-        leaf["data_root"] = _portable_root(leaf.get("data_root") or "")
+        root = leaf.get("data_root") or ""
+        leaf["data_root"] = f"data/{Path(root).name}" if Path(root).is_absolute() else root
+        roots[root] = leaf["data_root"]
+        places = {root: ""}
+        if leaf.get("ann_file"):
+            leaf["ann_file"] = _portable_path(leaf["ann_file"], places)
         prefixes = leaf.get("data_prefix") or {}
-        for prefix in prefixes:
-            if Path(prefixes[prefix]).is_absolute():
-                prefixes[prefix] = ""
-    for node in dicts_in([kept["test_dataloader"], kept.get("test_evaluator")]):
+        for name, prefix in prefixes.items():
+            prefixes[name] = _portable_path(prefix, places) if prefix else prefix
+    for node in dicts_in(kept.get("test_evaluator")):
         for key in ("ann_file", "seg_prefix"):
-            if isinstance(node.get(key), str) and Path(node[key]).is_absolute():
-                node[key] = Path(node[key]).name
+            if isinstance(node.get(key), str):
+                node[key] = _portable_path(node[key], roots)
     return kept
 
 
-def _portable_root(root: str) -> str:
-    return f"data/{Path(root).name}" if Path(root).is_absolute() else root
+def _portable_path(path: str, places: Mapping[str, str]) -> str:
+    """Replaces the directory before a path. An absolute path in no known directory keeps only its name.
+
+    Args:
+        path: The path of a file or directory.
+        places: The new directory for each known one.
+    """
+    for old, new in places.items():
+        if old and Path(old).is_absolute() and Path(path).is_relative_to(old):
+            return str(Path(new, Path(path).relative_to(old)))
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
