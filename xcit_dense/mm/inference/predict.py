@@ -39,7 +39,7 @@ from xcit_dense.media.inputs import Medium
 from xcit_dense.media.results import make_categories, make_results, read_records, write_record, write_results
 from xcit_dense.media.video import FrameWriter, count_frames, read_frames
 from xcit_dense.mm.bands import LoadBands
-from xcit_dense.mm.inference.classes import read_classes
+from xcit_dense.mm.inference.classes import count_classes, read_classes
 from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.mm.loading import find_file_fault, use_checked_loading
 from xcit_dense.mm.runtime.console import prints_to_log, quiet
@@ -218,7 +218,7 @@ def make_predictor(config: Config, weights: str, verbose: bool = False) -> Predi
     dataset = _test_dataset(config)
     load, prepare = _split_pipeline(dataset.get("pipeline") or [])
     meta = checkpoint.get("meta") or {}
-    count = _count_classes(model)
+    count = count_classes(model)
     classes, palette = read_classes(meta.get("dataset_meta") or {}, dataset, config.default_scope, count)
     return Predictor(model, load, prepare, classes, palette, config.default_scope == "mmseg")
 
@@ -329,13 +329,6 @@ def write(
                 fail(frame.medium, error)
             else:
                 yield frame
-
-
-def _count_classes(model: nn.Module) -> int:
-    """Returns the largest number of classes of the model's heads, or 1 if no head has such a number."""
-    heads = (module for name, module in model.named_modules() if "head" in name)
-    counts = (getattr(head, "num_classes", None) for head in heads)
-    return max((count for count in counts if isinstance(count, int)), default=1)
 
 
 def _reason(error: Exception) -> str:
