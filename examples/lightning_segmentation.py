@@ -5,8 +5,9 @@
     python examples/lightning_segmentation.py data/shapes --weights small_12_p16_384_dist
     python examples/lightning_segmentation.py data/shapes --devices 2 --precision bf16-mixed
 
-With ``--devices 2``, Lightning starts a second process and averages the gradients of the two. It prints the accuracy on the
-validation images and writes ``last.ckpt``. ``xcit_dense.load_weights`` takes the backbone out of this file.
+With ``--devices 2``, Lightning starts a second process and averages the gradients of the two. The program prints the
+accuracy on the validation images, and writes ``last.ckpt``. ``xcit_dense.load_weights`` takes the backbone out of this
+file.
 """
 
 from __future__ import annotations
