@@ -35,7 +35,7 @@ from xcit_dense.cli.positionals import read_model_arguments
 from xcit_dense.errors import UserError
 
 if TYPE_CHECKING:
-    from xcit_dense.mm.inference.predict import Summary
+    from xcit_dense.inference.write import Summary
 
 SUMMARY = "find objects in images and videos, or segment them"
 
@@ -69,22 +69,21 @@ def run(args: argparse.Namespace) -> None:
     start_mm(args.device)
 
     from xcit_dense.media.inputs import find_media
-    from xcit_dense.mm.config.checks import check_config
-    from xcit_dense.mm.config.load import load_config
-    from xcit_dense.mm.inference import predict
+    from xcit_dense.mm.inference.load import load_model
     from xcit_dense.mm.runtime.launch import leave
 
     set_local_rank(args)
-    config = load_config(positionals.config, read_config_options(args.cfg_options), **band_options(args))
-    config.launcher = args.launcher
-    check_config(config, ())
     media = find_media(positionals.inputs)
-    weights = find_checkpoint(str(positionals.weights))
-    predict.join(args.launcher)
-    predictor = predict.make_predictor(config, weights, verbose=args.verbose)
-    predict.reserve(args.out)
+    model = load_model(
+        positionals.config,
+        find_checkpoint(str(positionals.weights)),
+        read_config_options(args.cfg_options),
+        launcher=args.launcher,
+        verbose=args.verbose,
+        bands=band_options(args),
+    )
     score_thr = None if args.no_draw else args.score_thr
-    summary = predict.run(predictor, media, args.out, batch=args.batch, score_thr=score_thr)
+    summary = model.predict_files(media, args.out, batch=args.batch, score_thr=score_thr)
     status = report(summary, args.out) if summary else 0
     leave(status)
     sys.exit(status)
