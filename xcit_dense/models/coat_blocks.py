@@ -310,7 +310,7 @@ def _per_token(layers: Sequence[nn.Module | PerPosition | None], x: Tensor) -> T
 
 def _as_map(tokens: Tensor) -> Tensor:
     """Views tokens (B, N, C) as a map (B, C, N, 1) of one column."""
-    return tokens_to_map(tokens, tokens.shape[1], 1)
+    return tokens[:, :, None].permute(0, 3, 1, 2)  # (B, N, C) -> (B, N, 1, C) -> (B, C, N, 1)
 
 
 def _split_heads(x: Tensor) -> Tensor:
