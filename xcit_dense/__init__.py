@@ -8,9 +8,11 @@ The folders, from bottom to top; each imports only from those before it:
 - ``utils``: atomic file writes, progress, tables, ranks.
 - ``ops``, ``weights``: numbers without architecture; checkpoint files and published names.
 - ``models``: XCiT, its blocks and its pyramid.
-- ``inference``: models that only predict. ``datasets``, ``visualization`` and ``media`` are on the same level or below.
+- ``media``, ``visualization``, ``predictions``: files, drawings, and the objects that predictions are.
+- ``inference``: models that only predict. ``datasets`` and ``integrations`` are on the same level.
 - ``mm``: everything that touches MMEngine, MMCV, MMDetection and MMSegmentation.
 - ``cli``, ``benchmark``: command lines and measurements.
+- ``api``: :func:`load` and :func:`train`, the same for Python.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 from xcit_dense import moved
 
 if TYPE_CHECKING:
+    from xcit_dense.api.loading import load
+    from xcit_dense.api.training import train
     from xcit_dense.errors import UserError
     from xcit_dense.inference.deploy import deploy
     from xcit_dense.models.coat import CoaT
@@ -39,7 +43,9 @@ __all__ = [
     "__version__",
     "deploy",
     "list_weights",
+    "load",
     "load_weights",
+    "train",
 ]
 
 __version__ = "0.1.0"
@@ -52,7 +58,9 @@ _HOMES = {
     "XCiT": "xcit_dense.models.xcit",
     "deploy": "xcit_dense.inference.deploy",
     "list_weights": "xcit_dense.weights.zoo",
+    "load": "xcit_dense.api.loading",
     "load_weights": "xcit_dense.models.pretrained",
+    "train": "xcit_dense.api.training",
 }
 """The module of each public name."""
 

@@ -262,11 +262,11 @@ def start_mm(device: str = "auto") -> None:
         cpu_only.install()
 
 
-def read_config_options(options: Sequence[str]) -> dict[str, Any]:
+def read_config_options(options: Sequence[str] | dict[str, Any]) -> dict[str, Any]:
     """Reads ``--cfg-options`` as MMEngine does.
 
     Args:
-        options: Each ``KEY=VALUE``.
+        options: Each ``KEY=VALUE``. A call from Python gives values by dotted key, which are returned.
 
     Returns:
         Values by dotted key.
@@ -274,6 +274,8 @@ def read_config_options(options: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: An option is not ``KEY=VALUE``.
     """
+    if isinstance(options, dict):
+        return options
     from xcit_dense.mm.config.load import OptionAction
 
     parser = argparse.ArgumentParser()

@@ -15,6 +15,9 @@ from xcit_dense.cli.shipped_configs import config_in, find_config, is_config
 from xcit_dense.errors import UserError
 from xcit_dense.weights.zoo import SCHEME, ZOO
 
+EXPORTED = (".onnx", ".xml", ".pt2")
+"""The suffixes of exported models."""
+
 
 @dataclass(frozen=True)
 class Positionals:
@@ -99,6 +102,19 @@ def read_model_arguments(words: Sequence[str], takes_inputs: bool) -> Positional
     if not takes_inputs:
         _refuse_more(inputs)
     return Positionals(config, rest[0], inputs, work_dir)
+
+
+def is_exported(text: str) -> bool:
+    """Returns whether an argument means an exported model. The suffix decides.
+
+    Args:
+        text: The argument.
+
+    Example:
+        >>> is_exported("model.onnx"), is_exported("work_dirs/mine")
+        (True, False)
+    """
+    return text.lower().endswith(EXPORTED)
 
 
 def _refuse_more(words: Sequence[str]) -> None:

@@ -43,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=int, metavar="N", help="images per step and process; scales the learning rate with it"
     )
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="length of the training; scales the learning rate's schedule with it"
+    )
+    parser.add_argument("--iterations", type=int, metavar="N", help="the same for a config that counts iterations")
     add_own_data(parser)
     add_bands(parser, trains=True)
     parser.add_argument(
@@ -55,17 +59,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trains."""
+    train(args)
+
+    from xcit_dense.mm.runtime.launch import leave
+
+    leave()
+
+
+def train(args: argparse.Namespace) -> Path:
+    """Trains, and does not end the process.
+
+    Args:
+        args: With the options of :func:`add_arguments`.
+
+    Returns:
+        The work directory.
+
+    Raises:
+        UserError: Something in the config, the data or the options does not fit.
+    """
     positionals = read_config_argument(args.words)
     start_mm(args.device)
 
     from xcit_dense.datasets.checks import SAMPLE
+    from xcit_dense.mm.config.length import set_length
     from xcit_dense.mm.config.load import scale_rate
     from xcit_dense.mm.config.own_data import describe_data
-    from xcit_dense.mm.runtime.launch import leave, make_runner
+    from xcit_dense.mm.runtime.launch import make_runner
     from xcit_dense.utils.ranks import is_local_rank_zero
     from xcit_dense.weights.work_dir import last_intact_checkpoint
 
     config = make_config(args, positionals, ("train_dataloader", "val_dataloader"), weights=not args.check_data)
+    set_length(config, args.epochs, args.iterations)
     if args.auto_scale_lr or args.batch is not None:
         scale_rate(config, args.batch)
     checkpoint = None
@@ -80,9 +105,9 @@ def run(args: argparse.Namespace) -> None:
         draw_to = Path(config.work_dir, "check") if args.check_data else None
         check_data(config, ("train_dataloader", "val_dataloader"), limit, own, draw_to)
     if args.check_data:
-        return
+        return Path(config.work_dir)
     if args.amp:
         config.optim_wrapper.type = "AutoAmpOptimWrapper"
 
     make_runner(config, resume_from=checkpoint, verbose=args.verbose).train()
-    leave()
+    return Path(config.work_dir)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from xcit_dense.errors import UserError
 from xcit_dense.utils.files import absolute, visible_files
 
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 VIDEO_EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 
@@ -62,7 +61,7 @@ def find_media(inputs: Sequence[str]) -> list[Medium]:
     for text in inputs:
         found = _find(text)
         if not found:
-            suffixes = " ".join((*IMG_EXTENSIONS, *VIDEO_EXTENSIONS))
+            suffixes = " ".join((*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS))
             raise UserError(f"{text} contains no images or videos; their suffixes are {suffixes}.")
         for file, directory in found:
             directories.setdefault(absolute(file), absolute(directory))
@@ -106,4 +105,4 @@ def _unique_stem(relative: Path, taken: set[str]) -> str:
 
 
 def _is_medium(path: Path) -> bool:
-    return path.suffix.lower() in (*IMG_EXTENSIONS, *VIDEO_EXTENSIONS) and not path.name.startswith(".")
+    return path.suffix.lower() in (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS) and not path.name.startswith(".")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import numpy.typing as npt
 
 from xcit_dense.errors import MissingLibraryError, UserError
 from xcit_dense.structures import Instances
@@ -20,6 +21,8 @@ try:
     from pycocotools import mask as coco_mask
 except ImportError as error:
     raise MissingLibraryError("COCO's format needs pycocotools; write pip install pycocotools.") from error
+
+_COCO_CLASSES = 80
 
 Record = dict[str, Any]
 """One line of a part: the ``image`` and its ``results``, or the name of a ``failed`` input and ``why`` it failed."""
@@ -39,13 +42,19 @@ def make_categories(classes: Sequence[str]) -> list[dict[str, Any]]:
         >>> make_categories(["cat", "dog"])
         [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}]
     """
+    numbers = _numbers_of_coco() if len(classes) == _COCO_CLASSES else {}
+    if list(numbers) != list(classes):
+        numbers = {name: 1 + index for index, name in enumerate(classes)}
+    return [{"id": numbers[name], "name": name} for name in classes]
+
+
+def _numbers_of_coco() -> dict[str, int]:
+    """The ids of COCO's own classes by name."""
+    # The import is slow, so only models that may have these classes pay for it.
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
     numbered = enumerate(MaskRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"])
-    ids = {name: number for number, name in numbered if name not in ("__background__", "N/A")}
-    if list(ids) != list(classes):
-        ids = {name: 1 + number for number, name in enumerate(classes)}
-    return [{"id": ids[name], "name": name} for name in classes]
+    return {name: number for number, name in numbered if name not in ("__background__", "N/A")}
 
 
 def make_results(instances: Instances, categories: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,10 +88,26 @@ def make_results(instances: Instances, categories: Sequence[dict[str, Any]]) -> 
             "score": float(instances.scores[index]),
         }
         if instances.masks is not None:
-            encoded = coco_mask.encode(np.asfortranarray(instances.masks[index], np.uint8))
-            result["segmentation"] = {"size": encoded["size"], "counts": encoded["counts"].decode()}
+            result["segmentation"] = encode_mask(instances.masks[index])
         results.append(result)
     return results
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Encodes a mask as COCO does.
+
+    Args:
+        mask: (H, W), bool.
+
+    Returns:
+        The run-length code: ``size`` (H, W) and ``counts``, a text.
+
+    Example:
+        >>> encode_mask(np.eye(2, dtype=bool))
+        {'size': [2, 2], 'counts': '0120'}
+    """
+    encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
 def write_record(file: TextIO, record: Record) -> None:

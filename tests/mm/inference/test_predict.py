@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import errno
 import gc
-import importlib
 import itertools
 import json
 import os
@@ -26,16 +25,13 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coding
 from pycocotools.coco import COCO
 
-from tests.helpers.models import raises_user_error, randomise
+from tests.helpers.models import raises_user_error
+from tests.helpers.tiny import TASKS, save_tiny, tiny_config
 from xcit_dense import XCiT
+from xcit_dense.inference.stream import FileFrame
 from xcit_dense.media.inputs import Medium, find_media
 from xcit_dense.mm.bands import LoadBands
-from xcit_dense.mm.config.load import load_config
-from xcit_dense.mm.inference.predict import OUTPUTS, Frame, make_predictor, reserve, run
-
-CONFIGS = Path(__file__).parents[3] / "configs"
-TASKS = {"detection": "mask_rcnn", "segmentation": "sem_fpn"}
-BACKBONE = {"type": "XCiT", "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "out_indices": (0, 1, 2, 3)}
+from xcit_dense.mm.inference.predict import OUTPUTS, make_predictor, reserve, run
 
 each_task = pytest.mark.parametrize("task", TASKS)
 
@@ -51,18 +47,9 @@ class Setup:
 def setups(tmp_path_factory):
     """A small model for each task, with random weights. The detector finds five objects in every image."""
     made = {}
-    for task, name in TASKS.items():
-        config = load_config(CONFIGS / task / f"{name}_xcit_n12_p8_shapes.py", {"model.neck.in_channels": [16] * 4})
-        config.model.backbone = BACKBONE
-        for pipeline in (config.test_dataloader.dataset.pipeline, config.test_pipeline):
-            pipeline[1].scale = (48, 48)
-        if task == "detection":
-            config.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
-        init_default_scope(config.default_scope)
-        model = importlib.import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
-        weights = tmp_path_factory.mktemp(task) / "weights.pth"
-        meta = {"dataset_meta": dict(config.test_dataloader.dataset.metainfo)}
-        torch.save({"state_dict": randomise(model).state_dict(), "meta": meta}, weights)
+    for task in TASKS:
+        config, weights = tiny_config(task), tmp_path_factory.mktemp(task) / "weights.pth"
+        save_tiny(config, weights)
         made[task] = Setup(config, weights, make_predictor(config, str(weights)))
     return made
 
@@ -438,7 +425,7 @@ def test_rank_0_of_several_processes_reports_that_it_counts_its_own_images(predi
         (out / "parts/1.jsonl").touch()
 
     monkeypatch.setitem(globals(), "reserve", with_the_others_part)
-    monkeypatch.setattr("xcit_dense.mm.inference.predict.dist.get_dist_info", lambda: (0, 2))
+    monkeypatch.setattr("xcit_dense.inference.write.rank_and_world", lambda: (0, 2))
     monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))  # a short run does not print its progress
     assert predict("segmentation", image_dir, score_thr=None)[0].images == 3
     assert "3 of 3 images of this process in " in capsys.readouterr().err
@@ -453,7 +440,7 @@ def test_at_most_two_batches_are_in_memory(setups, image_dir, tmp_path, task):
 
     def load(results):
         counted = len(held) % 3 == 0  # only every third time, because the count is slow
-        held.append(sum(type(thing) is Frame for thing in gc.get_objects()) if counted else 0)
+        held.append(sum(type(thing) is FileFrame for thing in gc.get_objects()) if counted else 0)
         return setup.predictor.load(results)
 
     media = [Medium(image_dir / f"{number % 3}.png", f"{number}.png", str(number)) for number in range(12)]

@@ -12,6 +12,7 @@ import io
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TextIO, TypeVar
@@ -68,6 +69,28 @@ def quiet(logger: logging.Logger) -> None:
         if type(handler) is logging.StreamHandler:
             logger.handlers[logger.handlers.index(handler)] = ConsoleHandler(handler.level)
     warnings_to_log.install(logger)
+
+
+@contextlib.contextmanager
+def silent(logger: logging.Logger) -> Iterator[None]:
+    """Keeps the console free of what the MM libraries log, print and warn of. Files of the logger receive it.
+
+    The block changes the process, so only one thread at a time may be in it.
+
+    Args:
+        logger: MMEngine's logger.
+    """
+    consoles = [handler for handler in logger.handlers if not isinstance(handler, logging.FileHandler)]
+    levels = [handler.level for handler in consoles]
+    with warnings.catch_warnings(), prints_to_log(logger):
+        warnings.simplefilter("ignore")
+        try:
+            for handler in consoles:
+                handler.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for handler, level in zip(consoles, levels):
+                handler.setLevel(level)
 
 
 @contextlib.contextmanager
