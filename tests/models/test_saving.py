@@ -133,6 +133,18 @@ def test_a_backbone_with_replaced_layers_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_backbone_with_other_tensors_is_not_saved(tmp_path):
+    class Packed(torch.Tensor):
+        """As in torchao and in shards."""
+
+    backbone = tiny_xcit()
+    weight = backbone.blocks[1].mlp.fc1.weight.detach().as_subclass(Packed)
+    backbone.blocks[1].mlp.fc1.weight = torch.nn.Parameter(weight)
+    with raises_user_error("blocks.1.mlp.fc1.weight as a Packed", "before it is sharded or quantized"):
+        backbone.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_argument_that_json_does_not_have_is_refused(tmp_path):
     backbone = TokenPyramid(
         "vit_tiny_patch16_224", model_options={"embed_dim": 32, "depth": 4, "num_heads": 2, "act_layer": torch.nn.ReLU}
