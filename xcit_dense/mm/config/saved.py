@@ -23,6 +23,7 @@ from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
 from xcit_dense.mm.config.libraries import prints_logged
 from xcit_dense.mm.config.walk import as_list, datasets_in, dicts_in
 from xcit_dense.utils.configs import configs_directory
+from xcit_dense.weights.read import read_weights
 from xcit_dense.weights.saved import read_description, read_model_config, short_name
 
 TASKS = {"mmdet": "detection", "mmseg": "segmentation"}
@@ -48,11 +49,12 @@ def restore_config(path: Path) -> Config:
         A complete config for prediction and tests.
 
     Raises:
-        UserError: The file has no config, the config lacks a part, or the config names code.
+        UserError: The file is damaged or has no config, the config lacks a part, or the config names code.
         MissingLibraryError: The library of the config is not installed.
     """
     given = read_model_config(path)
     if given is None:
+        read_weights(path)  # the message for a damaged file
         raise UserError(f"{path} does not contain a config; write the config before it.")
     scope = given.get("default_scope")
     lacking = [name for name in ("model", "test_dataloader") if not isinstance(given.get(name), dict)]
