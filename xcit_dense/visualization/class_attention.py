@@ -107,14 +107,15 @@ def draw_class_attention(path: str | Path, image: Image.Image, maps: ClassMaps, 
     grid = figure.subplots(layers * banks, columns + 1, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    grey = np.asarray(image.convert("L").convert("RGB"))
+    # A dark image, so that only a large weight is bright.
+    grey = np.asarray(image.convert("L").convert("RGB")) // 2
     for layer in range(layers):
-        show(grid[layer * banks, 0], image, np.asarray(image), f"layer {layer} of 0 to {layers - 1}")
+        show(grid[layer * banks, 0], image, np.asarray(image), f"class attention, layer {layer + 1} of {layers}")
         for head in range(heads):
             bank, column = divmod(head, columns)
             axes = grid[layer * banks + bank, column + 1]
             values = positions[layer, head]
-            title = f"head {head}: {token[layer][head]:.0%} on the class token"
+            title = f"head {head}: {token[layer][head]:.1%} on itself"
             show(axes, image, grey, title)
             high = np.quantile(values, 0.99)
             show(
