@@ -75,6 +75,14 @@ mm_common = [
 ]
 # OpenCV and Pillow do not read TIFFs of many bands. tifffile needs imagecodecs for LZW and other compressions.
 bands = ["imagecodecs", "tifffile>=2023.1.23"]
+# What exports, servers and other libraries need. Each is imported only by its own module.
+export = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+openvino = ["openvino>=2025.0"]
+serve = ["fastapi>=0.115", "python-multipart>=0.0.18", "uvicorn>=0.30"]
+smp = ["segmentation-models-pytorch>=0.5"]
+transformers = ["transformers>=5.0"]
+lightning = ["lightning>=2.5"]
+supervision = ["supervision>=0.25"]
 docs = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"]
 dev = [
     "hypothesis>=6",
@@ -115,6 +123,13 @@ setup(
         "mm": mm + mm_common,
         "openmmlab": openmmlab + mm_common,
         "bands": bands,
+        "export": export,
+        "openvino": openvino,
+        "serve": serve,
+        "smp": smp,
+        "transformers": transformers,
+        "lightning": lightning,
+        "supervision": supervision,
         "docs": docs,
         "dev": dev,
     },

@@ -40,13 +40,12 @@ def test_the_table_has_the_cost_of_complete_models(name):
     pytest.importorskip("mmdet", reason="MMDetection is not installed")
     pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
     from xcit_dense.cli.options import start_mm
-    from xcit_dense.cli.positionals import config_of
 
     start_mm()
     from xcit_dense.mm.config.load import load_config
+    from xcit_dense.weights.locate import locate_model
 
-    config, _ = config_of(name)
-    assert cost_of(ZOO[name]) == count_model(load_config(config))
+    assert cost_of(ZOO[name]) == count_model(load_config(locate_model(name).config))
 
 
 @pytest.mark.parametrize(

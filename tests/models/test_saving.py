@@ -10,7 +10,6 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 
-from tests.conftest import ROOT
 from tests.helpers.hub import running_hub
 from tests.helpers.models import raises_user_error, random_images, randomise, tiny_coat, tiny_xcit
 from xcit_dense import TokenPyramid, XCiT, deploy
@@ -134,6 +133,18 @@ def test_a_backbone_with_replaced_layers_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_backbone_with_other_tensors_is_not_saved(tmp_path):
+    class Packed(torch.Tensor):
+        """As in torchao and in shards."""
+
+    backbone = tiny_xcit()
+    weight = backbone.blocks[1].mlp.fc1.weight.detach().as_subclass(Packed)
+    backbone.blocks[1].mlp.fc1.weight = torch.nn.Parameter(weight)
+    with raises_user_error("blocks.1.mlp.fc1.weight as a Packed", "before it is sharded or quantized"):
+        backbone.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_argument_that_json_does_not_have_is_refused(tmp_path):
     backbone = TokenPyramid(
         "vit_tiny_patch16_224", model_options={"embed_dim": 32, "depth": 4, "num_heads": 2, "act_layer": torch.nn.ReLU}
@@ -211,18 +222,17 @@ def test_the_file_contains_tensors_and_text_only(tmp_path):
 
 def test_a_backbone_goes_to_the_hub_and_comes_back(tmp_path, python):
     program = """
-from tests.helpers.models import tiny_xcit
-from xcit_dense import XCiT
 import torch
+from xcit_dense import XCiT
 
-backbone = tiny_xcit(out_strides=(8, 16, 32), out_indices=(1, 2, 3))
+backbone = XCiT(patch_size=8, embed_dim=16, depth=4, num_heads=2, out_strides=(8, 16, 32), out_indices=(1, 2, 3))
 print(backbone.push_to_hub("someone/tiny", model_card_kwargs={"data": "noise"}))
 found = XCiT.from_pretrained("hf://someone/tiny@v1")
 assert found.arguments == backbone.arguments
 assert all(torch.equal(value, found.state_dict()[name]) for name, value in backbone.state_dict().items())
 """
     with running_hub() as hub:
-        address = python("-c", program, cwd=ROOT, **hub.environment(tmp_path / "hf")).stdout.strip()
+        address = python("-c", program, **hub.environment(tmp_path / "hf")).stdout.strip()
         assert address.startswith(f"{hub.address}/someone/tiny/commit/")
         files = {file for repository, file in hub.files if repository == "someone/tiny"}
         assert {"README.md", "config.json", "model.safetensors"} <= files

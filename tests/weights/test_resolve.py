@@ -15,6 +15,7 @@ from xcit_dense import load_weights
 from xcit_dense.errors import UserError
 from xcit_dense.weights import zoo
 from xcit_dense.weights.resolve import check, resolve
+from xcit_dense.weights.saved import write_saved
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -184,6 +185,33 @@ def test_an_address_of_the_hub_gives_the_safetensors_file_or_else_a_pickle_that_
         assert "hf://me/gone is not in the cache" in missing
         assert "unset HF_HUB_OFFLINE" in missing
         assert len(hub.asked) == asked
+
+
+PUSH = """
+import sys
+from pathlib import Path
+from xcit_dense.errors import UserError
+from xcit_dense.weights.hub import push
+from xcit_dense.weights.resolve import resolve
+
+try:
+    address = push(Path(sys.argv[1]), "me/pushed")
+    print(address, resolve(address).read_bytes() == Path(sys.argv[1], "model.safetensors").read_bytes())
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_saved_model_is_pushed_to_the_hub_without_other_files(tmp_path, python, closed_address):
+    write_saved(tmp_path / "saved", {"task": "detection"}, {"weight": torch.zeros(3)})
+    (tmp_path / "saved/secret.txt").write_text("mine")
+    with running_hub() as hub:
+        environment = hub.environment(tmp_path / "hf")
+        assert python("-c", PUSH, tmp_path / "saved", **environment).stdout == "hf://me/pushed True\n"
+        assert {file for _, file in hub.files} == {"model.safetensors", "config.json"}
+    refused = python("-c", PUSH, tmp_path / "saved", **{**environment, "HF_ENDPOINT": closed_address}).stdout
+    assert f"could not be pushed to {closed_address}/me/pushed" in refused
+    assert "hf auth login" in refused
 
 
 def test_a_hub_that_cannot_be_reached_is_named(tmp_path, python, closed_address):

@@ -4,8 +4,9 @@ Examples:
     visualize WEIGHTS IMAGE... --out DIR
 
 For each image DIR receives NAME_levels.png, the four levels in the colours of their three principal components; and for
-each block that was asked for NAME_block11.png, the attention of its heads, by channels and by places. No MM library is
-needed.
+each block that was asked for NAME_block11.png, the attention of its heads, by channels and by places. With
+--class-attention DIR also receives NAME_class_attention.png, the positions at which the class token of a classifier
+looks. No MM library is needed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block", nargs="+", type=int, metavar="N", help="blocks of an XCiT, counted from 0; default the last"
     )
+    parser.add_argument(
+        "--class-attention", action="store_true", help="draw the class attention of a classifier or of DINO too"
+    )
     add_device(parser)
 
 
@@ -54,14 +58,17 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
+    from xcit_dense.visualization.class_attention import load_class_attention
     from xcit_dense.visualization.features import ImageError, load_backbone, visualize
 
+    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
     backbone, random = load_backbone(weights, args.variant)
-    backbone.to("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
+    backbone.to(device)
+    layers = load_class_attention(weights).to(device) if args.class_attention else None
     unread: list[str] = []
     for path in paths:
         try:
-            for drawn in visualize(backbone, path, args.out, args.size, args.block, random):
+            for drawn in visualize(backbone, path, args.out, args.size, args.block, random, layers):
                 print(drawn, flush=True)
         except ImageError as error:
             unread.append(str(error))

@@ -24,6 +24,7 @@ from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.models.blocks import tokens_to_map
 from xcit_dense.models.relative_position import Grid, RelativePositionAttention, resize_table
 from xcit_dense.models.talking_heads import TalkingHeadsAttention
+from xcit_dense.ops.exporting import is_exporting
 
 Run = Callable[..., Any]
 """Runs a block with inputs, and may recompute the block in the backward pass."""
@@ -170,9 +171,18 @@ class BeitAdapter(Adapter):
             block.attn = RelativePositionAttention(block.attn)
 
     def forward(self, trunk: Any, images: Tensor, indices: Sequence[int], run: Run, recompute: bool) -> list[Tensor]:
-        """Computes the outputs of some blocks, see :meth:`Adapter.forward`."""
+        """Computes the outputs of some blocks, see :meth:`Adapter.forward`.
+
+        Raises:
+            UserError: The model is being exported.
+        """
+        if is_exporting():
+            raise UserError(
+                "BEiT cannot be exported: its table of relative positions is resized by the image's size, and a graph "
+                "that takes all sizes cannot contain this step; export a model with another backbone."
+            )
         tokens, size = _patches(trunk, images)
-        tokens = torch.cat((trunk.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)  # (B, 1 + N, C)
+        tokens = torch.cat((trunk.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)  # (B, 1 + N, C)
         tokens = trunk.pos_drop(tokens)
         grid = Grid(size, tokens.device)
         maps = []

@@ -32,7 +32,9 @@ def tokens_to_map(tokens: Tensor, height: int, width: int) -> Tensor:
         >>> tokens_to_map(torch.zeros(1, 6, 16), height=2, width=3).shape
         torch.Size([1, 16, 2, 3])
     """
-    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # (B, H W, C) -> (B, H, W, C) -> (B, C, H, W)
+    # The TorchScript exporter of ONNX replaces the sizes of unflatten by constants, but not the sizes of reshape.
+    batch, _, channels = tokens.shape
+    return tokens.reshape(batch, height, width, channels).permute(0, 3, 1, 2)  # (B, H W, C) -> (B, C, H, W)
 
 
 def map_to_tokens(x: Tensor) -> Tensor:

@@ -203,7 +203,7 @@ class CoaT(Backbone):
             x = self.get_submodule(f"patch_embed{level}")(x).to(dtype)  # (B, C, H, W)
             size = x.shape[2], x.shape[3]
             # getattr, because shards (FSDP) and replicas (DataParallel) have tensors in place of parameters.
-            token = getattr(self, f"cls_token{level}").expand(len(x), -1, -1)  # (B, 1, C)
+            token = getattr(self, f"cls_token{level}").expand(x.shape[0], -1, -1)  # (B, 1, C)
             tokens = torch.cat((token, map_to_tokens(x)), dim=1)  # (B, 1 + H W, C)
             cpe, crpe = self._encodings(level)
             for block in self._serial_blocks(level):

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from xcit_dense.models.blocks import MLP, map_to_tokens, tokens_to_map
 from xcit_dense.ops.autocast import without_autocast
+from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.recompute import PerPosition, run
 
@@ -159,7 +160,10 @@ class FactorizedAttention(nn.Module):
         dtype = torch.promote_types(k.dtype, torch.float32)
         with without_autocast(k.device):
             weights = self.attn_drop(k.to(dtype).softmax(dim=1))  # (B, N, C): each channel sums to 1 over the tokens
-            pieces = zip(_split_heads(weights).split(_PIECE, dim=2), _split_heads(v.to(dtype)).split(_PIECE, dim=2))
+            weights, v = _split_heads(weights), _split_heads(v.to(dtype))  # (B, h, N, d)
+            if is_exporting():
+                return self.scale * (weights.transpose(2, 3) @ v)  # the number of pieces depends on the size
+            pieces = zip(weights.split(_PIECE, dim=2), v.split(_PIECE, dim=2))
             return self.scale * sum(piece.mT @ values for piece, values in pieces)  # each (B, h, d, d)
 
 
@@ -306,7 +310,7 @@ def _per_token(layers: Sequence[nn.Module | PerPosition | None], x: Tensor) -> T
 
 def _as_map(tokens: Tensor) -> Tensor:
     """Views tokens (B, N, C) as a map (B, C, N, 1) of one column."""
-    return tokens_to_map(tokens, tokens.shape[1], 1)
+    return tokens[:, :, None].permute(0, 3, 1, 2)  # (B, N, C) -> (B, N, 1, C) -> (B, C, N, 1)
 
 
 def _split_heads(x: Tensor) -> Tensor:

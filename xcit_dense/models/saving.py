@@ -94,8 +94,8 @@ class Saveable(ModelHubMixin):
             The address of the commit if ``push_to_hub`` is True, or else None.
 
         Raises:
-            UserError: The backbone is deployed, layers of it have been replaced, an argument is not a plain value, or a
-                file cannot be written.
+            UserError: The backbone is deployed, sharded or quantized, layers of it have been replaced, an argument is
+                not a plain value, or a file cannot be written.
 
         Example:
             >>> import tempfile, torch
@@ -130,6 +130,12 @@ class Saveable(ModelHubMixin):
                 f"A deployed {self.kind} cannot be saved, because its batch norms are part of other weights; save the "
                 "model before deploy(model)."
             )
+        for name, value in self.state_dict().items():
+            if type(value) is not Tensor:  # in shards, or quantized
+                raise UserError(
+                    f"{self.name} has {name} as a {type(value).__name__}, and a saved backbone has plain tensors; save "
+                    "the backbone before it is sharded or quantized, or load its full state dict into a new one."
+                )
         with torch.device("meta"):  # needs no memory: only names and shapes are used
             rebuilt = type(self)(**self.arguments)
         expected = {name: value.shape for name, value in rebuilt.state_dict().items()}

@@ -38,7 +38,8 @@ from xcit_dense.weights.read import unwrap
 
 STEM = "patch_embed.proj.0.0.weight"
 """The name of an entry that every XCiT has. It finds an XCiT among the entries of a checkpoint."""
-_CLASSIFIER = ("cls_token", "cls_attn_blocks.", "norm.", "head.")
+_CLASS_ATTENTION = ("cls_token", "cls_attn_blocks.")
+_CLASSIFIER = (*_CLASS_ATTENTION, "norm.", "head.")
 
 
 def infer_options(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,6 +199,31 @@ def extract(state: Mapping[str, Any], wanted: str = "XCiT") -> tuple[dict[str, T
         del names[name]
     # pos_embed is timm's name.
     return {name.replace("pos_embed.", "pos_embeder.", 1): value for name, value in names.items()}, left_out
+
+
+def extract_class_attention(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Takes the class token and the class-attention layers out of a checkpoint.
+
+    Args:
+        state: Entries of a checkpoint in any dialect.
+
+    Returns:
+        The weights by timm's names, in which Q, K and V have a layer each. There are none if the checkpoint is not that
+        of a classifier.
+
+    Raises:
+        UserError: The entries do not contain an XCiT, or contain more than one.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in take_single(state, STEM, 4, "XCiT", "XCiT").items():
+        if not name.startswith(_CLASS_ATTENTION):
+            continue
+        before, is_joint, kind = name.partition(".attn.qkv.")
+        if is_joint:
+            found.update({f"{before}.attn.{part}.{kind}": third for part, third in zip("qkv", value.chunk(3))})
+        else:
+            found[name] = value
+    return found
 
 
 def find_roots(state: Mapping[str, Any]) -> list[str]:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from xcit_dense.errors import UserError
 from xcit_dense.ops.autocast import product_dtype, without_autocast
 from xcit_dense.ops.conv import Gradients, Pointwise
+from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.recompute import multiply
 
@@ -149,6 +150,8 @@ class XCA(nn.Module):
 
     def _choose_form(self, x: Tensor, form: Form | None) -> Form:
         if plain_type(self.qkv) is nn.Linear and plain_type(self.proj) is nn.Linear:
+            if form is None and is_exporting():
+                return "covariance"  # valid for all sizes, and cheaper for all but small images
             return form or cheaper_form(x.shape[1], x.shape[2], self.num_heads)
         if form == "covariance":
             raise UserError(
@@ -174,7 +177,7 @@ class XCA(nn.Module):
             Q, K = Q.to(dtype), K.to(dtype)
             # F.normalize would be slower and less precise: its lengths are off by 7e-6 on 60,000 tokens in fp32.
             squares = torch.stack((Q.square().sum(dim=-1), K.square().sum(dim=-1)), dim=1)  # (B, 2, h, d)
-            return self._softmax(Q @ K.mT, squares, _shortest_length(V.dtype)), V
+            return self._softmax(Q @ K.transpose(2, 3), squares, _shortest_length(V.dtype)), V
 
     def _softmax(self, products: Tensor, squares: Tensor, shortest: float) -> Tensor:
         """Computes A from lengths and products over tokens, which have at least fp32.
@@ -232,7 +235,7 @@ class XCA(nn.Module):
         squares = (WG * Wqk).sum(dim=-1).unflatten(-1, (2, h, -1))  # (B, 2, h, d)
         WqG = WG.unflatten(1, (2, h, -1))[:, 0]  # (B, h, d, C + 1)
         Wk = Wqk.unflatten(0, (2, h, -1))[1]  # (h, d, C + 1)
-        A = self._softmax(WqG @ Wk.mT, squares, shortest)  # (B, h, d, d)
+        A = self._softmax(WqG @ Wk.transpose(1, 2), squares, shortest)  # (B, h, d, d)
         AWv = self.attn_drop(A) @ Wv.unflatten(0, (h, -1))  # blockdiag(A) Wv: (B, h, d, C + 1)
         M = self.proj.weight.to(G.dtype) @ AWv.flatten(1, 2)  # (B, C, C + 1)
         c = M[..., -1]
@@ -261,7 +264,9 @@ class _Covariance:
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
         with without_autocast(x.device):
             X = x.to(torch.promote_types(x.dtype, torch.float32))
-            if torch.compiler.is_compiling():
+            if is_exporting():
+                G = X.transpose(1, 2) @ X  # one product, because an exported graph has no strips in place
+            elif torch.compiler.is_compiling():
                 # Autograd does not know that G is symmetric. The value of this G is X'X, and its gradient is the
                 # gradient of half + half'.
                 half = X.detach().mT @ X
@@ -270,7 +275,8 @@ class _Covariance:
                 G = _gram(X)  # (B, C, C)
             s = X.sum(dim=1)[:, :, None]  # (B, C, 1)
             N = torch.full_like(s[:, :1], X.shape[1])  # (B, 1, 1)
-            upper, lower = torch.cat((G, s), dim=2), torch.cat((s.mT, N), dim=2)  # (B, C, C + 1), (B, 1, C + 1)
+            upper = torch.cat((G, s), dim=2)  # (B, C, C + 1)
+            lower = torch.cat((s.transpose(1, 2), N), dim=2)  # (B, 1, C + 1)
             return torch.cat((upper, lower), dim=1)
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
@@ -317,7 +323,10 @@ class _TokenMap:
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Applies a linear layer to tokens (B, N, C). Each image has its own weight (B, C', C) and bias (B, C')."""
-    if len(x) != 1:
+    if is_exporting():
+        # baddbmm fixes the batch, because the bias is broadcast to the size that is recorded.
+        return x @ weight.transpose(1, 2) + bias[:, None]  # (B, N, C')
+    if x.shape[0] != 1:
         return torch.baddbmm(bias[:, None], x, weight.mT)  # (B, N, C')
     # For a single image, the linear layer of a map is faster: (1, N, C) -> (1, C, 1, N) -> (1, C', 1, N) -> (1, N, C').
     return Pointwise()(x.mT[:, :, None], weight[0], bias[0])[:, :, 0].mT

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from xcit_dense.ops.autocast import autocast_dtype, product_dtype, without_autocast
 from xcit_dense.ops.conv import Convolution, Gradients, Pointwise, Product, activate
+from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.norms import SyncBatchNorm, synchronises
 
@@ -169,7 +170,7 @@ def _upsample_by_two(layer: nn.ConvTranspose2d, x: Tensor, steps: Sequence[nn.Mo
     With gradients it is one linear layer that makes four positions of one, and a shuffle. The gradient of its weight
     takes a fifth of the time that a transposed convolution takes.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or is_exporting():
         return layer(_apply(steps, x))
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, C', 2, 2) -> (2, 2, C', C) -> (4 C', C)
     bias = [] if layer.bias is None else [layer.bias.repeat(4)]  # (4 C',)

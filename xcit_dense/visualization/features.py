@@ -14,32 +14,25 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from xcit_dense.errors import MissingLibraryError, UserError
+from xcit_dense.errors import UserError
 from xcit_dense.media.images import ImageError as ImageError
 from xcit_dense.media.images import open_image
 from xcit_dense.models.backbone import Backbone
+from xcit_dense.models.class_attention import ClassAttention
 from xcit_dense.models.pretrained import find_class, load_weights
 from xcit_dense.models.pyramid import level_name
 from xcit_dense.models.xca import XCA
-from xcit_dense.utils.files import atomic_write
+from xcit_dense.visualization.class_attention import draw_class_attention, observe_class_attention
+from xcit_dense.visualization.figures import make_figure, panel_size, save_figure, show
 from xcit_dense.weights.read import read_weights
 from xcit_dense.weights.resolve import resolve
-
-try:
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
-except ImportError as error:
-    raise MissingLibraryError("Features are drawn with matplotlib; write pip install matplotlib.") from error
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """The mean and the standard deviation of ImageNet's RGB values in [0, 1]. The published weights expect images that are
@@ -106,6 +99,7 @@ def visualize(
     size: int | None = None,
     blocks: Sequence[int] | None = None,
     random: Sequence[bool] = (),
+    class_attention: ClassAttention | None = None,
 ) -> Iterator[Path]:
     """Draws the levels of an image, ``NAME_levels.png``, and the attention of blocks, such as ``NAME_block11.png``.
 
@@ -117,6 +111,7 @@ def visualize(
         blocks: The blocks, as for :func:`observe`. By default the last block of an XCiT, and no block of another
             backbone.
         random: For each level, whether the title calls the level random. By default no title does.
+        class_attention: The class attention of the same checkpoint, to draw ``NAME_class_attention.png`` too.
 
     Yields:
         The path of each drawing, after the drawing is written.
@@ -136,7 +131,8 @@ def visualize(
     device = next(backbone.parameters()).device
     if blocks is None:
         blocks = (-1,) if has_cross_covariance(backbone) else ()
-    levels, attention = observe(backbone, to_input(image).to(device), blocks)
+    images = to_input(image).to(device)
+    levels, attention = observe(backbone, images, blocks)
     if not all(level.isfinite().all() for level in levels):
         raise UserError("The levels have infinite or NaN values; give the weights of a training that converged.")
     drawn = out / f"{path.stem}_levels.png"
@@ -146,6 +142,11 @@ def visualize(
         drawn = out / f"{path.stem}_block{number}.png"
         title = f"Cross-covariance attention, block {number} of 0 to {len(backbone.list_blocks()) - 1}"
         draw_attention(drawn, image, one, title, backbone.patch_size)
+        yield drawn
+    if class_attention:
+        drawn = out / f"{path.stem}_class_attention.png"
+        maps = observe_class_attention(backbone, class_attention, images)
+        draw_class_attention(drawn, image, maps, backbone.patch_size)
         yield drawn
 
 
@@ -308,16 +309,16 @@ def draw_levels(
     Raises:
         UserError: The file cannot be written.
     """
-    width, height = _panel(image, area=9)
-    figure = _figure((len(levels) + 1) * width, height + 0.5)
+    width, height = panel_size(image, area=9)
+    figure = make_figure((len(levels) + 1) * width, height + 0.5)
     axes = figure.subplots(1, len(levels) + 1)
-    _show(axes[0], image, np.asarray(image), f"image\n{image.height} x {image.width} pixels")
+    show(axes[0], image, np.asarray(image), f"image\n{image.height} x {image.width} pixels")
     for number, (axis, level, stride) in enumerate(zip(axes[1:], levels, strides)):
         channels, rows, columns = level.shape
         note = ", random" if random and random[number] else ""
         title = f"stride {stride}{note}\n{rows} x {columns} positions, {channels} channels"
-        _show(axis, image, pca_colours(level).numpy(), title, stride=stride)
-    _save(figure, Path(path))
+        show(axis, image, pca_colours(level).numpy(), title, stride=stride)
+    save_figure(figure, Path(path))
 
 
 def draw_attention(path: str | Path, image: Image.Image, attention: Attention, title: str, patch_size: int) -> None:
@@ -333,20 +334,22 @@ def draw_attention(path: str | Path, image: Image.Image, attention: Attention, t
     Raises:
         UserError: The file cannot be written.
     """
+    from matplotlib.colors import LogNorm  # figures.py explains a missing matplotlib
+
     matrices, responses = (values[0].float().cpu().numpy() for values in (attention.matrices, attention.responses))
     temperatures = attention.temperatures.tolist()
     heads, dim = matrices.shape[:2]
     columns = min(heads, 4 if heads < 16 else 8)
     banks = math.ceil(heads / columns)
-    width, height = _panel(image, area=5.5)
+    width, height = panel_size(image, area=5.5)
     side = min(width, height, 2.4)
-    figure = _figure((columns + 1) * max(width, side) + 1, banks * (side + height + 0.6) + 0.4)
+    figure = make_figure((columns + 1) * max(width, side) + 1, banks * (side + height + 0.6) + 0.4)
     figure.suptitle(title, fontsize=12)
     grid = figure.subplots(2 * banks, columns + 1, squeeze=False, height_ratios=[side, height] * banks)
     for axes in grid.flat:
         axes.axis("off")
     grid[0, 0].text(0.5, 0.5, _CAPTION, ha="center", va="center", fontsize=9, transform=grid[0, 0].transAxes)
-    _show(grid[1, 0], image, np.asarray(image), "image")
+    show(grid[1, 0], image, np.asarray(image), "image")
     # On a logarithmic scale, differences of colour are differences of cosines. White is the mean, 1/d.
     times = matrices.clip(1e-12) * dim
     octaves = float(np.clip(np.quantile(np.abs(np.log2(times)), 0.999), 0.5, 10))
@@ -359,7 +362,7 @@ def draw_attention(path: str | Path, image: Image.Image, attention: Attention, t
         above.set(xticks=[], yticks=[])
         above.set_title(f"head {head}: A, τ = {temperatures[head]:.3g}", fontsize=9)
         low, high = np.quantile(responses[head], (0.01, 0.99))
-        _show(
+        show(
             below,
             image,
             responses[head],
@@ -375,30 +378,4 @@ def draw_attention(path: str | Path, image: Image.Image, attention: Attention, t
     bar.set_ticks([2.0**exponent for exponent in exponents], labels=labels)
     bar.minorticks_off()
     bar.set_label(f"A in units of 1/d = 1/{dim}, the mean of each row", fontsize=9)
-    _save(figure, Path(path))
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")  # without pyplot, drawing needs no display
-
-
-def _panel(image: Image.Image, area: float) -> tuple[float, float]:
-    """Width and height of a panel in inches, with a given area and the image's proportions, at most 3 to 1."""
-    proportion = min(max(image.width / image.height, 1 / 3), 3)
-    return math.sqrt(area * proportion), math.sqrt(area / proportion)
-
-
-def _show(axes: Axes, image: Image.Image, pixels: Any, title: str, stride: int | None = None, **options: Any) -> None:
-    """Shows the image, or a map with a stride on the image's area. The last positions may reach beyond the area."""
-    rows, columns = np.shape(pixels)[:2]
-    extent = (0, columns * (stride or 1), rows * (stride or 1), 0)
-    axes.axis("on")
-    axes.set_facecolor("0.9")
-    axes.imshow(pixels, extent=extent, interpolation="nearest", **options)
-    axes.set(xlim=(0, image.width), ylim=(image.height, 0), xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_write(path) as part:
-        figure.savefig(part, format="png", bbox_inches="tight", pad_inches=0.05)
+    save_figure(figure, Path(path))

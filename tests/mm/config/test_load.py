@@ -223,7 +223,7 @@ def refused(words, check, *arguments, **options):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("epoch_12.pth", "", ("Only py",)),
+        ("notes.txt", "", ("Only py",)),
         ("config.py", "_base_ = 'gone.py'", ("gone.py",)),
         ("config.py", "lr = rate", ("NameError", "rate")),
         ("config.py", "lr = (", ("config.py",)),
@@ -234,6 +234,12 @@ def test_a_config_that_cannot_be_read_is_refused(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with raises_user_error(name, "cannot be read", *words):
         load_config(tmp_path / name)
+
+
+def test_a_damaged_checkpoint_in_the_place_of_a_config_is_refused(tmp_path):
+    (tmp_path / "epoch_12.pth").write_text("")
+    with raises_user_error(tmp_path / "epoch_12.pth", "is not a checkpoint"):
+        load_config(tmp_path / "epoch_12.pth")
 
 
 @pytest.mark.parametrize("option", ["param_scheduler.9.end", "model.type.x", "train_dataloader.batch_size.x"])

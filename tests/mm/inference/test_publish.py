@@ -131,16 +131,31 @@ def test_a_restored_config_equals_what_prediction_and_tests_need(trained, tmp_pa
     assert restored.work_dir == f"work_dirs/{tmp_path.name}"
 
 
-def test_a_saved_config_has_no_paths_of_the_machine():
+@pytest.mark.parametrize(
+    ("given", "evaluated", "expected"),
+    [
+        (("data/coco/", "a/val.json", "val/"), "data/coco/a/val.json", ("data/coco/", "a/val.json", "val/")),
+        (("/home/me/mine", "a/val.json", "val/"), "/home/me/mine/a/val.json", ("data/mine", "a/val.json", "val/")),
+        (
+            ("/home/me/mine", "/home/me/mine/a/val.json", ""),
+            "/home/me/mine/a/val.json",
+            ("data/mine", "a/val.json", ""),
+        ),
+        (("/home/me/mine", "/home/me/work/val.json", "/home/me/b"), "/home/me/work/val.json", None),
+    ],
+)
+def test_a_saved_config_has_no_paths_of_the_machine(given, evaluated, expected):
     config = load_config(CONFIGS / "detection/mask_rcnn_xcit_n12_p8_shapes.py")
     leaf = config.test_dataloader.dataset
-    leaf.update(data_root="/home/me/mine", ann_file="/home/me/work/data/val.json", data_prefix={"img": "/home/me/b"})
-    config.test_evaluator.ann_file = "/home/me/work/data/val.json"
-    config.repaired_data = []
-    text = Config(portable(config)).pretty_text
-    assert "/home/me" not in text
-    kept = portable(config)["test_dataloader"]["dataset"]
-    assert (kept["data_root"], kept["ann_file"], kept["data_prefix"]) == ("data/mine", "val.json", {"img": ""})
+    leaf.update(data_root=given[0], ann_file=given[1], data_prefix={"img": given[2]})
+    config.test_evaluator.ann_file = evaluated
+    kept = portable(config)
+    assert "/home/me" not in Config(kept).pretty_text
+    found = kept["test_dataloader"]["dataset"]
+    root, file, images = expected or ("data/mine", "val.json", "b")
+    assert (found["data_root"], found["ann_file"], found["data_prefix"]) == (root, file, {"img": images})
+    assert kept["test_evaluator"]["ann_file"] == (str(Path(root, file)) if expected else "val.json")
+    assert leaf.data_root == given[0], "the config itself does not change"
 
 
 @pytest.mark.parametrize(

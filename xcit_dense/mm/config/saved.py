@@ -23,6 +23,7 @@ from xcit_dense.errors import INSTALL_MM, MissingLibraryError, UserError
 from xcit_dense.mm.config.libraries import prints_logged
 from xcit_dense.mm.config.walk import as_list, datasets_in, dicts_in
 from xcit_dense.utils.configs import configs_directory
+from xcit_dense.weights.read import read_weights
 from xcit_dense.weights.saved import read_description, read_model_config, short_name
 
 TASKS = {"mmdet": "detection", "mmseg": "segmentation"}
@@ -48,11 +49,12 @@ def restore_config(path: Path) -> Config:
         A complete config for prediction and tests.
 
     Raises:
-        UserError: The file has no config, the config lacks a part, or the config names code.
+        UserError: The file is damaged or has no config, the config lacks a part, or the config names code.
         MissingLibraryError: The library of the config is not installed.
     """
     given = read_model_config(path)
     if given is None:
+        read_weights(path)  # the message for a damaged file
         raise UserError(f"{path} does not contain a config; write the config before it.")
     scope = given.get("default_scope")
     lacking = [name for name in ("model", "test_dataloader") if not isinstance(given.get(name), dict)]
@@ -126,22 +128,36 @@ def portable(config: Config) -> dict[str, Any]:
         start = node.get("init_cfg")
         if isinstance(start, dict) and "Pretrained" in str(start.get("type")):
             del node["init_cfg"]  # the weights are in the file
+    roots: dict[str, str] = {}
     for leaf in datasets_in(kept["test_dataloader"]):
         leaf.pop("metainfo", None)
-        leaf["data_root"] = _portable_root(leaf.get("data_root") or "")
+        root = leaf.get("data_root") or ""
+        leaf["data_root"] = f"data/{Path(root).name}" if Path(root).is_absolute() else root
+        roots[root] = leaf["data_root"]
+        places = {root: ""}
+        if leaf.get("ann_file"):
+            leaf["ann_file"] = _portable_path(leaf["ann_file"], places)
         prefixes = leaf.get("data_prefix") or {}
-        for prefix in prefixes:
-            if Path(prefixes[prefix]).is_absolute():
-                prefixes[prefix] = ""
-    for node in dicts_in([kept["test_dataloader"], kept.get("test_evaluator")]):
+        for name, prefix in prefixes.items():
+            prefixes[name] = _portable_path(prefix, places) if prefix else prefix
+    for node in dicts_in(kept.get("test_evaluator")):
         for key in ("ann_file", "seg_prefix"):
-            if isinstance(node.get(key), str) and Path(node[key]).is_absolute():
-                node[key] = Path(node[key]).name
+            if isinstance(node.get(key), str):
+                node[key] = _portable_path(node[key], roots)
     return kept
 
 
-def _portable_root(root: str) -> str:
-    return f"data/{Path(root).name}" if Path(root).is_absolute() else root
+def _portable_path(path: str, places: Mapping[str, str]) -> str:
+    """Replaces the directory before a path. An absolute path in no known directory keeps only its name.
+
+    Args:
+        path: The path of a file or directory.
+        places: The new directory for each known one.
+    """
+    for old, new in places.items():
+        if old and Path(old).is_absolute() and Path(path).is_relative_to(old):
+            return str(Path(new, Path(path).relative_to(old)))
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
