@@ -94,7 +94,6 @@ def _take_part(
         segmentor = Segmentor(model, output, options.get("size_divisor", 1), float(model.data_preprocessor.pad_val))
         details = {
             "outputs": segmentor.outputs,
-            "align_corners": bool(head.align_corners),
             "threshold": float(head.threshold or 0.5),
         }
         return segmentor, "segmentation", details

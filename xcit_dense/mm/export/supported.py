@@ -67,6 +67,8 @@ def check_segmentor(model: nn.Module) -> None:
             f"The head {type(head).__name__} cannot be exported, because it does not predict with one map of logits; "
             "export a segmentor such as Semantic FPN or UperNet, or the backbone with --part backbone."
         )
+    if head.align_corners:
+        raise UserError("A head with align_corners=True cannot be exported; write align_corners=False.")
     if segmentor.test_cfg.get("mode", "whole") != "whole":
         raise UserError(
             f"The segmentor tests with mode={segmentor.test_cfg.mode!r}, and a graph predicts complete images; write "
