@@ -75,7 +75,7 @@ MODULES = {
     "mm.classes": ("mm.inference.classes",),
     "mm.samples": ("mm.inference.samples",),
     "mm.browse": ("mm.inference.browse",),
-    "mm.predict": ("mm.inference.predict",),
+    "mm.predict": ("mm.inference.predict", "inference.stream", "inference.write"),
 }
 """The new modules of each old module, without the name of the package."""
 

@@ -144,3 +144,14 @@ def test_a_checkpoint_is_loaded_with_a_config(work_dirs, photos, tmp_path):
 def test_what_cannot_be_loaded_is_refused_with_advice(work_dirs, what, options, words):
     with raises_user_error(*words):
         xcit_dense.load(what.format(work_dirs["detection"]), **options)
+
+
+@each_task
+def test_a_saved_model_needs_no_config(models, work_dirs, photos, tmp_path, task):
+    from xcit_dense.mm.inference.publish import save_model
+
+    save_model(tiny_config(task), str(work_dirs[task] / "iter_4.pth"), tmp_path / "saved")
+    model = xcit_dense.load(tmp_path / "saved")
+    expected = models[task].predict(photos / "2.png", score_thr=0)
+    assert same(model.predict(photos / "2.png", score_thr=0), expected)
+    assert list(model.classes) == list(models[task].classes)

@@ -83,6 +83,12 @@ def test_a_command_of_a_config_takes_a_name_a_path_or_a_work_directory(work_dir)
     assert (found.config, found.work_dir) == (work_dir / "mine.py", work_dir)
 
 
+def test_a_command_of_a_config_refuses_a_saved_model(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with raises_user_error(tmp_path, "is a saved model", "write a config", f"load_from={tmp_path}"):
+        read_config_argument([str(tmp_path)])
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -15,7 +15,6 @@ import xcit_dense.mm  # noqa: F401  isort: skip
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from tests.helpers.panoptic import install_panopticapi
 from tests.helpers.recipes import plain
 from xcit_dense import VARIANTS
 from xcit_dense.mm.config.checks import check_config
@@ -72,11 +71,6 @@ of_each = pytest.mark.parametrize("path", [*FULL, *SHAPES], ids=name_of)
 of_each_full = pytest.mark.parametrize("path", FULL, ids=name_of)
 of_each_shapes = pytest.mark.parametrize("path", SHAPES, ids=name_of)
 of_each_with_queries = pytest.mark.parametrize("path", WITH_QUERIES, ids=name_of)
-
-
-@pytest.fixture(autouse=True)
-def _panopticapi(monkeypatch):
-    install_panopticapi(monkeypatch)
 
 
 def read_source(path):

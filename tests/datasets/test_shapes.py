@@ -1,5 +1,6 @@
 import importlib
 import itertools
+import json
 import os
 import runpy
 import subprocess
@@ -14,6 +15,7 @@ coco = pytest.importorskip("pycocotools.coco")
 pytest.importorskip("shapely")
 
 import xcit_dense.datasets.shapes  # noqa: E402
+from xcit_dense.datasets.panoptic import rgb2id  # noqa: E402
 from xcit_dense.datasets.shapes import CLASSES, PALETTE, SEGMENTATION_CLASSES, draw_scene, write_shapes  # noqa: E402
 from xcit_dense.datasets.shapes import write as shapes_module  # noqa: E402
 from xcit_dense.datasets.shapes.scene import MIN_AREA, MIN_VISIBLE, parts  # noqa: E402
@@ -173,6 +175,25 @@ def test_instances_and_label_map_agree_to_the_pixel(root, split, ade):
         assert (coverage > 1).mean() < 0.002
 
 
+@pytest.mark.parametrize(("split", "ade", "count"), SPLITS)
+def test_panoptic_segments_and_label_map_agree_to_the_pixel(root, split, ade, count):
+    content = json.loads((root / "annotations" / f"panoptic_{split}.json").read_text())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    assert {names[each["id"]] for each in content["categories"] if not each["isthing"]} == {SEGMENTATION_CLASSES[0]}
+    assert len(content["annotations"]) == count
+    for each in content["annotations"]:
+        ids = rgb2id(np.asarray(Image.open(root / "annotations" / f"panoptic_{split}" / each["file_name"])))
+        label_map = np.asarray(Image.open(root / "annotations" / ade / each["file_name"]))
+        assert set(np.unique(ids)) == {segment["id"] for segment in each["segments_info"]}
+        for segment in each["segments_info"]:
+            mask = ids == segment["id"]
+            (label,) = np.unique(label_map[mask])
+            assert SEGMENTATION_CLASSES[label - 1] == names[segment["category_id"]]
+            assert segment["area"] == mask.sum()
+            rows, columns = np.nonzero(mask)
+            assert segment["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+
+
 @pytest.mark.parametrize("split", [s[0] for s in SPLITS])
 def test_boxes_and_areas_fit_the_masks(root, split):
     data = load(root, split)
@@ -267,7 +288,7 @@ def test_an_existing_equal_data_set_is_not_written_again(root, caplog):
 
 def test_another_data_set_is_not_overwritten(root):
     before = files(root)
-    with pytest.raises(UserError, match="remove it or name another directory"):
+    with pytest.raises(UserError, match=r"other parameters .* remove it or name"):
         write_shapes(root, train=TRAIN + 1, val=VAL, size=SIZE)
     assert files(root) == before
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 
 # The library that a module of xcit_dense.integrations imports, if its name is not that of the module.
-LIBRARIES = {"smp": "segmentation_models_pytorch"}
+LIBRARIES = {"smp": "segmentation_models_pytorch", "detectron2": "torch"}  # detectron2.py needs no detectron2
 
 
 def pytest_ignore_collect(collection_path):

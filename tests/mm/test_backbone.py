@@ -15,6 +15,7 @@ from mmengine.runner import load_checkpoint
 
 import xcit_dense
 import xcit_dense.mm
+from tests.helpers.marks import MATRIX
 from tests.helpers.models import matching_names, raises_user_error
 from xcit_dense.errors import MissingLibraryError
 from xcit_dense.mm.distributed import resolve_once
@@ -109,7 +110,7 @@ def test_a_wrong_name_is_refused_with_the_right_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("present", "absent"), [LIBRARIES, LIBRARIES[::-1]])
+@pytest.mark.parametrize(("present", "absent"), [LIBRARIES, pytest.param(*LIBRARIES[::-1], marks=MATRIX)])
 def test_one_library_is_enough(python, without, present, absent):
     models(present)
     process = python(

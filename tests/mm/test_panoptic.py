@@ -1,24 +1,28 @@
-"""The panoptic config reads COCO's panoptic layout, trains and predicts on a tiny data set of this layout."""
+"""The panoptic config reads COCO's panoptic layout, trains, predicts and is evaluated on the embedded data set."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 import xcit_dense.mm  # noqa: F401  isort: skip
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, METRICS, MODELS, DefaultScope
+from mmengine.structures import PixelData
 
 from tests.helpers.models import raises_user_error
-from tests.helpers.panoptic import STUFF, install_panopticapi, write_panoptic
+from xcit_dense.datasets.panoptic import rgb2id
 from xcit_dense.datasets.shapes import CLASSES
 from xcit_dense.mm.config.checks import check_config
 from xcit_dense.mm.config.evaluators import check_evaluators
 from xcit_dense.mm.config.load import load_config
 
+STUFF = "background"
 CONFIG = Path(__file__).parents[2] / "configs/detection/mask2former_xcit_s12_panoptic.py"
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 THINGS = len(CLASSES)
@@ -47,38 +51,30 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def panoptic(shapes, tmp_path_factory):
-    root = tmp_path_factory.mktemp("panoptic") / "coco"
-    write_panoptic(shapes, root)
-    return root
-
-
 @pytest.fixture(autouse=True)
-def _scope(monkeypatch):
-    install_panopticapi(monkeypatch)
+def _scope():
     with DefaultScope.overwrite_default_scope("mmdet"):
         yield
 
 
 @pytest.fixture
-def config(panoptic):
-    config = load_config(CONFIG, SMALL, str(panoptic))
+def config(shapes):
+    config = load_config(CONFIG, SMALL, str(shapes))
     names = {"classes": (*CLASSES, STUFF), "thing_classes": CLASSES, "stuff_classes": (STUFF,)}
     for loader in LOADERS:
         config[loader].dataset.metainfo = names
     return config
 
 
-def test_the_config_passes_the_check_with_its_data(config, panoptic):
+def test_the_config_passes_the_check_with_its_data(config, shapes):
     check_config(config, weights=False)
     for evaluator in config.val_evaluator:
-        assert Path(evaluator.ann_file).parent == panoptic / "annotations"
-    assert Path(config.val_evaluator[0].seg_prefix) == panoptic / "annotations/panoptic_val2017"
+        assert Path(evaluator.ann_file).parent == shapes / "annotations"
+    assert Path(config.val_evaluator[0].seg_prefix) == shapes / "annotations/panoptic_val2017"
 
 
-def test_the_panoptic_metric_must_read_the_file_of_the_data_set(config, panoptic):
-    config.val_evaluator[0].ann_file = str(panoptic / "annotations/panoptic_train2017.json")
+def test_the_panoptic_metric_must_read_the_file_of_the_data_set(config, shapes):
+    config.val_evaluator[0].ann_file = str(shapes / "annotations/panoptic_train2017.json")
     with raises_user_error("val_evaluator reads", "panoptic_train2017.json"):
         check_evaluators(config, ("val_dataloader",))
     config.val_evaluator[1].ann_file = "gone.json"
@@ -106,3 +102,38 @@ def test_a_step_trains_the_backbone_and_a_prediction_labels_every_pixel(config):
     segments = found.pred_panoptic_seg.sem_seg
     assert tuple(segments.shape[-2:]) == found.ori_shape
     assert len(found.pred_instances) <= 5
+
+
+@pytest.fixture
+def evaluate(config):
+    """Evaluates panoptic label maps of the validation images, made from the ground truth by a function."""
+    from mmdet.evaluation import INSTANCE_OFFSET
+
+    dataset = DATASETS.build(config.val_dataloader.dataset)
+
+    def evaluate(change):
+        metric = METRICS.build(config.val_evaluator[0])
+        metric.dataset_meta = dataset.metainfo
+        for index in range(len(dataset)):
+            sample = dataset[index]["data_samples"]
+            truth = rgb2id(np.asarray(Image.open(dataset.get_data_info(index)["seg_map_path"])))
+            segments = np.zeros_like(truth)
+            for number, segment in enumerate(dataset.get_data_info(index)["segments_info"]):
+                segments[truth == segment["id"]] = segment["category"] + number * INSTANCE_OFFSET
+            sample.pred_panoptic_seg = PixelData(sem_seg=torch.from_numpy(change(segments))[None])
+            metric.process({}, [sample.to_dict()])
+        return metric.evaluate(len(dataset))
+
+    return evaluate
+
+
+def test_the_ground_truth_itself_has_a_panoptic_quality_of_100(evaluate):
+    found = evaluate(lambda segments: segments)
+    assert found["coco_panoptic/PQ"] == found["coco_panoptic/PQ_th"] == found["coco_panoptic/PQ_st"] == 100
+
+
+def test_without_objects_the_stuff_keeps_its_matches(evaluate):
+    found = evaluate(lambda segments: np.full_like(segments, THINGS))  # all is background
+    assert found["coco_panoptic/PQ_th"] == 0
+    assert found["coco_panoptic/RQ_st"] == 100  # more than half of each image is background
+    assert 50 < found["coco_panoptic/SQ_st"] < 100

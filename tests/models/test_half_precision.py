@@ -139,5 +139,6 @@ def test_24_blocks_reach_the_same_loss_in_every_precision():
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 def test_24_blocks_with_the_literal_form_learn_from_neighbours_in_every_precision():
     same_loss_in_every_precision("literal", steps=24, fall=0.5)

@@ -11,6 +11,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tests.helpers.marks import MATRIX
 from tests.helpers.models import assert_close, matching_names, raises_user_error, random_images, randomise, tiny_xcit
 from tests.helpers.reference import GOLDEN, read_golden
 from xcit_dense import VARIANTS, XCiT, deploy
@@ -570,7 +571,7 @@ def test_checkpointing_keeps_one_map_a_block_for_the_backward_pass():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("patch_size", [8, 16])
+@pytest.mark.parametrize("patch_size", [8, pytest.param(16, marks=MATRIX)])
 def test_the_backbone_compiles_in_one_graph_and_once_more_for_other_sizes(patch_size):
     model = tiny_xcit(patch_size=patch_size).train()
     same = copy.deepcopy(model)

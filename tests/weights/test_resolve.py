@@ -1,5 +1,6 @@
 """One resolver turns every way to name a checkpoint into a file."""
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import timm
 import torch
 
+from tests.helpers.hub import running_hub
 from tests.helpers.models import raises_user_error
 from tests.helpers.server import CONTENT, HALF, OTHER, SAFETENSORS, send
 from xcit_dense import load_weights
@@ -131,6 +133,105 @@ def test_weights_of_timm_come_from_the_hugging_face_hub_and_its_cache(server, tm
     by_hand.parent.mkdir(parents=True)
     by_hand.write_bytes(SAFETENSORS)
     assert Path(python(*program, **hub, HF_HUB_OFFLINE="1").stdout.strip()) == by_hand
+
+
+PROGRAM = """
+import sys
+from xcit_dense.errors import UserError
+from xcit_dense.weights.read import read_weights
+from xcit_dense.weights.resolve import resolve
+
+for address in sys.argv[1:]:
+    try:
+        path = resolve(address)
+        print(path.name, sorted(read_weights(path)))
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_an_address_of_the_hub_gives_the_safetensors_file_or_else_a_pickle_that_is_read_safely(tmp_path, python):
+    code = b"cos\nsystem\n(S'touch executed'\ntR."
+    with running_hub() as hub:
+        hub.files["me/both", "model.safetensors"] = SAFETENSORS
+        hub.files["me/both", "pytorch_model.bin"] = code
+        hub.files["me/pickle", "pytorch_model.bin"] = CONTENT
+        hub.files["me/code", "pytorch_model.bin"] = code
+        hub.files["me/other", "weights/epoch_12.pth"] = CONTENT
+        addresses = [
+            *("hf://me/both", "hf://me/both@v1", "hf://me/pickle", "hf://me/code"),
+            *("hf://me/other", "hf://me/other/weights/epoch_12.pth", "hf://me/gone", "hf://me/both@v2"),
+        ]
+        hidden = hub.environment(tmp_path / "hf")
+        lines = python("-c", PROGRAM, *addresses, cwd=tmp_path, **hidden).stdout.splitlines()
+        assert lines[:3] == [
+            "model.safetensors ['weight']",
+            "model.safetensors ['weight']",
+            "pytorch_model.bin ['weight']",
+        ]
+        assert "was not executed" in lines[3] or "is not a checkpoint" in lines[3]
+        assert "me/other has no file of weights (model.safetensors" in lines[4]
+        assert lines[5] == "epoch_12.pth ['weight']"
+        assert f"{hub.address} has no repository me/gone" in lines[6]
+        assert "me/both has no revision v2" in lines[7]
+        assert len(lines) == 8
+        assert not (tmp_path / "executed").exists()
+
+        asked = len(hub.asked)
+        offline = python("-c", PROGRAM, "hf://me/pickle", "hf://me/gone", cwd=tmp_path, **hidden, HF_HUB_OFFLINE="1")
+        found, missing = offline.stdout.splitlines()
+        assert found == "pytorch_model.bin ['weight']"
+        assert "hf://me/gone is not in the cache" in missing
+        assert "unset HF_HUB_OFFLINE" in missing
+        assert len(hub.asked) == asked
+
+
+def test_a_hub_that_cannot_be_reached_is_named(tmp_path, python, closed_address):
+    hidden = {"HF_ENDPOINT": closed_address, "HF_HOME": str(tmp_path), "no_proxy": "127.0.0.1"}
+    line = python("-c", PROGRAM, "hf://me/both", **hidden).stdout
+    assert f"hf://me/both could not be downloaded from {closed_address}" in line
+    assert "check the network" in line
+
+
+@pytest.mark.parametrize("act", [resolve, check])
+@pytest.mark.parametrize(
+    "text", ["hf://", "hf://me", "hf://me/", "hf://me/../..", "hf:///me/a", "hf://me/a@", "hf://-/ "]
+)
+def test_a_malformed_address_of_the_hub_is_refused(text, act):
+    with raises_user_error(text, "write hf://USER/REPOSITORY"):
+        act(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["hf://me/a", "hf://me/a@v2", "hf://me/a/b/c.pth", "hf://me/a.b-c@0123abc/d.safetensors"]
+)
+def test_a_check_of_an_address_of_the_hub_asks_no_server(text):
+    check(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("work_dirs/mnie", "Did you mean work_dirs/mine?"),
+        ("someone/cells", "write hf://someone/cells"),
+        ("coco/smal_12_p16", "Did you mean the published weight 'coco/small_12_p16'?"),
+    ],
+)
+def test_a_text_without_a_scheme_never_reaches_the_network(tmp_path, monkeypatch, text, hint):
+    monkeypatch.chdir(tmp_path)
+    Path("work_dirs/mine").mkdir(parents=True)
+
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with raises_user_error(f"No checkpoint at {text}", hint):
+        resolve(text)
+
+
+def test_a_directory_of_a_saved_model_gives_its_file(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(SAFETENSORS)
+    assert resolve(tmp_path) == tmp_path / "model.safetensors"
 
 
 def test_weights_of_timm_that_are_not_on_the_hub_come_from_their_address(server, cache, monkeypatch):

@@ -7,10 +7,10 @@ from threading import Lock
 from typing import Any
 
 from xcit_dense.cli.options import find_checkpoint
-from xcit_dense.cli.positionals import config_of
+from xcit_dense.cli.positionals import is_exported
 from xcit_dense.cli.shipped_configs import find_config, is_config
 from xcit_dense.errors import UserError
-from xcit_dense.inference.model import Model
+from xcit_dense.inference.model import Model, open_exported
 
 _LOADING = Lock()  # MMEngine's registries and loggers are global
 
@@ -28,10 +28,15 @@ def load(
     (:func:`xcit_dense.deploy`). Nothing is printed.
 
     Args:
-        what: The work directory of a training, a checkpoint, an address, or a published name such as
-            ``'coco/small_12_p16'``.
-        config: The config of the weights: a file, or the name of a shipped config. Leave it out for a work directory, a
-            checkpoint in a work directory, and a published name: they lead to their config.
+        what: One of:
+
+            - the work directory of a training, a checkpoint, a saved model, a published name such as
+              ``'coco/small_12_p16'``, or ``'hf://USER/REPOSITORY'``
+              (:func:`xcit_dense.weights.locate.locate_model`);
+            - any weights, with ``config``;
+            - a file of ``xcit-dense export``: ``.onnx`` or ``.xml``. It needs neither the MM libraries nor PyTorch.
+        config: The config of the weights: a file, or the name of a shipped config. By default the config that the
+            weights lead to.
         device: ``'cpu'``, ``'cuda'`` or ``'cuda:1'``. By default a GPU if there is one.
         options: Values by dotted key that override the values of the config, as ``--cfg-options`` does. For example
             ``{"model.test_cfg.rcnn.max_per_img": 20}``.
@@ -55,13 +60,11 @@ def load(
         found.save("found.jpg")
     """
     text = str(what)
-    if config is not None:
-        path = find_config(config)
-    elif is_config(text):
-        raise UserError(f"{text} is a config; write the weights first: load(WEIGHTS, config={text!r}).")
-    else:
-        path, _ = config_of(text)
-    weights = find_checkpoint(text)
+    if is_exported(text):
+        if config is not None or device is not None or options is not None:
+            raise UserError(f"{text} is an exported model, which has no config, device or options; leave them out.")
+        return open_exported(text)
+    path, weights = _locate(text, config)
     _check_device(device)
 
     import xcit_dense.mm  # noqa: F401  # isort: skip
@@ -72,6 +75,18 @@ def load(
 
     with _LOADING, silent(MMLogger.get_current_instance()):
         return load_model(path, weights, options, device=device, verbose=True)
+
+
+def _locate(text: str, config: str | Path | None) -> tuple[Path, str]:
+    """Finds the config and the weights of a model."""
+    if config is not None:
+        return find_config(config), find_checkpoint(text)
+    if is_config(text):
+        raise UserError(f"{text} is a config; write the weights first: load(WEIGHTS, config={text!r}).")
+    from xcit_dense.weights.locate import locate_model  # imports torch
+
+    model = locate_model(text)
+    return model.config, find_checkpoint(model.weights)
 
 
 def _check_device(device: str | None) -> None:

@@ -20,6 +20,7 @@ _NAMES = (
     "browse",
     "visualize",
     "benchmark",
+    "publish",
     "convert",
     "convert-data",
     "shapes",

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 LOCAL_RANKS = {"slurm": "SLURM_LOCALID", "mpi": "OMPI_COMM_WORLD_LOCAL_RANK"}
 
 CONFIG_HELP = "a config file, or the name of a shipped config such as mask_rcnn_xcit_s12"
-WEIGHTS_HELP = "a checkpoint, the work directory of a training, an address, or a published name such as {}"
+WEIGHTS_HELP = (
+    "a checkpoint, the work directory of a training, a saved model, an address (hf://USER/REPOSITORY), or a published "
+    "name such as {}"
+)
 
 
 def add_words(parser: argparse.ArgumentParser, usage: str, explanation: str, required: str = "") -> None:

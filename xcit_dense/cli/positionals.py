@@ -1,8 +1,8 @@
 """The rule for positional arguments, the same for all subcommands: ``[CONFIG] [WEIGHTS] [INPUT ...]``.
 
 The first argument is a config if it ends in ``.py`` or is the name of a shipped config. Otherwise it is weights: a
-checkpoint, a work directory, an address or a published name. A work directory and the published name of a detector or
-segmentor lead to the config. All that follows the weights is input.
+checkpoint, a work directory, a saved model, an address or a published name. Weights of a detector or segmentor lead to
+the config (:func:`xcit_dense.weights.locate.locate_model`). All that follows the weights is input.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xcit_dense.cli.shipped_configs import config_in, find_config, is_config
-from xcit_dense.errors import UserError, nearest
-from xcit_dense.utils.configs import shipped_configs
+from xcit_dense.errors import UserError
 from xcit_dense.weights.zoo import SCHEME, ZOO
+
+EXPORTED = (".onnx", ".xml", ".pt2")
+"""The suffixes of exported models."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Positionals:
     """What the positional arguments of a command mean.
 
     Attributes:
-        config: The config's file.
+        config: The file that contains the config: the config's own file, or the file of weights.
         weights: The weights as the user wrote them; None where a command takes none.
         inputs: What follows the weights.
         work_dir: The work directory that the config comes from; None where the user named the config.
@@ -57,6 +59,11 @@ def read_config_argument(words: Sequence[str]) -> Positionals:
                 f"{text} names weights, and this command takes a config; {remedy}. To start a training from these "
                 f"weights, add --cfg-options load_from={SCHEME}{weights.name}."
             )
+        if Path(text, "model.safetensors").is_file():
+            raise UserError(
+                f"{text} is a saved model, which has no settings of a training; write a config. To start a training "
+                f"from its weights, add --cfg-options load_from={text}."
+            )
         if Path(text).is_dir():
             return Positionals(config_in(Path(text)), None, (), Path(text))
     return Positionals(find_config(text), None, ())
@@ -85,7 +92,10 @@ def read_model_arguments(words: Sequence[str], takes_inputs: bool) -> Positional
             )
     else:
         rest = words
-        config, work_dir = config_of(words[0])
+        from xcit_dense.weights.locate import locate_model  # imports torch
+
+        model = locate_model(words[0])
+        config, work_dir = model.config, model.work_dir
     inputs = tuple(rest[1:])
     if takes_inputs and not inputs:
         raise UserError(f"No input after {rest[0]}; write images, videos or directories after the weights.")
@@ -94,38 +104,17 @@ def read_model_arguments(words: Sequence[str], takes_inputs: bool) -> Positional
     return Positionals(config, rest[0], inputs, work_dir)
 
 
-def config_of(weights: str) -> tuple[Path, Path | None]:
-    """Finds the config that belongs to weights.
+def is_exported(text: str) -> bool:
+    """Returns whether an argument means an exported model. The suffix decides.
 
     Args:
-        weights: A work directory, a checkpoint in one, or a published name of a complete model.
+        text: The argument.
 
-    Returns:
-        The config's file, and the work directory that has it; None for a published name.
-
-    Raises:
-        UserError: The weights do not lead to one config.
+    Example:
+        >>> is_exported("model.onnx"), is_exported("work_dirs/mine")
+        (True, False)
     """
-    path = Path(weights)
-    published = ZOO.get(weights.removeprefix(SCHEME))
-    if published and not path.exists():
-        if published.config is None:
-            raise UserError(
-                f"{weights} are the weights of a backbone, without a detector or segmentor; name a config before them."
-            )
-        return find_config(Path(published.config).stem), None
-    if path.is_dir():
-        return config_in(path), path
-    if path.is_file():
-        return config_in(path.parent), path.parent
-    if "://" in weights:
-        raise UserError(f"{weights} does not name its config; write the config before it.")
-    near = nearest(weights, [*shipped_configs(), *ZOO])
-    hint = f" Did you mean {near!r}?" if near else ""
-    raise UserError(
-        f"{weights} is not a config (no .py at its end, no shipped config of this name), nor weights (no file, work "
-        f"directory or published name).{hint}"
-    )
+    return text.lower().endswith(EXPORTED)
 
 
 def _refuse_more(words: Sequence[str]) -> None:

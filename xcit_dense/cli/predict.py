@@ -4,6 +4,7 @@ Examples:
     predict CONFIG WEIGHTS INPUT... --out DIR
     predict WORK_DIR INPUT... --out DIR             the config and the last checkpoint of a training
     predict coco/small_12_p16 INPUT... --out DIR    published weights, with their config
+    predict model.onnx INPUT... --out DIR           a model that xcit-dense export has written
 
 DIR receives pictures/ with what was found drawn over each image; for detection results.json and images.json in COCO's
 format, for segmentation labels/ with a PNG of class indices for each image. DIR must not have results already.
@@ -26,16 +27,19 @@ from xcit_dense.cli.options import (
     add_verbose,
     add_words,
     band_options,
+    choose_device,
     find_checkpoint,
     read_config_options,
     set_local_rank,
     start_mm,
 )
-from xcit_dense.cli.positionals import read_model_arguments
+from xcit_dense.cli.positionals import is_exported, read_model_arguments
 from xcit_dense.errors import UserError
 
 if TYPE_CHECKING:
+    from xcit_dense.inference.model import Model
     from xcit_dense.inference.write import Summary
+    from xcit_dense.media.inputs import Medium
 
 SUMMARY = "find objects in images and videos, or segment them"
 
@@ -65,12 +69,24 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--batch {args.batch} is not possible; write 1 or more.")
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr {args.score_thr} is not a score; write a number from 0 to 1.")
+    model, media = _open_exported(args) if is_exported(args.words[0]) else _open(args)
+    score_thr = None if args.no_draw else args.score_thr
+    summary = model.predict_files(media, args.out, batch=args.batch, score_thr=score_thr)
+    status = report(summary, args.out) if summary else 0
+    if args.launcher != "none":
+        from xcit_dense.mm.runtime.launch import leave
+
+        leave(status)
+    sys.exit(status)
+
+
+def _open(args: argparse.Namespace) -> tuple[Model, list[Medium]]:
+    """Builds the model and finds its input."""
     positionals = read_model_arguments(args.words, takes_inputs=True)
     start_mm(args.device)
 
     from xcit_dense.media.inputs import find_media
     from xcit_dense.mm.inference.load import load_model
-    from xcit_dense.mm.runtime.launch import leave
 
     set_local_rank(args)
     media = find_media(positionals.inputs)
@@ -82,11 +98,26 @@ def run(args: argparse.Namespace) -> None:
         verbose=args.verbose,
         bands=band_options(args),
     )
-    score_thr = None if args.no_draw else args.score_thr
-    summary = model.predict_files(media, args.out, batch=args.batch, score_thr=score_thr)
-    status = report(summary, args.out) if summary else 0
-    leave(status)
-    sys.exit(status)
+    return model, media
+
+
+def _open_exported(args: argparse.Namespace) -> tuple[Model, list[Medium]]:
+    """Opens an exported model and finds its input. No MM library is needed."""
+    path, *inputs = args.words
+    given = [("--cfg-options", args.cfg_options), ("--launcher", args.launcher != "none")]
+    given += [(f"--{name.replace('_', '-')}", value) for name, value in band_options(args).items()]
+    for option, value in given:
+        if value:
+            raise UserError(f"{path} is an exported model, for which {option} has no meaning; leave it out.")
+    if not inputs:
+        raise UserError(f"No input after {path}; write images, videos or directories after the model.")
+    choose_device(args.device)
+
+    from xcit_dense.inference.model import open_exported
+    from xcit_dense.media.inputs import find_media
+
+    media = find_media(inputs)
+    return open_exported(path), media
 
 
 def report(summary: Summary, out: Path) -> int:

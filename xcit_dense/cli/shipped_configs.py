@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.utils.configs import config_in as config_in
 from xcit_dense.utils.configs import configs_directory, find_shipped, shipped_configs
 
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
@@ -58,26 +59,6 @@ def find_config(text: str | Path) -> Path:
     if path.is_dir():
         return config_in(path)
     raise UserError(f"No config at {text}. {did_you_mean('shipped config', path.stem, shipped_configs())}")
-
-
-def config_in(directory: Path) -> Path:
-    """Finds the config that a training has written into its work directory.
-
-    Args:
-        directory: The work directory.
-
-    Raises:
-        UserError: The directory has no config, or several.
-    """
-    found = sorted(directory.glob("*.py"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise UserError(f"No config in {directory}; write the config before it: CONFIG {directory}.")
-    raise UserError(
-        f"{directory} has {len(found)} configs ({', '.join(path.name for path in found)}); write the one that you mean "
-        f"before it, as in {found[0]} {directory}."
-    )
 
 
 def copy_config(config: Path, directory: Path) -> list[Path]:

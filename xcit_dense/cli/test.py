@@ -4,6 +4,7 @@ Examples:
     test CONFIG WEIGHTS
     test WORK_DIR             the config and the last checkpoint of a training
     test coco/small_12_p16    published weights, with their config
+    test DIR --data-root D    a saved model (publish), or a checkpoint alone, with data in D
 """
 
 from __future__ import annotations

@@ -184,6 +184,21 @@ class Model:
         return read(self.engine, source, lambda medium, error: _report(str(medium.path), error, on_error))
 
 
+def open_exported(path: str | Path) -> Model:
+    """Opens an exported model.
+
+    Args:
+        path: The file that ``xcit-dense export`` has written.
+
+    Raises:
+        UserError: The file cannot be read.
+        MissingLibraryError: The library that runs the file is not installed.
+    """
+    from xcit_dense.inference.exported import ExportedModel
+
+    return Model(ExportedModel(path))
+
+
 def _is_one(source: Any) -> bool:
     """Whether a source is one image. A path that does not exist counts as many: the search for it raises the error."""
     if isinstance(source, str | Path):

@@ -17,17 +17,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from segmentation_models_pytorch.encoders import encoders
-from segmentation_models_pytorch.encoders._base import EncoderMixin
 from torch import Tensor, nn
 
-from xcit_dense.errors import UserError
+from xcit_dense.errors import MissingLibraryError, UserError
 from xcit_dense.models.loading import adapt_channels
 from xcit_dense.models.pyramid import STRIDES, level_name, make_level
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.ops.norms import make_norm_layer
 from xcit_dense.ops.recompute import run
 from xcit_dense.variants import VARIANTS
+
+try:
+    from segmentation_models_pytorch.encoders import encoders
+    from segmentation_models_pytorch.encoders._base import EncoderMixin
+except ImportError as error:
+    raise MissingLibraryError(
+        "This module needs segmentation_models.pytorch; write pip install 'xcit-dense[smp]'."
+    ) from error
 
 
 class XCiTEncoder(nn.Module, EncoderMixin):

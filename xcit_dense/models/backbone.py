@@ -23,6 +23,7 @@ from xcit_dense.errors import UserError
 from xcit_dense.models.interface import StandardInterface
 from xcit_dense.models.loading import Report, mark_strictness
 from xcit_dense.models.pyramid import ALL_STRIDES, STRIDES
+from xcit_dense.models.saving import Saveable, saved_arguments
 from xcit_dense.ops.checkpointing import recompute_contexts
 from xcit_dense.ops.layers import floating_weight
 from xcit_dense.variants import spread_levels
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Backbone(StandardInterface, nn.Module):
+class Backbone(StandardInterface, nn.Module, Saveable):
     """A transformer with levels of features, four by default.
 
     A subclass makes its modules in ``__init__``, between ``super().__init__(...)`` and :meth:`finish`, and answers the
@@ -191,15 +192,17 @@ class Backbone(StandardInterface, nn.Module):
         return {}
 
     @classmethod
-    def from_pretrained(cls, checkpoint: str | Path, **options: Any) -> Self:
+    def from_pretrained(cls, checkpoint: str | Path, **options: Any) -> Self:  # type: ignore[override]
         """Builds a backbone of the shape of a checkpoint, and loads the checkpoint.
 
         Args:
-            checkpoint: As for :func:`xcit_dense.load_weights`: ``'small_12_p16_384_dist'``, ``'coco/small_12_p16'``,
-                an address, a file. The names of all published checkpoints are understood. A classifier does not
-                contain a pyramid; the pyramid keeps its random weights.
-            **options: Further arguments of the class. They override the values from the checkpoint. A checkpoint gives
-                all arguments except ``out_indices`` (the default is the variant's) and the arguments about training.
+            checkpoint: As for :func:`xcit_dense.load_weights`: a directory of :meth:`save_pretrained`,
+                ``'hf://USER/REPOSITORY'``, ``'small_12_p16_384_dist'``, ``'coco/small_12_p16'``, an address, a file.
+                The names of all published checkpoints are understood. A classifier does not contain a pyramid; the
+                pyramid keeps its random weights.
+            **options: Further arguments of the class. They override the values from the checkpoint. A saved backbone
+                gives all arguments, and the dtype. Another checkpoint gives all arguments except ``out_indices`` (the
+                default is the variant's) and the arguments about training.
                 With another ``in_channels`` than the checkpoint's, the weights of the stem are adapted
                 (:func:`xcit_dense.models.loading.adapt_channels`).
 
@@ -221,9 +224,15 @@ class Backbone(StandardInterface, nn.Module):
             torch.Size([1, 128, 8, 8])
         """
         path = resolve(checkpoint)
+        saved = saved_arguments(path, cls.kind)
         weights = read_weights(path)
         with naming(path):
-            model = cls(**{**cls.infer_options(weights), **cls.name_options(checkpoint), **options})
+            if saved is None:
+                model = cls(**{**cls.infer_options(weights), **cls.name_options(checkpoint), **options})
+            else:
+                model = cls(**{**saved, **options})
+                _take_dtype(model, weights)
+            model.source = str(checkpoint)
             adapted, change = model.adapt_input(weights)
             model.load_state_dict(adapted)
             if change and model.load_report is not None:
@@ -341,6 +350,13 @@ class Backbone(StandardInterface, nn.Module):
         if self.frozen_stages < 0:
             return []
         return [*self.embedding(), *self.list_blocks()[: self.frozen_stages]]
+
+
+def _take_dtype(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Converts a model to the floating-point dtype of some weights, if the weights have one."""
+    found = {value.dtype for value in weights.values() if value.is_floating_point()}
+    if len(found) == 1:
+        model.to(found.pop())
 
 
 def is_block(module: nn.Module) -> bool:

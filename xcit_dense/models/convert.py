@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from xcit_dense.errors import UserError
 from xcit_dense.models.loading import Report
 from xcit_dense.models.pretrained import find_class
-from xcit_dense.utils import files
+from xcit_dense.models.saving import saved_arguments
 from xcit_dense.weights.read import naming, read_weights
 from xcit_dense.weights.resolve import resolve
+from xcit_dense.weights.write import save_weights as save_weights
 
 SUFFIXES = (".safetensors", ".pth")
 _DESCRIBED = (
@@ -64,7 +61,9 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
     weights = read_weights(source)
     with naming(source):
         kind = find_class(weights)
-        options = {**kind.infer_options(weights), **kind.name_options(checkpoint), **options}
+        saved = saved_arguments(source, kind.kind)
+        known = {**kind.infer_options(weights), **kind.name_options(checkpoint)} if saved is None else saved
+        options = {**known, **options}
         with torch.device("meta"):  # needs no memory: only names and shapes are used
             model = kind(**options)
         backbone, report = model.translate(weights)
@@ -75,26 +74,3 @@ def convert_checkpoint(checkpoint: str | Path, out: str | Path, whole: bool = Fa
     weights = {name.removeprefix("module."): value for name, value in weights.items()}
     save_weights(weights, out, {name: str(options[name]) for name in _DESCRIBED if name in options})
     return report
-
-
-def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes tensors to a file, atomically.
-
-    Args:
-        weights: Tensors by name. They may share memory or be views; the file contains a copy of each.
-        path: A ``.safetensors`` or ``.pth`` file. Its directory is created.
-        metadata: Texts by name for the header of a ``.safetensors`` file. A ``.pth`` file does not have a header.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    own = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
-    with files.atomic_write(path) as part:
-        try:
-            if path.suffix == ".safetensors":
-                save_file(own, part, {"format": "pt", **metadata})
-            else:
-                with part.open("wb") as file:
-                    torch.save(own, file)
-        except (RuntimeError, SafetensorError) as error:  # both libraries raise these on a full disk
-            raise OSError(error.__context__ or error) from error

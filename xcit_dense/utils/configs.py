@@ -1,4 +1,4 @@
-"""The configs that xcit_dense ships."""
+"""The configs that xcit_dense ships, and the config in a work directory."""
 
 from __future__ import annotations
 
@@ -65,6 +65,26 @@ def find_shipped(text: str) -> Path | None:
     if len(found) > 1:
         raise UserError(f"{len(found)} shipped configs are called {name}; write {' or '.join(map(_full_name, found))}.")
     return found[0] if found else None
+
+
+def config_in(directory: Path) -> Path:
+    """Finds the config that a training has written into its work directory.
+
+    Args:
+        directory: The work directory.
+
+    Raises:
+        UserError: The directory has no config, or several.
+    """
+    found = sorted(directory.glob("*.py"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError(f"No config in {directory}; write the config before it: CONFIG {directory}.")
+    raise UserError(
+        f"{directory} has {len(found)} configs ({', '.join(path.name for path in found)}); write the one that you mean "
+        f"before it, as in {found[0]} {directory}."
+    )
 
 
 def _full_name(path: Path) -> str:

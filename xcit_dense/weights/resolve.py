@@ -10,10 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from xcit_dense.errors import UserError, did_you_mean, nearest
+from xcit_dense.weights import hub
 from xcit_dense.weights.download import download
 from xcit_dense.weights.safe_load import download_directory
+from xcit_dense.weights.saved import WEIGHTS
 from xcit_dense.weights.work_dir import last_intact_checkpoint
-from xcit_dense.weights.zoo import SCHEME, TIMM, ZOO
+from xcit_dense.weights.zoo import HUB, SCHEME, TIMM, ZOO
 
 
 def resolve(checkpoint: str | Path) -> Path:
@@ -26,11 +28,15 @@ def resolve(checkpoint: str | Path) -> Path:
         checkpoint: One of:
 
             - a path of a file;
+            - a directory of a saved model: its ``model.safetensors`` is taken;
             - a work directory: its last intact checkpoint is taken;
             - an http or https address;
             - ``xcit://NAME`` or NAME, with a name of :func:`xcit_dense.list_weights`;
             - ``timm://NAME``, with a name of ``timm.list_pretrained()``. The file comes from the Hugging Face hub;
-              ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` have their usual effect.
+            - ``hf://USER/REPOSITORY``, ``hf://USER/REPOSITORY@REVISION`` or ``hf://USER/REPOSITORY/FILE``: a repository
+              of the Hugging Face hub. ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` have their usual effect.
+
+            A text without ``://`` never reaches the network, unless it is exactly the name of a published weight.
 
     Returns:
         The path of the file. For a checkpoint in shards, the path of its directory.
@@ -66,9 +72,11 @@ def _fetcher(checkpoint: str | Path) -> Callable[[], Path]:
         return partial(_fetch, ZOO[name].url)
     if scheme + separator == TIMM:
         return _fetcher_of_timm(name)
+    if scheme + separator == HUB:
+        return partial(hub.fetch, hub.read_address(name))
     if scheme in ("http", "https"):
         return partial(_fetch, text)
-    known = ", ".join([SCHEME, TIMM, "http://", "https://"])
+    known = ", ".join([SCHEME, TIMM, HUB, "http://", "https://"])
     raise UserError(
         f"{text} begins with the unknown {scheme}://; write a path, or an address that begins with {known}."
     )
@@ -76,22 +84,54 @@ def _fetcher(checkpoint: str | Path) -> Callable[[], Path]:
 
 def _fetcher_of_path_or_name(text: str) -> Callable[[], Path]:
     path = Path(text).expanduser()
-    found = last_intact_checkpoint(path) if path.is_dir() else path if path.is_file() else None
+    found = _find_in(path) if path.is_dir() else path if path.is_file() else None
     if found is not None:
         return lambda: found
     if text in ZOO:
         return partial(_fetch, ZOO[text].url)
     if path.is_dir():
         raise UserError(
-            f"The directory {path} does not contain an intact checkpoint of a training; give a file or a work "
-            "directory."
+            f"The directory {path} does not contain an intact checkpoint of a training, nor a {WEIGHTS}; give a file, "
+            "a work directory or the directory of a saved model."
         )
     near = nearest(text, ZOO)
-    hint = f"Did you mean the published weight {near!r}?" if near else "Check the path."
+    beside = nearest_path(path)
+    hint = "Check the path."
+    if near:
+        hint = f"Did you mean the published weight {near!r}?"
+    elif beside:
+        hint = f"Did you mean {beside}?"
+    elif hub.is_repository(text):
+        hint = f"For a repository of the Hugging Face hub, write {HUB}{text}. Or check the path."
     raise UserError(
         f"No checkpoint at {path}, and no published weight has that name. {hint} xcit_dense.list_weights() returns "
         "all names."
     )
+
+
+def _find_in(directory: Path) -> Path | None:
+    """Finds the weights of a saved model, or the last intact checkpoint of a work directory."""
+    saved = directory / WEIGHTS
+    return saved if saved.is_file() else last_intact_checkpoint(directory)
+
+
+def nearest_path(path: Path) -> Path | None:
+    """Finds the existing path next to a missing path whose name is most similar. None if there is none.
+
+    Args:
+        path: The missing path.
+
+    Example:
+        >>> Path("work_dirs/mine").mkdir(parents=True)
+        >>> nearest_path(Path("work_dirs/mnie")).as_posix()
+        'work_dirs/mine'
+    """
+    try:
+        names = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return None
+    near = nearest(path.name, names)
+    return path.with_name(near) if near else None
 
 
 def _fetcher_of_timm(name: str) -> Callable[[], Path]:
@@ -106,7 +146,7 @@ def _fetcher_of_timm(name: str) -> Callable[[], Path]:
     published = timm.get_pretrained_cfg(name)
     assert published is not None
     if published.hf_hub_id:
-        return partial(_fetch_from_hub, name, published.hf_hub_id)
+        return partial(_fetch_of_timm, name, published.hf_hub_id)
     return partial(_fetch, str(published.url))  # a few models are not on the hub
 
 
@@ -126,18 +166,15 @@ def _fetch(address: str) -> Path:
     return path
 
 
-def _fetch_from_hub(name: str, repository: str) -> Path:
+def _fetch_of_timm(name: str, repository: str) -> Path:
     """Downloads the weights of a timm model from the Hugging Face hub, unless they are in the hub's cache."""
-    import huggingface_hub
-
     by_hand = download_directory() / f"{name}.safetensors"
     if by_hand.exists():
         return by_hand
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
-    except Exception as error:  # the errors of the hub's HTTP library differ between its versions
-        reason = str(error).partition("\n")[0]
+        return hub.fetch(hub.Repository(repository))
+    except UserError as error:
         raise UserError(
-            f"Could not download {TIMM}{name} from {huggingface_hub.constants.ENDPOINT} ({reason}); download "
-            f"model.safetensors of {repository} elsewhere and put it at {by_hand}."
+            f"Could not download {TIMM}{name}. {error} Or download {WEIGHTS} of {repository} elsewhere and put it at "
+            f"{by_hand}."
         ) from error

@@ -42,6 +42,16 @@ def last_intact_checkpoint(work_dir: str | Path) -> Path | None:
     return None
 
 
+def read_iteration(path: Path) -> int | None:
+    """Reads after how many iterations a training has saved a checkpoint. None for other files.
+
+    Args:
+        path: The file.
+    """
+    meta = _read_meta(path) if path.is_file() else None
+    return int(meta["iter"]) if meta else None
+
+
 def _read_meta(path: Path) -> dict[str, Any] | None:
     """Reads the metadata of a training's checkpoint without its tensors. Returns None if it cannot be read."""
     try:

@@ -22,6 +22,8 @@ from xcit_dense.errors import UserError, did_you_mean, nearest
 
 SCHEME = "xcit://"
 TIMM = "timm://"
+HUB = "hf://"
+"""The scheme of repositories of the Hugging Face hub, which :mod:`xcit_dense.weights.hub` downloads."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
-"""Writes the shapes data set: one directory with COCO's layout and ADE20K's layout.
+"""Writes the shapes data set: one directory with COCO's layout, instances and panoptic, and ADE20K's layout.
 
-Instance masks and label maps are rasterised from the same polygons, so each pixel has the same class in both.
+Instance masks and label maps are rasterised from the same polygons, so each pixel has the same class in all of them. In
+the panoptic layout, shapes are things and the background is stuff.
 
     root/train2017/*.jpg                      root/val2017/*.jpg
     root/annotations/instances_train2017.json root/annotations/instances_val2017.json
+    root/annotations/panoptic_train2017.json  root/annotations/panoptic_val2017.json
+    root/annotations/panoptic_train2017/*.png root/annotations/panoptic_val2017/*.png
     root/images/training/*.jpg                root/images/validation/*.jpg
     root/annotations/training/*.png           root/annotations/validation/*.png
     root/classes.txt                          the names of the label maps' values
@@ -25,6 +28,7 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from xcit_dense.datasets.panoptic import id2rgb
 from xcit_dense.datasets.shapes.scene import CLASSES, MIN_SIZE, Instance, draw_scene, parts
 from xcit_dense.errors import UserError
 from xcit_dense.utils.progress import tracked
@@ -33,8 +37,14 @@ SEGMENTATION_CLASSES = ("background", *CLASSES)
 PALETTE = ((90, 90, 90), (230, 85, 70), (70, 150, 230), (80, 190, 100), (245, 190, 50))
 """The RGB colours of `SEGMENTATION_CLASSES`, 0 to 255."""
 
-FORMAT = 2  # raise this number if the same parameters give other files
+FORMAT = 3  # raise this number if the same parameters give other files
 _MANIFEST = "shapes.json"
+_BACKGROUND: dict[str, Any] = {
+    "id": 1 + len(CLASSES),
+    "name": SEGMENTATION_CLASSES[0],
+    "supercategory": "background",
+    "isthing": 0,
+}
 # The name of each split in this package, in COCO and in ADE20K. The position is part of the random seed: append, do
 # not reorder.
 _SPLITS = (("train", "train2017", "training"), ("val", "val2017", "validation"))
@@ -84,6 +94,11 @@ def write_shapes(
     if _contains(root, manifest):
         _log.info("%s already contains this data set; nothing to do.", root)
         return root
+    if Path(root, _MANIFEST).is_file():
+        raise UserError(
+            f"{root} contains a shapes data set with other parameters or of another release of xcit_dense; "
+            "remove it or name another directory."
+        )
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise UserError(f"{root} exists and contains other files; remove it or name another directory.")
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -115,11 +130,13 @@ def _write_split(root: Path, split: int, count: int, size: int, seed: int) -> No
     image_directory = root / coco_name
     links = root / "images" / ade_name
     labels = root / "annotations" / ade_name
-    for directory in (image_directory, links, labels):
+    segments = root / "annotations" / f"panoptic_{coco_name}"
+    for directory in (image_directory, links, labels, segments):
         directory.mkdir(parents=True)
 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    panoptic: list[dict[str, Any]] = []
     for index in tracked("images", range(count)):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, index, size)))
         scene = draw_scene(rng, size)
@@ -130,13 +147,20 @@ def _write_split(root: Path, split: int, count: int, size: int, seed: int) -> No
         images.append({"id": image_id, "file_name": file.name, "height": size, "width": size})
 
         label_map = np.ones((size, size), np.uint8)
-        for instance in scene.instances:
+        segment_map = np.ones((size, size), np.int32)  # 1 is the background
+        categories: dict[int, int] = {1: _BACKGROUND["id"]}
+        for number, instance in enumerate(scene.instances, start=2):
             annotation, mask = _annotate(instance, size)
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
             label_map[mask] = 2 + instance.label
+            segment_map[mask] = number
+            categories[number] = annotation["category_id"]
         Image.fromarray(label_map).save(labels / f"{file.stem}.png")
+        Image.fromarray(id2rgb(segment_map)).save(segments / f"{file.stem}.png")
+        described = [_describe_segment(segment_map == number, number, each) for number, each in categories.items()]
+        panoptic.append({"image_id": image_id, "file_name": f"{file.stem}.png", "segments_info": described})
 
-    content = {
+    content: dict[str, Any] = {
         "info": {"description": f"xcit_dense shapes, {coco_name}", "version": str(FORMAT)},
         "licenses": [],
         "images": images,
@@ -144,6 +168,23 @@ def _write_split(root: Path, split: int, count: int, size: int, seed: int) -> No
         "categories": [{"id": 1 + label, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)],
     }
     Path(root, "annotations", f"instances_{coco_name}.json").write_text(json.dumps(content))
+    for category in content["categories"]:
+        category["isthing"] = 1
+    content["categories"].append(_BACKGROUND)
+    content["annotations"] = panoptic
+    Path(root, "annotations", f"panoptic_{coco_name}.json").write_text(json.dumps(content))
+
+
+def _describe_segment(mask: npt.NDArray[np.bool_], number: int, category: int) -> dict[str, Any]:
+    """Describes a segment, a mask (size, size), as COCO's panoptic format does."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "id": number,
+        "category_id": category,
+        "bbox": coco_mask.toBbox(encoded).tolist(),
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+    }
 
 
 def _annotate(instance: Instance, size: int) -> tuple[dict[str, Any], npt.NDArray[np.bool_]]:

@@ -16,8 +16,8 @@ def set_length(config: Config, epochs: int | None = None, iterations: int | None
     """Sets the length of the training, and scales the learning rate's schedule with it.
 
     What the config counts in the same unit keeps its share of the training: the beginnings, ends and milestones of the
-    schedule. A validation and a checkpoint come at the latest at the end. A warm-up in iterations stays as it is if the
-    training counts epochs.
+    schedule. A part of the schedule that would be shorter than two steps is left out. The last validation and the last
+    checkpoint come at the end at the latest. A warm-up in iterations stays as it is if the training counts epochs.
 
     Args:
         config: A complete config, which is changed.
@@ -57,11 +57,18 @@ def _set_length(config: Config, unit: str, length: int) -> None:
         settings.dynamic_intervals = [(_scale(at, old, length), every) for at, every in settings.dynamic_intervals]
     counts_epochs = unit == "epochs"
     schedulers = config.get("param_scheduler") or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        if scheduler.get("by_epoch", True) == counts_epochs:
-            for place in _PLACES:
-                if scheduler.get(place) is not None:
-                    scheduler[place] = _scale(scheduler[place], old, length)
+    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+    for scheduler in [*schedulers]:
+        if scheduler.get("by_epoch", True) != counts_epochs:
+            continue
+        for place in _PLACES:
+            if scheduler.get(place) is not None:
+                scheduler[place] = _scale(scheduler[place], old, length)
+        # A warm-up of a single step would leave the rate at its start.
+        if scheduler.get("end", length) - scheduler.get("begin", 0) < 2:
+            schedulers.remove(scheduler)
+    if "param_scheduler" in config:
+        config.param_scheduler = schedulers
     for hook in config.get("custom_hooks") or []:
         if counts_epochs and hook.get("switch_epoch") is not None:  # MMDetection's PipelineSwitchHook
             hook.switch_epoch = _scale(hook.switch_epoch, old, length)

@@ -16,10 +16,14 @@ from xcit_dense.mm.config.arguments import check_options
 from xcit_dense.mm.config.bands import use_bands
 from xcit_dense.mm.config.own_data import use_own_data
 from xcit_dense.mm.config.repaired import restore_data
+from xcit_dense.mm.config.saved import restore_config
 from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
 from xcit_dense.utils.configs import find_shipped, shipped_configs
 from xcit_dense.utils.ranks import is_local_rank_zero
+
+WEIGHTS = (".pth", ".safetensors", ".bin", ".pt")
+"""Endings of files of weights, which may contain a config."""
 
 
 class OptionAction(DictAction):
@@ -65,7 +69,9 @@ def load_config(
     """Reads a config and applies the options of the command line.
 
     Args:
-        path: The config file, or the name of a shipped config such as ``'mask_rcnn_xcit_s12'``.
+        path: The config file, or the name of a shipped config such as ``'mask_rcnn_xcit_s12'``. A saved model or the
+            checkpoint of a training gives the config in it, for prediction and tests
+            (:func:`xcit_dense.mm.config.saved.restore_config`).
         options: Values by dotted key. They override the values of the file.
         data_root: The directory that all data sets and evaluators use instead of the file's.
         classes: ``'auto'`` or names of classes, for data with its own classes in ``data_root``
@@ -164,6 +170,8 @@ def _read_config(path: Path, import_modules: bool) -> Config:
         if dumped:
             raise UserError(f"No config at {path}; write {dumped[0]}.")
         raise UserError(f"No config at {path}. {did_you_mean('shipped config', path.stem, shipped_configs())}")
+    if path.suffix in WEIGHTS:
+        return restore_config(path)
     try:
         return Config.fromfile(path, import_custom_modules=import_modules)
     except Exception as error:  # a config is code, which can raise any error

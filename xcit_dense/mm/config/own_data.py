@@ -55,7 +55,8 @@ def use_own_data(
     root = Path(data_root).expanduser().absolute()
     if not root.exists():
         raise UserError(f"No data directory at {root}; put the data there, or write --data-root DIR.")
-    if "model" not in config or not all(list(datasets_in(config.get(loader))) for loader in LOADERS):
+    needed = ("test_dataloader",) if keep_classes else LOADERS
+    if "model" not in config or not all(list(datasets_in(config.get(loader))) for loader in needed):
         raise UserError("--classes needs a config with a model and with data to train, validate and test on.")
     if root.suffix.lower() == ".zip":
         root = unpack(root, directory)

@@ -17,7 +17,6 @@ from xcit_dense.mm.config.dataset_class import type_of
 from xcit_dense.mm.config.walk import dicts_in
 from xcit_dense.mm.patches import mmcv_ext
 
-_PANOPTIC = ("panopticapi", "git+https://github.com/cocodataset/panopticapi.git")
 # The module that objects of a class import at their first use, and what pip calls it.
 _MODEL_PARTS = {
     "PAAHead": ("sklearn", "scikit-learn"),
@@ -33,7 +32,6 @@ _TASK_PARTS = {
 }
 _DATA_PARTS = {"LVISV05Dataset": ("lvis", "lvis")}
 _PIPELINE_PARTS = {
-    "LoadPanopticAnnotations": _PANOPTIC,
     "Albu": ("albumentations", "albumentations"),
     "InstaBoost": ("instaboostfast", "instaboostfast"),
     "Corrupt": ("imagecorruptions", "imagecorruptions"),
@@ -41,7 +39,6 @@ _PIPELINE_PARTS = {
     "LoadMultipleRSImageFromFile": ("osgeo", "GDAL"),
 }
 _METRICS = {
-    "CocoPanopticMetric": _PANOPTIC,
     "LVISMetric": ("lvis", "lvis"),
     "CityScapesMetric": ("cityscapesscripts", "cityscapesscripts"),
     "CityscapesMetric": ("cityscapesscripts", "cityscapesscripts"),

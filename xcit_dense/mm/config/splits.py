@@ -26,14 +26,15 @@ def set_splits(config: Config, root: Path, layout: Layout, describe: Callable[[S
     val = layout.splits.get("val", layout.absent_val)
     splits = (layout.splits["train"], val, layout.splits.get("test", val))
     for loader, split in zip(LOADERS, splits):
-        for leaf in datasets_in(config[loader]):
+        for leaf in datasets_in(config.get(loader)):
             for key in ("indices", "ann_file", "data_prefix"):
                 leaf.pop(key, None)
             leaf.update(data_root=str(root), **describe(split))
     # The test's settings stay: MM's inferencers read its pipeline, and a test reports that its data is missing.
     if "val" not in layout.splits:
         for key in ("val_dataloader", "val_evaluator", "val_cfg"):
-            config[key] = None
+            if key in config:
+                config[key] = None
 
 
 def set_classes(config: Config, classes: list[str], palette: list[tuple[int, int, int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,30 @@ def read_curves(work_dir: str | Path) -> Curves:
                 if isinstance(value, int | float) and name not in _NOT_PLOTTED:
                     _append(series.setdefault(name, []), iteration, float(value))
     return curves
+
+
+def metrics_at(work_dir: str | Path, iteration: int) -> dict[str, float]:
+    """Reads the main metrics of the validation after an iteration.
+
+    Args:
+        work_dir: The work directory of a run.
+        iteration: The iteration of a checkpoint.
+
+    Returns:
+        The metrics by name, ``'coco/bbox_mAP'`` for example. Empty if the run has not validated then.
+
+    Example:
+        >>> Path("measured/1/vis_data").mkdir(parents=True)
+        >>> _ = Path("measured/1/vis_data/scalars.json").write_text('{"mIoU": 41.5, "iter": 50, "step": 50}')
+        >>> metrics_at("measured", 50)
+        {'mIoU': 41.5}
+    """
+    found = {}
+    for name, points in read_curves(work_dir).val.items():
+        value = dict(points).get(iteration)
+        if value is not None and math.isfinite(value) and name.rsplit("/", 1)[-1] in _METRICS:
+            found[name] = value
+    return found
 
 
 def _append(points: list[tuple[int, float]], iteration: int, value: float) -> None:

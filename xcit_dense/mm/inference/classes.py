@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.dataset_class import type_of
@@ -53,6 +54,17 @@ def read_classes(
         f"Neither the checkpoint nor the config names {named}; write metainfo = dict(classes=...) in the config's "
         "test_dataloader.dataset."
     )
+
+
+def count_classes(model: nn.Module) -> int:
+    """Returns the largest number of classes of a model's heads, or 1 if no head has such a number.
+
+    Args:
+        model: A detector or segmentor.
+    """
+    heads = (module for name, module in model.named_modules() if "head" in name)
+    counts = (getattr(head, "num_classes", None) for head in heads)
+    return max((count for count in counts if isinstance(count, int)), default=1)
 
 
 def _lower(meta: dict[str, Any]) -> dict[str, Any]:

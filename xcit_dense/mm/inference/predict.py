@@ -30,7 +30,7 @@ from xcit_dense.inference.stream import Input
 from xcit_dense.inference.write import OUTPUTS, Summary, reserve, run
 from xcit_dense.media.arrays import to_bands, to_rgb
 from xcit_dense.mm.bands import LoadBands
-from xcit_dense.mm.inference.classes import read_classes
+from xcit_dense.mm.inference.classes import count_classes, read_classes
 from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.mm.loading import find_file_fault, use_checked_loading
 from xcit_dense.mm.runtime.console import prints_to_log, quiet
@@ -191,7 +191,7 @@ def make_predictor(config: Config, weights: str, verbose: bool = False, device: 
     dataset = test_dataset(config)
     load, prepare = _split_pipeline(dataset.get("pipeline") or [])
     meta = checkpoint.get("meta") or {}
-    count = _count_classes(model)
+    count = count_classes(model)
     classes, palette = read_classes(meta.get("dataset_meta") or {}, dataset, config.default_scope, count)
     return Predictor(model, load, prepare, classes, palette, config.default_scope == "mmseg")
 
@@ -203,13 +203,6 @@ def _load_model(config: Config, weights: str) -> tuple[nn.Module, dict[str, Any]
     checkpoint = CheckpointLoader.load_checkpoint(weights, map_location="cpu")
     load_complete(model, checkpoint, weights)
     return model, checkpoint
-
-
-def _count_classes(model: nn.Module) -> int:
-    """Returns the largest number of classes of the model's heads, or 1 if no head has such a number."""
-    heads = (module for name, module in model.named_modules() if "head" in name)
-    counts = (getattr(head, "num_classes", None) for head in heads)
-    return max((count for count in counts if isinstance(count, int)), default=1)
 
 
 def test_dataset(config: Config) -> Any:

@@ -20,7 +20,8 @@ def apply() -> None:
     find_loader.install()
     mmcv_ext.install()
 
-    from xcit_dense.mm.patches import checkpoint_loaders, config_packages
+    from xcit_dense.mm.patches import checkpoint_loaders, config_packages, panopticapi
 
     checkpoint_loaders.install()
     config_packages.install()
+    panopticapi.install()
