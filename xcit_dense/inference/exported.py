@@ -136,7 +136,8 @@ class ExportedModel:
         """
         values = image.astype(np.float32)
         if self.metadata.normalise == "outside":
-            values = (values - np.float32(self.metadata.mean)) / np.float32(self.metadata.std)
+            mean, std = (np.array(numbers, np.float32) for numbers in (self.metadata.mean, self.metadata.std))
+            values = (values - mean) / std
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 
     def infer(self, inputs: Sequence[Input]) -> list[Prediction]:
@@ -243,7 +244,7 @@ def _instances(
 ) -> Instances:
     """Brings the objects of one image to the size of the original image. ``scale`` is horizontal and vertical."""
     exists = outputs["labels"] >= 0
-    boxes = outputs["boxes"][exists].astype(np.float32) / np.float32([*scale, *scale])
+    boxes = outputs["boxes"][exists].astype(np.float32) / np.array([*scale, *scale], np.float32)
     scores, labels = outputs["scores"][exists].astype(np.float32), outputs["labels"][exists]
     masks = None
     if "masks" in outputs:

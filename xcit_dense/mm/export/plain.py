@@ -41,7 +41,7 @@ class AdaptivePool(nn.Module):
         return inside / inside.sum(dim=1, keepdim=True)
 
 
-class Doubling(nn.Module):
+class Enlargement(nn.Module):
     """MMSegmentation's ``Upsample`` by a factor. The original computes the size as a Python number.
 
     Args:
@@ -74,6 +74,5 @@ def make_plain(model: nn.Module) -> None:
         for name, child in [*module.named_children()]:
             if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int):
                 setattr(module, name, AdaptivePool(child.output_size))
-            elif isinstance(child, Upsample) and isinstance(child.scale_factor, float) and not child.size:
-                if child.scale_factor.is_integer():
-                    setattr(module, name, Doubling(int(child.scale_factor), child.mode, child.align_corners))
+            elif isinstance(child, Upsample) and not child.size and float(child.scale_factor).is_integer():
+                setattr(module, name, Enlargement(int(child.scale_factor), child.mode, child.align_corners))
