@@ -33,7 +33,7 @@ def test_the_notebook_trains_and_predicts(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
-    parameters.source = "train_images, val_images, iterations = 6, 3, 2"
+    parameters.source = "train_images, val_images, iterations = 6, 3, 10"
     done = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = {cell.source.splitlines()[-1]: cell.outputs for cell in done.cells if cell.cell_type == "code"}
     for name in ("found", 'Image("seen/contact_sheet.jpg")', 'Image(work_dir / "learning_curve.png")'):

@@ -21,6 +21,7 @@ _NAMES = (
     "visualize",
     "benchmark",
     "publish",
+    "export",
     "convert",
     "convert-data",
     "shapes",

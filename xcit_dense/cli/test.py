@@ -4,6 +4,7 @@ Examples:
     test CONFIG WEIGHTS
     test WORK_DIR             the config and the last checkpoint of a training
     test coco/small_12_p16    published weights, with their config
+    test CONFIG model.onnx    an exported model, on the test set of a config
     test DIR --data-root D    a saved model (publish), or a checkpoint alone, with data in D
 """
 
@@ -28,7 +29,7 @@ from xcit_dense.cli.options import (
     make_config,
     start_mm,
 )
-from xcit_dense.cli.positionals import read_model_arguments
+from xcit_dense.cli.positionals import is_exported, read_model_arguments
 from xcit_dense.errors import UserError
 from xcit_dense.utils.files import atomic_write
 
@@ -66,14 +67,19 @@ def run(args: argparse.Namespace) -> None:
         check_data(config, ("test_dataloader",), SAMPLE)
     if not args.work_dir:  # MMEngine writes the config of this run, and the config of the training must stay as it is
         config.work_dir = str(Path(config.work_dir, "test"))
-    config.load_from = find_checkpoint(str(positionals.weights))
+    exported = is_exported(str(positionals.weights))
+    if exported:
+        use_exported(config, args, str(positionals.weights))
+    else:
+        config.load_from = find_checkpoint(str(positionals.weights))
     config.resume = False  # the config of a training may have continued another
     if args.show_dir:
         add_hook(config, type="DrawImagesHook", directory=str(args.show_dir.resolve()))
     if args.tta:
         augment(config)
     config.pop("strategy", None)  # a strategy shards a model to train it
-    add_hook(config, type="DeployHook")
+    if not exported:
+        add_hook(config, type="DeployHook")
 
     from mmengine.dist import is_main_process
 
@@ -83,8 +89,22 @@ def run(args: argparse.Namespace) -> None:
     if is_main_process():
         if args.out:
             write_json(args.out, metrics)
-        sum_up(args.out, args.show_dir, Path(config.load_from).parent / "learning_curve.png")
+        sum_up(
+            args.out, args.show_dir, Path(config.load_from or str(positionals.weights)).parent / "learning_curve.png"
+        )
     leave()
+
+
+def use_exported(config: Any, args: argparse.Namespace, path: str) -> None:
+    """Puts an exported model in the place of the config's model."""
+    if args.tta:
+        raise UserError("--tta needs the model of a config; an exported model predicts one size of each image.")
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist; write the file with xcit-dense export.")
+    from xcit_dense.mm.export import exported_model  # noqa: F401  (registers the type)
+
+    config.model = {"type": "mmengine.ExportedModel", "path": str(Path(path).resolve())}
+    config.load_from = None
 
 
 def check_out(path: Path) -> None:

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xcit_dense.errors import MissingLibraryError
+from xcit_dense.errors import MissingLibraryError, UserError
 from xcit_dense.export.metadata import INPUT, Normalise
 
 OPSET = 20
 """The version of ONNX's operators: the first one that has GELU as an operator."""
+
+_OTHER = 1, 5, 3
+"""Images, rows of strides and columns of strides of the example that the graph is checked with."""
 
 _SAMPLE = 2, 4, 6
 """Images, rows of strides and columns of strides of the example that is recorded."""
@@ -123,3 +126,50 @@ def to_onnx(model: nn.Module, stride: int, outputs: Sequence[str]) -> Any:
         )
     assert exported is not None
     return exported.model_proto
+
+
+def check_sizes(graph: Any, model: nn.Module, stride: int) -> None:
+    """Checks that a graph agrees with its model at another size than the recorded one.
+
+    A layer that computes with sizes as Python numbers fixes them in the graph without a warning.
+
+    Args:
+        graph: An ``onnx.ModelProto``.
+        model: The model that was recorded.
+        stride: The largest stride of the model.
+
+    Raises:
+        UserError: The outputs differ.
+        MissingLibraryError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingLibraryError("ONNX needs onnxruntime; write pip install 'xcit_dense[export]'.") from error
+    batch, rows, columns = _OTHER
+    images = torch.linspace(0, 255, batch * 3 * rows * columns * stride**2).view(
+        batch, 3, rows * stride, columns * stride
+    )
+    with torch.no_grad():
+        expected = model(images)
+    expected = [expected] if isinstance(expected, Tensor) else expected
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    try:
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        found = session.run(None, {INPUT: images.numpy()})
+    except Exception as error:
+        raise UserError(f"{_CHANGED} ONNX Runtime fails: {error}; {_REPORT}") from error
+    for name, one, other in zip((output.name for output in graph.graph.output), found, expected):
+        if one.shape != tuple(other.shape):
+            raise UserError(f"{_CHANGED} {name} has the shape {one.shape}, not {tuple(other.shape)}; {_REPORT}")
+        # Equal scores may change their order, so only the sorted values are compared.
+        values, own = torch.from_numpy(one).flatten().float().sort()[0], other.flatten().float().sort()[0]
+        scale = own.abs().max().clamp_min(1e-6)
+        if ((values - own).abs().max() / scale).item() > _TOLERANCE:
+            raise UserError(f"{_CHANGED} {name} differs from the model's; {_REPORT}")
+
+
+_TOLERANCE = 1e-2
+_CHANGED = "The exported graph is not valid for images of another size than the recorded one:"
+_REPORT = "a layer of the model fixes the size, so export a model with another head, or only the backbone."

@@ -19,6 +19,9 @@ Normalise = Literal["inside", "outside"]
 INPUT = "images"
 """The name of the input of each exported model."""
 
+RT_INFO = "xcit_dense"
+"""The name of the metadata in the run-time information of an OpenVINO model."""
+
 
 @dataclass(frozen=True)
 class Resize:
@@ -67,7 +70,6 @@ class Metadata:
         classes: The names of the classes.
         palette: A colour for each class.
         resize: How images are resized before the model; None if they are not.
-        align_corners: For a segmentor, whether its logits are resized with aligned corners.
         threshold: The probability from which a pixel belongs to an object (a detector), or to the only class (a
             segmentor with one channel).
         version: The version of xcit_dense that wrote the file.
@@ -82,7 +84,6 @@ class Metadata:
     classes: tuple[str, ...] = ()
     palette: tuple[Colour, ...] = ()
     resize: Resize | None = None
-    align_corners: bool = False
     threshold: float = 0.5
     version: str = ""
 

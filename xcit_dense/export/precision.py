@@ -81,7 +81,7 @@ def quantise(graph: Any, inputs: Iterable[npt.NDArray[np.float32]]) -> Any:
     if first is None:
         raise UserError("int8 needs images for calibration, and there are none; name a directory with images.")
 
-    class Reader(_Reader, CalibrationDataReader):  # type: ignore[misc]
+    class Reader(_Reader, CalibrationDataReader):
         pass
 
     def with_first() -> Iterator[npt.NDArray[np.float32]]:

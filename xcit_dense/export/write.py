@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from xcit_dense.errors import MissingLibraryError, UserError, did_you_mean
-from xcit_dense.export.graph import record, to_onnx
-from xcit_dense.export.metadata import INPUT, Metadata
+from xcit_dense.export.graph import check_sizes, record, to_onnx
+from xcit_dense.export.metadata import INPUT, RT_INFO, Metadata
 from xcit_dense.export.precision import halve, quantise
 from xcit_dense.utils.files import atomic_write
 
@@ -23,9 +23,6 @@ SUFFIXES = {".onnx": "ONNX", ".pt2": "PyTorch's torch.export", ".xml": "OpenVINO
 
 METADATA_FILE = "metadata.json"
 """The name of the metadata in a .pt2 file."""
-
-RT_INFO = "xcit_dense"
-"""The name of the metadata in the run-time information of an OpenVINO model."""
 
 DType = Literal["fp32", "fp16"]
 Calibrate = Callable[[Path], Iterator[npt.NDArray[np.float32]]]
@@ -99,6 +96,7 @@ def write_model(
             torch.export.save(program, part, extra_files={METADATA_FILE: _as_json(metadata)})
         return
     graph = to_onnx(model, metadata.stride, metadata.outputs)
+    check_sizes(graph, model, metadata.stride)
     for name, text in metadata.to_text().items():
         graph.metadata_props.add(key=name, value=text)
     with tempfile.TemporaryDirectory() as directory:

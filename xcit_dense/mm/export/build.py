@@ -75,9 +75,7 @@ def make_exportable(
     return Normalised(inner, mean, std, normalise, takes_bgr).eval(), metadata
 
 
-def _take_part(
-    predictor: Predictor, model: Any, part: Part, output: Output
-) -> tuple[nn.Module, Task, dict[str, Any]]:
+def _take_part(predictor: Predictor, model: Any, part: Part, output: Output) -> tuple[nn.Module, Task, dict[str, Any]]:
     """Returns the module that is exported, its task, and the metadata that depends on the task."""
     if part == "backbone":
         strides = getattr(model.backbone, "out_strides", ())
@@ -94,7 +92,6 @@ def _take_part(
         segmentor = Segmentor(model, output, options.get("size_divisor", 1), float(model.data_preprocessor.pad_val))
         details = {
             "outputs": segmentor.outputs,
-            "align_corners": bool(head.align_corners),
             "threshold": float(head.threshold or 0.5),
         }
         return segmentor, "segmentation", details
@@ -111,13 +108,13 @@ def _check_preprocessor(preprocessor: Any) -> None:
 
     if type(preprocessor) not in (DetDataPreprocessor, SegDataPreProcessor):
         raise UserError(
-            f"The preprocessing of {type(preprocessor).__name__} cannot be exported; write type='DetDataPreprocessor' or "
-            "type='SegDataPreProcessor' in model.data_preprocessor."
+            f"The preprocessing of {type(preprocessor).__name__} cannot be exported; write type='DetDataPreprocessor' "
+            "or type='SegDataPreProcessor' in model.data_preprocessor."
         )
     if (getattr(preprocessor, "test_cfg", None) or {}).get("size"):
         raise UserError(
-            "model.data_preprocessor.test_cfg.size pads each image to one size, which a graph for all sizes does not do; "
-            "write size_divisor instead."
+            "model.data_preprocessor.test_cfg.size pads each image to one size, which a graph for all sizes does not "
+            "do; write size_divisor instead."
         )
 
 

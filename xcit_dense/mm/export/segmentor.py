@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xcit_dense.mm.export.plain import make_plain
+
 Output = Literal["logits", "labels"]
 
 
@@ -16,7 +18,7 @@ class Segmentor(nn.Module):
 
     Args:
         model: A segmentor of MMSegmentation that :func:`xcit_dense.mm.export.supported.check_segmentor` accepts, in
-            evaluation mode.
+            evaluation mode. Layers that would fix the size of the images are replaced.
         output: ``'logits'`` or ``'labels'``.
         divisor: Images are padded at the bottom and at the right to multiples of this number of pixels; 1 does not pad.
         padding: The value of padded pixels, after the normalisation.
@@ -24,6 +26,7 @@ class Segmentor(nn.Module):
 
     def __init__(self, model: Any, output: Output, divisor: int = 1, padding: float = 0.0) -> None:
         super().__init__()
+        make_plain(model)
         self.segmentor = model
         self.output = output
         self.divisor = divisor

@@ -32,8 +32,8 @@ def check_detector(model: nn.Module) -> None:
         return
     if type(model) not in (MaskRCNN, FasterRCNN, CascadeRCNN):
         raise UserError(
-            f"{type(model).__name__} cannot be exported: its head {_name_head(detector)} is not written as plain tensor "
-            f"operations; export {_DETECTORS}, or the backbone with --part backbone."
+            f"{type(model).__name__} cannot be exported: its head {_name_head(detector)} is not written as plain "
+            f"tensor operations; export {_DETECTORS}, or the backbone with --part backbone."
         )
     _check_type("the RPN", detector.rpn_head, RPNHead)
     _check_dense(detector.rpn_head)
@@ -58,7 +58,8 @@ def check_segmentor(model: nn.Module) -> None:
     segmentor: Any = model
     if type(model) is not EncoderDecoder:
         raise UserError(
-            f"{type(model).__name__} cannot be exported; export an EncoderDecoder, or the backbone with --part backbone."
+            f"{type(model).__name__} cannot be exported; export an EncoderDecoder, or the backbone with "
+            "--part backbone."
         )
     head = segmentor.decode_head
     plain = isinstance(head, BaseDecodeHead) and type(head).predict is BaseDecodeHead.predict
@@ -67,6 +68,8 @@ def check_segmentor(model: nn.Module) -> None:
             f"The head {type(head).__name__} cannot be exported, because it does not predict with one map of logits; "
             "export a segmentor such as Semantic FPN or UperNet, or the backbone with --part backbone."
         )
+    if head.align_corners:
+        raise UserError("A head with align_corners=True cannot be exported; write align_corners=False.")
     if segmentor.test_cfg.get("mode", "whole") != "whole":
         raise UserError(
             f"The segmentor tests with mode={segmentor.test_cfg.mode!r}, and a graph predicts complete images; write "
@@ -94,7 +97,9 @@ def _check_roi_head(head: Any) -> None:
         _check_type("a box head", box_head, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
         _check_coder(box_head.bbox_coder)
         if box_head.custom_cls_channels:
-            raise UserError(f"The loss {type(box_head.loss_cls).__name__} cannot be exported, as it defines own scores.")
+            raise UserError(
+                f"The loss {type(box_head.loss_cls).__name__} cannot be exported, as it defines own scores."
+            )
     extractors = listed(head.bbox_roi_extractor)
     if head.with_mask:
         for mask_head in listed(head.mask_head):
@@ -104,7 +109,9 @@ def _check_roi_head(head: Any) -> None:
         _check_type("a RoI extractor", extractor, SingleRoIExtractor)
         layer: Any = extractor.roi_layers[0]
         if type(layer).__name__ != "RoIAlign" or layer.pool_mode != "avg":
-            raise UserError(f"The RoI layer {type(layer).__name__} cannot be exported; write RoIAlign with pool_mode 'avg'.")
+            raise UserError(
+                f"The RoI layer {type(layer).__name__} cannot be exported; write RoIAlign with pool_mode 'avg'."
+            )
 
 
 def listed(part: Any) -> list[Any]:
@@ -127,8 +134,8 @@ def _check_type(what: str, part: Any, *kinds: type) -> None:
     if type(part) not in kinds:
         names = ", ".join(kind.__name__ for kind in kinds)
         raise UserError(
-            f"{type(part).__name__}, {what} of the detector, cannot be exported; export a detector with {names}, or the "
-            "backbone with --part backbone."
+            f"{type(part).__name__}, {what} of the detector, cannot be exported; export a detector with {names}, or "
+            "the backbone with --part backbone."
         )
 
 

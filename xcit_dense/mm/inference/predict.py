@@ -188,7 +188,7 @@ def make_predictor(config: Config, weights: str, verbose: bool = False, device: 
     model.to(device or get_device()).eval()
     if any(isinstance(module, Backbone) for module in model.modules()):
         deploy(model)
-    dataset = _test_dataset(config)
+    dataset = test_dataset(config)
     load, prepare = _split_pipeline(dataset.get("pipeline") or [])
     meta = checkpoint.get("meta") or {}
     count = count_classes(model)
@@ -205,8 +205,12 @@ def _load_model(config: Config, weights: str) -> tuple[nn.Module, dict[str, Any]
     return model, checkpoint
 
 
-def _test_dataset(config: Config) -> Any:
-    """Returns the config of the test data set, also inside wrappers."""
+def test_dataset(config: Config) -> Any:
+    """Returns the config of the test data set, also inside wrappers.
+
+    Args:
+        config: A complete config.
+    """
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
     while "pipeline" not in dataset and ("dataset" in dataset or "datasets" in dataset):
         dataset = dataset.get("dataset") or dataset["datasets"][0]
