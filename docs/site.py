@@ -31,7 +31,7 @@ PAGES = {"README.md": "index.md", "CHANGELOG.md": "CHANGELOG.md", "CONTRIBUTING.
 OPTIONS = "<!-- options of each subcommand -->"
 """The place for the options in a page."""
 
-FILES = ["CITATION.cff", "LICENSE", "configs/**/*.py"]
+FILES = ["CITATION.cff", "LICENSE", "configs/**/*.py", "examples/*.py"]
 """Files that pages link to."""
 
 
