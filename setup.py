@@ -115,6 +115,7 @@ setup(
         "torch>=2.6",
         "torchvision>=0.21",
         "timm>=1.0.3",
+        "huggingface_hub>=0.30",
         "numpy>=1.24",
         "safetensors>=0.4",
         "packaging>=22",

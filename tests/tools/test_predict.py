@@ -204,7 +204,7 @@ def test_impossible_options_are_refused_at_once(predict, tools, tmp_path, argume
 def test_help_keeps_the_lines_of_its_text(predict, capsys):
     with pytest.raises(SystemExit):
         predict("--help")
-    assert "their config\n\nDIR receives pictures/" in capsys.readouterr().out
+    assert "has written\n\nDIR receives pictures/" in capsys.readouterr().out
 
 
 @pytest.mark.slow
