@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -399,6 +400,12 @@ def adapt_state_dict(
 
 
 def _check_images(images: Any, in_channels: int) -> None:
+    if isinstance(images, Proxy):
+        raise UserError(
+            "torch.fx cannot record the inside of a backbone, because the operators depend on the size of the image; "
+            'keep the backbone whole with tracer_kwargs={"leaf_modules": [type(backbone)]}, and take inner outputs '
+            "with register_forward_hook."
+        )
     if not isinstance(images, Tensor):
         raise UserError(
             f"images must be a tensor (B, {in_channels}, H, W), got {type(images).__name__}; write "

@@ -213,7 +213,8 @@ class XCA(nn.Module):
         Everything that does not grow with N, and every sum over tokens, is computed in at least fp32.
         """
         steps = [] if norm is None else [norm]
-        if norm is not None and not torch.is_grad_enabled():
+        # PyTorch checks a trace without gradients, and must see the same operators.
+        if norm is not None and (not torch.is_grad_enabled() or torch.jit.is_tracing()):  # type: ignore[attr-defined]
             x, steps = norm(x), []  # computed once for both products
         dtype = product_dtype(x)
         G = multiply(_Covariance(dtype), x, steps=steps)  # (B, C + 1, C + 1)

@@ -170,7 +170,8 @@ def _upsample_by_two(layer: nn.ConvTranspose2d, x: Tensor, steps: Sequence[nn.Mo
     With gradients it is one linear layer that makes four positions of one, and a shuffle. The gradient of its weight
     takes a fifth of the time that a transposed convolution takes.
     """
-    if not torch.is_grad_enabled() or is_exporting():
+    # PyTorch checks a trace without gradients, and must see the same operators.
+    if not torch.is_grad_enabled() or torch.jit.is_tracing() or is_exporting():  # type: ignore[attr-defined]
         return layer(_apply(steps, x))
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, C', 2, 2) -> (2, 2, C', C) -> (4 C', C)
     bias = [] if layer.bias is None else [layer.bias.repeat(4)]  # (4 C',)

@@ -1,0 +1,167 @@
+"""PyTorch's own tools work on backbones. What fails, fails on a plain network too."""
+
+import copy
+import io
+
+import pytest
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn.utils import prune
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from tests.helpers.models import assert_close, raises_user_error, random_images, tiny_coat, tiny_xcit
+
+SIZES = [(24, 32), (96, 128)]  # few tokens and many: the literal and the covariance form of XCA
+
+every_size = pytest.mark.parametrize("size", SIZES, ids=str)
+every_backbone = pytest.mark.parametrize("build", [tiny_xcit, tiny_coat], ids=lambda build: build.__name__)
+
+
+def loss_of(levels):
+    return sum(level.square().mean() for level in levels)
+
+
+# torch.func ---------------------------------------------------------------------------------------------------------
+
+
+def test_vmap_refuses_channels_last_memory_in_backbones_and_in_plain_layers():
+    images = random_images(2, 3, 32, 32)
+    plain = nn.Conv2d(3, 4, 3)
+    for model in (lambda x: plain(x.contiguous(memory_format=torch.channels_last)), tiny_xcit(), tiny_coat()):
+        with pytest.raises(RuntimeError, match="inside of vmap for memory_format"):
+            torch.func.vmap(lambda image, model=model: model(image[None]))(images)
+
+
+@every_size
+@every_backbone
+def test_jvp_is_the_difference_of_the_levels_along_a_direction(build, size):
+    model = build().double().eval()
+    images, direction = random_images(1, 3, *size).double(), random_images(3, 1, *size).double().transpose(0, 1)
+    with torch.no_grad():
+        _, slopes = torch.func.jvp(lambda x: model(x), (images,), (direction,))
+        step = 1e-5
+        plus, minus = model(images + step * direction), model(images - step * direction)
+    for slope, above, below in zip(slopes, plus, minus, strict=True):
+        assert_close(slope, (above - below) / (2 * step), 1e-3)
+
+
+# Traces -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@every_size
+@every_backbone
+def test_a_trace_with_gradients_has_the_levels_and_the_gradients(build, size):
+    model, images = build(norm_eval=True).train(), random_images(2, 3, *size)
+    traced = torch.jit.trace(copy.deepcopy(model), images)
+    for call in (model, traced):
+        loss_of(call(images)).backward()
+    expected = dict(model.named_parameters())
+    for got, level in zip(traced(images), model(images), strict=True):
+        assert_close(got.detach(), level.detach())
+    for name, value in traced.named_parameters():
+        gradient = expected[name].grad
+        torch.testing.assert_close(value.grad, gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item() + 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_saved_trace_computes_the_same():
+    model, images = tiny_xcit().eval(), random_images(1, 3, 64, 64)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, images), file)
+    file.seek(0)
+    for got, expected in zip(torch.jit.load(file)(images), model(images), strict=True):
+        assert_close(got.detach(), expected.detach())
+
+
+def test_torch_fx_names_what_to_do_in_place_of_recording_a_backbone():
+    with raises_user_error("torch.fx cannot record", "leaf_modules", "register_forward_hook"):
+        create_feature_extractor(tiny_xcit(), {"blocks.1": "block"})
+
+
+@every_backbone
+def test_torch_fx_records_a_network_around_a_backbone(build):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = build()
+            self.head = nn.Conv2d(self.backbone.out_channels[0], 5, 1)
+
+        def forward(self, images):
+            return self.head(self.backbone(images)[0])
+
+    network, images = Network().eval(), random_images(1, 3, 64, 64)
+    leaf = {"leaf_modules": [type(network.backbone)]}
+    extractor = create_feature_extractor(network, {"backbone": "levels", "head": "logits"}, tracer_kwargs=leaf)
+    found = extractor(images)
+    assert torch.equal(found["logits"], network(images))
+    assert len(found["levels"]) == 4
+
+
+# Compilation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_inductor_trains_at_two_sizes_if_sizes_are_not_dynamic():
+    """With dynamic sizes, Inductor of PyTorch 2.11 fails to sort the strides of maps in channels-last memory."""
+    model = tiny_xcit(patch_size=16, norm_eval=True, out_strides=(16,), out_indices=(0,)).train()
+    compiled = torch.compile(model, dynamic=False)
+    for size in [(64, 96), (96, 128)]:
+        images, gradients = random_images(2, 3, *size), []
+        for call in (compiled, model):
+            model.zero_grad()
+            loss_of(call(images)).backward()
+            gradients.append({name: value.grad for name, value in model.named_parameters()})
+        for name, gradient in gradients[1].items():
+            tolerance = 1e-4 * gradient.abs().max().item() + 1e-6
+            torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-3, atol=tolerance)
+
+
+# Quantization, pruning, averages ------------------------------------------------------------------------------------
+
+
+@every_backbone
+def test_pruning_over_all_linear_layers_is_made_permanent(build):
+    model, images = build().eval(), random_images(1, 3, 64, 64)
+    layers = [(module, "weight") for module in model.modules() if type(module) is nn.Linear]
+    prune.global_unstructured(layers, prune.L1Unstructured, amount=0.4)
+    zeros = sum((module.weight == 0).sum().item() for module, _ in layers)
+    assert abs(zeros / sum(module.weight.numel() for module, _ in layers) - 0.4) < 0.01
+    masked = model(images)
+    for module, name in layers:
+        prune.remove(module, name)
+    for got, expected in zip(model(images), masked, strict=True):
+        assert_close(got.detach(), expected.detach())
+
+
+@every_backbone
+def test_timms_average_follows_the_weights_and_the_statistics(build):
+    model = build(norm_eval=False).train()
+    average = ModelEmaV3(model, decay=0.9)
+    before = {name: value.clone() for name, value in average.module.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss_of(model(random_images(2, 3, 64, 64))).backward()
+    optimizer.step()
+    average.update(model)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            expected = 0.9 * before[name] + 0.1 * value
+            torch.testing.assert_close(average.module.state_dict()[name], expected)
+    assert all(level.isfinite().all() for level in average.module.eval()(random_images(1, 3, 64, 64)))
+
+
+@every_backbone
+def test_pytorchs_average_follows_the_weights(build):
+    model = build().train()
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    average.update_parameters(model)
+    before = {name: value.clone() for name, value in average.module.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss_of(model(random_images(2, 3, 64, 64))).backward()
+    optimizer.step()
+    average.update_parameters(model)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(dict(average.module.named_parameters())[name], 0.9 * before[name] + 0.1 * value)
+    assert all(level.isfinite().all() for level in average.eval()(random_images(1, 3, 64, 64)))
