@@ -104,6 +104,7 @@ def test_torch_fx_records_a_network_around_a_backbone(build):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_inductor_trains_at_two_sizes_if_sizes_are_not_dynamic():
     """With dynamic sizes, Inductor of PyTorch 2.11 fails to sort the strides of maps in channels-last memory."""
     model = tiny_xcit(patch_size=16, norm_eval=True, out_strides=(16,), out_indices=(0,)).train()
