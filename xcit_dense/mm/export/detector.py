@@ -60,7 +60,7 @@ class Detector(nn.Module):
         rows, columns = (height + self.divisor - 1) // self.divisor, (width + self.divisor - 1) // self.divisor
         below, right = rows * self.divisor - height, columns * self.divisor - width
         levels = self.detector.extract_feat(F.pad(images, (0, right, 0, below), value=self.padding))
-        if self.detector.with_rpn:
+        if hasattr(self.detector, "rpn_head"):
             proposals, _ = _propose(self.detector.rpn_head, levels, limits)
             found = _classify(self.detector.roi_head, levels, proposals, limits)
         else:

@@ -1,0 +1,112 @@
+"""Exported detectors and segmentors predict what the models of the MM libraries predict."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.exports import assert_equal_outputs, tiny_head
+from tests.helpers.models import raises_user_error
+from tests.helpers.tiny import save_tiny, write_work_dir
+from xcit_dense.cli.main import main
+from xcit_dense.inference.exported import ExportedModel
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytest.importorskip("mmdet")
+
+IMAGES = [np.random.default_rng(0).integers(0, 256, size, np.uint8) for size in ((60, 80, 3), (90, 50, 3), (64, 64, 3))]
+
+
+def export_head(task, head, directory):
+    """Exports a tiny model and returns the file and the module."""
+    from xcit_dense.export.write import write_model
+    from xcit_dense.mm.export.build import make_exportable
+
+    config = tiny_head(task, head)
+    save_tiny(config, directory / "weights.pth")
+    model, metadata = make_exportable(config, str(directory / "weights.pth"))
+    write_model(model, metadata, directory / "model.onnx")
+    return config, model, directory / "model.onnx"
+
+
+def compare_predictions(predictor, exported):
+    """Compares predictions of the two for images of several sizes."""
+    for image in IMAGES:
+        (expected,) = predictor.infer([predictor.accept(image)])
+        (found,) = exported.predict([image])
+        if predictor.segments:
+            assert (found.labels == expected.labels).mean() > 0.999  # equal logits may be rounded differently
+            continue
+        order, own = (
+            np.lexsort((found.class_id, -found.confidence)),
+            np.lexsort((expected.class_id, -expected.confidence)),
+        )
+        assert len(found.xyxy) == len(expected.xyxy) > 0
+        np.testing.assert_allclose(found.confidence[order], expected.confidence[own], atol=1e-4)
+        np.testing.assert_allclose(found.xyxy[order], expected.xyxy[own], atol=1e-2)
+        np.testing.assert_array_equal(found.class_id[order], expected.class_id[own])
+        if expected.mask is not None:
+            assert (found.mask[order] == expected.mask[own]).mean() > 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "head"),
+    [
+        ("segmentation", "sem_fpn"),
+        ("segmentation", "upernet"),
+        ("detection", "mask_rcnn"),
+        ("detection", "cascade_mask_rcnn"),
+        ("detection", "retinanet"),
+    ],
+)
+def test_an_exported_model_predicts_what_the_model_predicts(task, head, tmp_path):
+    from xcit_dense.mm.inference.predict import make_predictor
+
+    config, model, path = export_head(task, head, tmp_path)
+    session = onnxruntime.InferenceSession(path)
+    assert_equal_outputs(model, lambda images: session.run(None, {"images": images.numpy()}))
+    compare_predictions(make_predictor(config, str(tmp_path / "weights.pth")), ExportedModel(path))
+
+
+@pytest.mark.slow
+def test_predict_takes_an_exported_model_as_it_takes_a_work_directory(tmp_path, capsys):
+    work_dir = write_work_dir("segmentation", tmp_path / "work_dir")
+    (tmp_path / "images").mkdir()
+    Image.fromarray(IMAGES[0]).save(tmp_path / "images" / "a.png")
+    main(["export", str(work_dir), "--out", str(tmp_path / "model.onnx")])
+    assert "segmentation, logits" in capsys.readouterr().out
+    labels = []
+    for name, model in (("torch", work_dir), ("onnx", tmp_path / "model.onnx")):
+        with pytest.raises(SystemExit) as exit_:
+            main(["predict", str(model), str(tmp_path / "images"), "--out", str(tmp_path / name)])
+        assert exit_.value.code == 0
+        labels.append(np.asarray(Image.open(tmp_path / name / "labels" / "a.png")))
+    assert (labels[0] == labels[1]).mean() > 0.999
+    drawn = [(tmp_path / name / "pictures" / "a.png").exists() for name in ("torch", "onnx")]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("head", ["rtmdet", "dino"])
+def test_a_head_that_cannot_be_exported_is_named(head, tmp_path):
+    from xcit_dense.mm.export.build import make_exportable
+
+    config = tiny_head("detection", head)
+    save_tiny(deepcopy(config), tmp_path / "weights.pth")  # DINO changes the config that it is built from
+    with raises_user_error("cannot be exported", "Mask R-CNN"):
+        make_exportable(config, str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize(("name", "words"), [("a.txt", ("'.txt'", ".onnx")), ("none.onnx", ("does not exist",))])
+def test_a_file_that_is_not_an_exported_model_is_refused(name, words, tmp_path):
+    (tmp_path / "a.txt").touch()
+    with raises_user_error(*words):
+        ExportedModel(tmp_path / name)
+
+
+def test_an_invalid_onnx_file_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with raises_user_error("cannot be read by ONNX Runtime"):
+        ExportedModel(tmp_path / "model.onnx")
