@@ -3,7 +3,7 @@
 # make benchmark  measures the figures of docs/performance.md, in work_dirs/benchmark; takes about an hour
 # make test       sets up if needed, runs every test and every example of the docstrings
 # make test-fast  leaves out the tests that are marked slow
-# make test-integrations  installs PEFT, torchao and other libraries too, and runs the tests with them
+# make test-integrations  installs PEFT, ONNX Runtime and other libraries too, and runs the tests with them
 # make docs       builds the documentation's site in site/
 #
 # PYTHON=python3.12  interpreter to set up with (3.10 to 3.13)
@@ -55,7 +55,7 @@ test-fast: test
 
 test-integrations: setup
 	$(pip) --no-deps --requirement requirements/integrations.lock
-	$(pytest) tests/integrations
+	$(pytest) $(if $(MARKS),-m '$(MARKS)') tests/integrations tests/export
 
 lint: setup
 	$(python) -m ruff check .
