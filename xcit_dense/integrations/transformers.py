@@ -45,17 +45,18 @@ STAGES = [f"stage{number}" for number in range(1, len(STRIDES) + 1)]
 
 
 class DenseBackboneConfig(BackboneConfigMixin, PreTrainedConfig):
-    """What a :class:`DenseBackbone` is built from. All values are saved in ``config.json``.
+    """What a :class:`DenseBackbone` is built from. All values are arguments, and are saved in ``config.json``.
 
-    Args:
+    Further arguments are those of ``PreTrainedConfig``.
+
+    Attributes:
         backbone: The class: ``'XCiT'``, ``'CoaT'`` or ``'TokenPyramid'``.
         variant: The name of a variant of the class.
         options: Further arguments of the class. ``out_features`` takes the place of the argument ``out_strides``.
-        out_features: The levels that the backbone returns: all or some of ``'stage1'`` to ``'stage4'``, for strides 4,
+        out_features (list[str]): The levels that the backbone returns: all or some of ``'stage1'`` to ``'stage4'``, for strides 4,
             8, 16 and 32. Other levels are not built. By default all four.
-        out_indices: The same as ``out_features`` in numbers from 0 to 3. The blocks that make the levels are
+        out_indices (list[int]): The same as ``out_features`` in numbers from 0 to 3. The blocks that make the levels are
             ``options={"out_indices": ...}``.
-        **kwargs: What ``PreTrainedConfig`` takes.
 
     Raises:
         UserError: The class does not exist, or ``options`` has ``out_strides``.
