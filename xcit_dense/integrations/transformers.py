@@ -53,10 +53,10 @@ class DenseBackboneConfig(BackboneConfigMixin, PreTrainedConfig):
         backbone: The class: ``'XCiT'``, ``'CoaT'`` or ``'TokenPyramid'``.
         variant: The name of a variant of the class.
         options: Further arguments of the class. ``out_features`` takes the place of the argument ``out_strides``.
-        out_features (list[str]): The levels that the backbone returns: all or some of ``'stage1'`` to ``'stage4'``, for strides 4,
-            8, 16 and 32. Other levels are not built. By default all four.
-        out_indices (list[int]): The same as ``out_features`` in numbers from 0 to 3. The blocks that make the levels are
-            ``options={"out_indices": ...}``.
+        out_features (list[str]): The levels that the backbone returns: all or some of ``'stage1'`` to ``'stage4'``,
+            for strides 4, 8, 16 and 32. Other levels are not built. By default all four.
+        out_indices (list[int]): The same as ``out_features`` in numbers from 0 to 3. The blocks that make the levels
+            are ``options={"out_indices": ...}``.
 
     Raises:
         UserError: The class does not exist, or ``options`` has ``out_strides``.
