@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.helpers.exports import assert_equal_outputs, tiny_head
@@ -69,6 +70,22 @@ def test_an_exported_model_predicts_what_the_model_predicts(task, head, tmp_path
     session = onnxruntime.InferenceSession(path)
     assert_equal_outputs(model, lambda images: session.run(None, {"images": images.numpy()}))
     compare_predictions(make_predictor(config, str(tmp_path / "weights.pth")), ExportedModel(path))
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "retinanet"])
+def test_entries_without_an_object_are_empty(head, tmp_path):
+    # Run times order equal scores in their own ways, so an entry must not depend on its place.
+    from xcit_dense.mm.export.build import make_exportable
+
+    config = tiny_head("detection", head)
+    config.model.test_cfg.get("rcnn", config.model.test_cfg).score_thr = 0.99
+    save_tiny(config, tmp_path / "weights.pth")
+    model, _ = make_exportable(config, str(tmp_path / "weights.pth"))
+    with torch.no_grad():
+        boxes, scores, labels, *_ = model(torch.rand(2, 3, 64, 96) * 255)
+    assert (boxes == 0).all()
+    assert (scores == 0).all()
+    assert (labels == -1).all()
 
 
 @pytest.mark.slow

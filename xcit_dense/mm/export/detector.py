@@ -19,8 +19,8 @@ Found = tuple[Tensor, Tensor, Tensor]
 class Detector(nn.Module):
     """A detector that takes and returns tensors.
 
-    N is ``max_per_img`` of the test settings, for each image. Images with fewer objects are filled up with boxes of
-    score 0 and label -1.
+    N is ``max_per_img`` of the test settings, for each image. Images with fewer objects are filled up with empty boxes
+    of score 0 and label -1.
 
     Args:
         model: A detector of MMDetection that :func:`xcit_dense.mm.export.supported.check_detector` accepts, in
@@ -66,7 +66,9 @@ class Detector(nn.Module):
         else:
             found = _detect(self.detector.bbox_head, levels, limits)
         boxes, scores, labels = found
+        # Missing entries have equal scores, so each run time orders them in its own way. Empty boxes make them equal.
         present = scores > MISSING
+        boxes = torch.where(present[..., None], boxes, 0.0)
         named = boxes, torch.where(present, scores, 0.0), torch.where(present, labels, -1)
         if not self.has_masks:
             return named
