@@ -220,14 +220,18 @@ def test_faulty_data_ends_the_run_before_it_writes_anything(python, tools, shape
 )
 def test_the_options_for_the_real_training_fit_its_config_and_each_other(section, path):
     from xcit_dense.cli.options import read_config_options
+    from xcit_dense.mm.config.length import set_length
     from xcit_dense.mm.config.load import load_config
 
     text = sections()[section]
     assert f"configs/{path}" in text
-    (line,) = re.findall(r"^```text\n(--cfg-options .*?)\n```", text, re.M | re.S)
+    (line,) = re.findall(r"^```text\n(--(?:epochs|cfg-options) .*?)\n```", text, re.M | re.S)
+    words = line.replace("\\\n", "").split()
+    epochs = int(words[words.index("--epochs") + 1]) if "--epochs" in words else None
     config = ROOT / "configs" / path
-    options = read_config_options(line.replace("\\\n", "").split()[1:])
+    options = read_config_options(words[words.index("--cfg-options") + 1 :])
     before, after = load_config(config), load_config(config, options)
+    set_length(after, epochs)
     for key in options:
         node = before
         for part in key.split("."):

@@ -46,7 +46,7 @@ def check_out(path: Path, dtype: DType = "fp32", int8: bool = False) -> None:
         >>> check_out(Path("model.onx"))
         Traceback (most recent call last):
         ...
-        xcit_dense.errors.UserError: Unknown suffix '.onx'. Did you mean '.onnx'? Valid: .onnx, .pt2, .xml.
+        xcit_dense.errors.UserError: No suffix is called '.onx'. Did you mean '.onnx'? Valid names: .onnx, .pt2, .xml.
     """
     suffix = path.suffix
     if suffix not in SUFFIXES:
