@@ -24,8 +24,8 @@ def train(config: str | Path, data: str | Path | None = None, **options: Any) ->
         config: A config file, the name of a shipped config such as ``'mask_rcnn_xcit_s12'``, or a work directory with a
             config.
         data: The data: a directory or a file of any format that the command recognises. By default the data that the
-            config names. If the data does not have the
-            files that the config names, the model gets the classes of the data.
+            config names. If the data does not have the files that the config names, the model gets the classes of the
+            data.
         **options: The options of the command, with ``_`` in place of ``-``; ``xcit-dense train --help`` lists all. For
             example ``batch`` (images per step), ``epochs`` or ``iterations`` (the length), ``work_dir``, ``classes``,
             ``val_fraction``, ``resume=True``, ``amp=True``, ``device='cpu'`` (hides the GPUs from this process).
