@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.exports import assert_equal_outputs, tiny_head
+from tests.helpers.exports import assert_equal_outputs
 from tests.helpers.models import raises_user_error
-from tests.helpers.tiny import save_tiny, write_work_dir
+from tests.helpers.tiny import save_tiny, tiny_config, write_work_dir
 from xcit_dense.cli.main import main
 from xcit_dense.inference.exported import ExportedModel
 
@@ -25,7 +25,7 @@ def export_head(task, head, directory):
     from xcit_dense.export.write import write_model
     from xcit_dense.mm.export.build import make_exportable
 
-    config = tiny_head(task, head)
+    config = tiny_config(task, head)
     save_tiny(config, directory / "weights.pth")
     model, metadata = make_exportable(config, str(directory / "weights.pth"))
     write_model(model, metadata, directory / "model.onnx")
@@ -77,7 +77,7 @@ def test_entries_without_an_object_are_empty(head, tmp_path):
     # Run times order equal scores in their own ways, so an entry must not depend on its place.
     from xcit_dense.mm.export.build import make_exportable
 
-    config = tiny_head("detection", head)
+    config = tiny_config("detection", head)
     config.model.test_cfg.get("rcnn", config.model.test_cfg).score_thr = 0.99
     save_tiny(config, tmp_path / "weights.pth")
     model, _ = make_exportable(config, str(tmp_path / "weights.pth"))
@@ -110,7 +110,7 @@ def test_predict_takes_an_exported_model_as_it_takes_a_work_directory(tmp_path, 
 def test_a_head_that_cannot_be_exported_is_named(head, tmp_path):
     from xcit_dense.mm.export.build import make_exportable
 
-    config = tiny_head("detection", head)
+    config = tiny_config("detection", head)
     save_tiny(deepcopy(config), tmp_path / "weights.pth")  # DINO changes the config that it is built from
     with raises_user_error("cannot be exported", "Mask R-CNN"):
         make_exportable(config, str(tmp_path / "weights.pth"))

@@ -1,6 +1,5 @@
 """A saved model, and the checkpoint of a training alone, predict as the config and the weights do."""
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -17,10 +16,10 @@ pytest.importorskip("mmcv", reason="mmcv is not installed")
 import xcit_dense.mm  # noqa: F401  # isort: skip
 from huggingface_hub import ModelCard
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from safetensors.torch import load_file
 
-from tests.helpers.models import raises_user_error, randomise
+from tests.helpers.models import raises_user_error
+from tests.helpers.tiny import CONFIGS, TASKS, save_tiny, tiny_config
 from xcit_dense.cli.main import main
 from xcit_dense.media.inputs import find_media
 from xcit_dense.mm.config.load import load_config
@@ -30,10 +29,6 @@ from xcit_dense.mm.inference.publish import About, save_model
 from xcit_dense.weights.locate import locate_model
 from xcit_dense.weights.saved import read_description
 
-CONFIGS = Path(__file__).parents[3] / "configs"
-TASKS = {"detection": "mask_rcnn", "segmentation": "sem_fpn"}
-BACKBONE = {"type": "XCiT", "patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2, "out_indices": (0, 1, 2, 3)}
-
 each_task = pytest.mark.parametrize("task", TASKS)
 
 
@@ -41,23 +36,11 @@ each_task = pytest.mark.parametrize("task", TASKS)
 def trained(tmp_path_factory):
     """A checkpoint of a training for each task, with the config that belongs to it."""
     made = {}
-    for task, name in TASKS.items():
-        config = load_config(CONFIGS / task / f"{name}_xcit_n12_p8_shapes.py", {"model.neck.in_channels": [16] * 4})
-        config.model.backbone = {**BACKBONE, "init_cfg": {"type": "Pretrained", "checkpoint": "/home/me/start.pth"}}
-        for pipeline in (config.test_dataloader.dataset.pipeline, config.test_pipeline):
-            pipeline[1].scale = (48, 48)
-        if task == "detection":
-            config.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
-        init_default_scope(config.default_scope)
-        model = importlib.import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
-        meta = {
-            "dataset_meta": dict(config.test_dataloader.dataset.metainfo),
-            "cfg": config.pretty_text,
-            "iter": 4,
-            "time": "20260101_000000",
-        }
+    for task in TASKS:
+        config = tiny_config(task)
+        config.model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": "/home/me/start.pth"}
         path = tmp_path_factory.mktemp(task) / "iter_4.pth"
-        torch.save({"state_dict": randomise(model).state_dict(), "meta": meta, "message_hub": {}}, path)
+        save_tiny(config, path, cfg=config.pretty_text)
         made[task] = path, config
     return made
 
