@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
@@ -15,7 +13,8 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image
 
 from xcit_dense.errors import UserError
-from xcit_dense.media.images import UNREADABLE, find_fault, find_orientation, may_be_turned, read_pixels, turn
+from xcit_dense.media.decode import decode_upright
+from xcit_dense.media.images import UNREADABLE, find_fault
 from xcit_dense.mm.config.walk import dicts_in
 
 _TURNED = ("color", "grayscale")  # mmcv's kinds of images that follow the EXIF orientation
@@ -25,9 +24,8 @@ _TURNED = ("color", "grayscale")  # mmcv's kinds of images that follow the EXIF 
 class LoadCheckedImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, upright in each file format, with a clear error for an unreadable image.
 
-    OpenCV turns JPEG files by their EXIF orientation, but whether it turns other formats depends on its version. This
-    transform turns all formats by :func:`xcit_dense.media.images.find_orientation`. mmcv's transform raises the error
-    of OpenCV, which does not name the file if the file is empty.
+    The image is turned by :func:`xcit_dense.media.decode.decode_upright`. mmcv's transform raises the error of OpenCV,
+    which does not name the file if the file is empty.
 
     Configs name mmcv's transform, because the inferencers of MMDetection and MMSegmentation look for that name in the
     test pipeline. :func:`use_checked_loading` puts this transform in its place when a pipeline is built.
@@ -53,10 +51,7 @@ class LoadCheckedImage(LoadImageFromFile):
         content = b""
         try:
             content = fileio.get(path, backend_args=self.backend_args)
-            if may_be_turned(content):
-                image = _decode_turned(content, self.color_type, results)
-            else:
-                image = mmcv.imfrombytes(content, flag=self.color_type, backend="cv2")
+            image = decode_upright(content, self.color_type, lambda: _find_entry(results))
         except (OSError, cv2.error) as error:
             if self.ignore_empty:
                 return None
@@ -86,21 +81,6 @@ def _unreadable(path: str, content: bytes, error: Exception | None) -> UserError
     return UserError(
         f"The image {path} cannot be read: {fault}; replace it by an intact image, or take it out of the data set."
     )
-
-
-def _decode_turned(content: bytes, color_type: str, results: dict[str, Any]) -> Any:
-    """Decodes an image and turns it by the decision of :func:`xcit_dense.media.images.find_orientation`."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            orientation = find_orientation(image, _find_entry(results))
-            if image.format == "TIFF" and find_orientation(image) != 1:  # OpenCV turns these files in any case
-                pixels = read_pixels(image, _find_entry(results))
-                code = cv2.COLOR_RGB2BGR if color_type == "color" else cv2.COLOR_RGB2GRAY
-                return cv2.cvtColor(pixels, code)
-    except UNREADABLE:
-        return mmcv.imfrombytes(content, flag=color_type, backend="cv2")
-    stored = mmcv.imfrombytes(content, flag=f"{color_type}_ignore_orientation", backend="cv2")
-    return stored if stored is None or orientation == 1 else turn(stored, orientation)
 
 
 def _find_entry(results: dict[str, Any]) -> tuple[int, int] | None:
