@@ -9,7 +9,7 @@ import io
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,17 @@ class Detection(Prediction):
     class_id: npt.NDArray[np.integer]
     mask: npt.NDArray[np.bool_] | None = None
 
+    @classmethod
+    def from_instances(cls, found: Instances, **common: Any) -> Detection:
+        """Makes a prediction of objects with scores.
+
+        Args:
+            found: The objects.
+            **common: The attributes of :class:`Prediction`.
+        """
+        assert found.scores is not None
+        return cls(xyxy=found.boxes, confidence=found.scores, class_id=found.labels, mask=found.masks, **common)
+
     @property
     def names(self) -> list[str]:
         """The name of each object's class."""
@@ -168,19 +179,8 @@ class Detection(Prediction):
         Returns:
             The selected objects, in the same order.
         """
-        kept = self.instances.keep(score_thr)
-        assert kept.scores is not None
-        return Detection(
-            image=self.image,
-            classes=self.classes,
-            palette=self.palette,
-            source=self.source,
-            frame=self.frame,
-            xyxy=kept.boxes,
-            confidence=kept.scores,
-            class_id=kept.labels,
-            mask=kept.masks,
-        )
+        common = {field.name: getattr(self, field.name) for field in fields(Prediction)}
+        return Detection.from_instances(self.instances.keep(score_thr), **common)
 
     def plot(self) -> Pixels:
         """Draws masks, boxes, names and scores over the image (:func:`xcit_dense.visualization.draw.draw_instances`).

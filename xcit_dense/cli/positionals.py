@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcit_dense.cli.shipped_configs import config_in, find_config, is_config
+from xcit_dense.cli.shipped_configs import find_config, is_config
 from xcit_dense.errors import UserError
+from xcit_dense.export import SUFFIXES
+from xcit_dense.utils.configs import config_in
 from xcit_dense.weights.zoo import SCHEME, ZOO
-
-EXPORTED = (".onnx", ".xml", ".pt2")
-"""The suffixes of exported models."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def is_exported(text: str) -> bool:
         >>> is_exported("model.onnx"), is_exported("work_dirs/mine")
         (True, False)
     """
-    return text.lower().endswith(EXPORTED)
+    return text.lower().endswith(SUFFIXES)
 
 
 def _refuse_more(words: Sequence[str]) -> None:

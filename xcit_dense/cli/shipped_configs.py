@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xcit_dense.errors import UserError, did_you_mean
-from xcit_dense.utils.configs import config_in as config_in
-from xcit_dense.utils.configs import configs_directory, find_shipped, shipped_configs
+from xcit_dense.utils.configs import config_in, configs_directory, find_shipped, shipped_configs
 
 SUFFIXES = (".py", ".json", ".yaml", ".yml")
 """Endings of config files that MMEngine reads."""

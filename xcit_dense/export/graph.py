@@ -23,6 +23,10 @@ _OTHER = 1, 5, 3
 _SAMPLE = 2, 4, 6
 """Images, rows of strides and columns of strides of the example that is recorded."""
 
+_TOLERANCE = 1e-2
+_CHANGED = "The exported graph is not valid for images of another size than the recorded one:"
+_REPORT = "a layer of the model fixes the size, so export a model with another head, or only the backbone."
+
 
 class Normalised(nn.Module):
     """A model that takes RGB images.
@@ -168,8 +172,3 @@ def check_sizes(graph: Any, model: nn.Module, stride: int) -> None:
         scale = own.abs().max().clamp_min(1e-6)
         if ((values - own).abs().max() / scale).item() > _TOLERANCE:
             raise UserError(f"{_CHANGED} {name} differs from the model's; {_REPORT}")
-
-
-_TOLERANCE = 1e-2
-_CHANGED = "The exported graph is not valid for images of another size than the recorded one:"
-_REPORT = "a layer of the model fixes the size, so export a model with another head, or only the backbone."

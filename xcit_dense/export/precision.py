@@ -7,7 +7,8 @@ small part of a model.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,6 @@ def halve(graph: Any) -> Any:
         return convert_float_to_float16(graph, keep_io_types=True, node_block_list=_of_classes(graph, _FP32))
 
 
-class _Reader:
-    """Gives the quantizer one input after the other."""
-
-    def __init__(self, inputs: Iterator[npt.NDArray[np.float32]]) -> None:
-        self.inputs = inputs
-
-    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
-        images = next(self.inputs, None)
-        return None if images is None else {INPUT: images}
-
-
 def quantise(graph: Any, inputs: Iterable[npt.NDArray[np.float32]]) -> Any:
     """Quantizes products with weights to 8 bits.
 
@@ -81,12 +71,12 @@ def quantise(graph: Any, inputs: Iterable[npt.NDArray[np.float32]]) -> Any:
     if first is None:
         raise UserError("int8 needs images for calibration, and there are none; name a directory with images.")
 
-    class Reader(_Reader, CalibrationDataReader):
-        pass
+    remaining = chain([first], inputs)
 
-    def with_first() -> Iterator[npt.NDArray[np.float32]]:
-        yield first
-        yield from inputs
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+            images = next(remaining, None)
+            return None if images is None else {INPUT: images}
 
     with tempfile.TemporaryDirectory() as directory, quiet():
         source, target = Path(directory, "fp32.onnx"), Path(directory, "int8.onnx")
@@ -94,7 +84,7 @@ def quantise(graph: Any, inputs: Iterable[npt.NDArray[np.float32]]) -> Any:
         quantize_static(
             source,
             target,
-            Reader(with_first()),
+            Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             op_types_to_quantize=list(_QUANTIZED),

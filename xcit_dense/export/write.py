@@ -13,13 +13,11 @@ import torch
 from torch import nn
 
 from xcit_dense.errors import MissingLibraryError, UserError, did_you_mean
+from xcit_dense.export import SUFFIXES
 from xcit_dense.export.graph import check_sizes, record, to_onnx
 from xcit_dense.export.metadata import INPUT, RT_INFO, Metadata
 from xcit_dense.export.precision import halve, quantise
 from xcit_dense.utils.files import atomic_write
-
-SUFFIXES = {".onnx": "ONNX", ".pt2": "PyTorch's torch.export", ".xml": "OpenVINO"}
-"""The formats by their suffixes."""
 
 METADATA_FILE = "metadata.json"
 """The name of the metadata in a .pt2 file."""

@@ -15,11 +15,9 @@ from xcit_dense.errors import MissingLibraryError, UserError, did_you_mean
 from xcit_dense.export.metadata import INPUT, RT_INFO, Metadata
 from xcit_dense.inference.stream import Input
 from xcit_dense.media.arrays import to_rgb
+from xcit_dense.media.decode import decode_upright
 from xcit_dense.predictions import Detection, Prediction, Segmentation
 from xcit_dense.structures import Instances, Pixels
-
-SUFFIXES = (".onnx", ".xml")
-"""The suffixes of files that this module runs."""
 
 Array = npt.NDArray[Any]
 Run = Callable[[Array], Sequence[Array]]
@@ -53,12 +51,11 @@ class ExportedModel:
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         path = Path(path)
-        if path.suffix not in SUFFIXES:
-            raise UserError(did_you_mean("suffix of an exported model", path.suffix or str(path), SUFFIXES))
+        if path.suffix not in _OPENERS:
+            raise UserError(did_you_mean("suffix of an exported model", path.suffix or str(path), _OPENERS))
         if not path.is_file():
             raise UserError(f"{path} does not exist; write the file with xcit-dense export.")
-        open_file = _open_onnx if path.suffix == ".onnx" else _open_openvino
-        self._run, texts = open_file(path, threads)
+        self._run, texts = _OPENERS[path.suffix](path, threads)
         self.metadata = Metadata.from_text(texts, str(path))
         if self.metadata.task == "features":
             raise UserError(f"{path} contains a backbone, which does not predict; export the model, without --part.")
@@ -98,7 +95,7 @@ class ExportedModel:
         Raises:
             OSError: The file cannot be read.
         """
-        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        pixels = decode_upright(path.read_bytes())
         if pixels is None:
             raise OSError("not an image that can be read")
         return self.accept(pixels[..., ::-1])
@@ -155,16 +152,7 @@ class ExportedModel:
         for one, result in zip(inputs, results):
             common: dict[str, Any] = {"image": one.image, "classes": self.classes, "palette": self.palette}
             if isinstance(result, Instances):
-                assert result.scores is not None
-                predictions.append(
-                    Detection(
-                        xyxy=result.boxes,
-                        confidence=result.scores,
-                        class_id=result.labels,
-                        mask=result.masks,
-                        **common,
-                    )
-                )
+                predictions.append(Detection.from_instances(result, **common))
             else:
                 predictions.append(Segmentation(labels=result, **common))
         return predictions
@@ -237,6 +225,10 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Run, dict[str, str]
         return [found[index] for index in range(len(compiled.outputs))]
 
     return run, texts
+
+
+_OPENERS = {".onnx": _open_onnx, ".xml": _open_openvino}
+"""The functions that open a file, by the suffix."""
 
 
 def _instances(

@@ -40,6 +40,20 @@ def datasets_in(node: Any) -> Iterator[Any]:
             yield from datasets_in(node.get("dataset") or node.get("datasets"))
 
 
+def name_of(part: Any) -> str:
+    """Returns the name of a part's class, as the config writes it, without the library before it.
+
+    Args:
+        part: A dictionary whose ``type`` is a name or a class. Without a type, the name is empty.
+
+    Example:
+        >>> name_of({"type": "mmdet.Resize"}), name_of({"type": dict})
+        ('Resize', 'dict')
+    """
+    kind = part.get("type")
+    return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")
+
+
 def as_list(node: Any) -> list[Any]:
     """Returns the parts that a config gives as a list, or as one part. None means no parts.
 

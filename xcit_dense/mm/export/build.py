@@ -12,6 +12,7 @@ from xcit_dense import __version__
 from xcit_dense.errors import UserError
 from xcit_dense.export.graph import Normalised
 from xcit_dense.export.metadata import Metadata, Normalise, Resize, Task
+from xcit_dense.mm.config.walk import name_of
 from xcit_dense.mm.export.detector import Detector
 from xcit_dense.mm.export.segmentor import Output, Segmentor
 from xcit_dense.mm.export.supported import check_detector, check_segmentor
@@ -127,8 +128,7 @@ def _read_resize(pipeline: Sequence[Any]) -> Resize | None:
     """Reads the size rule of a test pipeline. Refuses steps that a program without MMCV cannot repeat."""
     resize = None
     for step in pipeline:
-        name = step["type"] if isinstance(step["type"], str) else step["type"].__name__
-        name = name.rpartition(".")[2]
+        name = name_of(step)
         options = {key: value for key, value in step.items() if key != "type"}
         if name in _IGNORED:
             continue

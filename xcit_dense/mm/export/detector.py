@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from xcit_dense.mm.export.boxes import MISSING, Limits, best, decode, limits_of, pool, suppress
+from xcit_dense.mm.export.plain import pad
 from xcit_dense.mm.export.supported import listed
 
 Found = tuple[Tensor, Tensor, Tensor]
@@ -56,10 +56,7 @@ class Detector(nn.Module):
             masks also returns (B, N, h, w): the probability that a point of the box belongs to the object, on a grid.
         """
         limits = limits_of(images)
-        height, width = images.shape[2:]
-        rows, columns = (height + self.divisor - 1) // self.divisor, (width + self.divisor - 1) // self.divisor
-        below, right = rows * self.divisor - height, columns * self.divisor - width
-        levels = self.detector.extract_feat(F.pad(images, (0, right, 0, below), value=self.padding))
+        levels = self.detector.extract_feat(pad(images, self.divisor, self.padding))
         if hasattr(self.detector, "rpn_head"):
             proposals, _ = _propose(self.detector.rpn_head, levels, limits)
             found = _classify(self.detector.roi_head, levels, proposals, limits)

@@ -62,6 +62,25 @@ class Enlargement(nn.Module):
         return F.interpolate(x, size, mode=self.mode, align_corners=self.align_corners)
 
 
+def pad(images: Tensor, divisor: int, value: float) -> Tensor:
+    """Pads images at the bottom and at the right, so that their sides are multiples of a number of pixels.
+
+    Args:
+        images: (B, C, H, W).
+        divisor: The number of pixels.
+        value: The value of padded pixels.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.mm.export.plain import pad
+        >>> pad(torch.ones(1, 3, 64, 70), 32, value=0.0).shape
+        torch.Size([1, 3, 64, 96])
+    """
+    height, width = images.shape[2:]
+    rows, columns = (height + divisor - 1) // divisor, (width + divisor - 1) // divisor
+    return F.pad(images, (0, columns * divisor - width, 0, rows * divisor - height), value=value)
+
+
 def make_plain(model: nn.Module) -> None:
     """Replaces the layers of a segmentor that would fix the image's size in a graph.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xcit_dense.mm.export.plain import make_plain
+from xcit_dense.mm.export.plain import make_plain, pad
 
 Output = Literal["logits", "labels"]
 
@@ -45,9 +45,7 @@ class Segmentor(nn.Module):
         """
         height, width = images.shape[2:]
         if self.divisor > 1:
-            rows, columns = (height + self.divisor - 1) // self.divisor, (width + self.divisor - 1) // self.divisor
-            below, right = rows * self.divisor - height, columns * self.divisor - width
-            images = F.pad(images, (0, right, 0, below), value=self.padding)
+            images = pad(images, self.divisor, self.padding)
         head = self.segmentor.decode_head
         logits = head(self.segmentor.extract_feat(images))
         size = images.shape[2:]

@@ -30,6 +30,7 @@ from xcit_dense.inference.stream import Input
 from xcit_dense.inference.write import OUTPUTS, Summary, reserve, run
 from xcit_dense.media.arrays import to_bands, to_rgb
 from xcit_dense.mm.bands import LoadBands
+from xcit_dense.mm.config.walk import name_of
 from xcit_dense.mm.inference.classes import count_classes, read_classes
 from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.mm.loading import find_file_fault, use_checked_loading
@@ -145,9 +146,7 @@ class Predictor:
         common: dict[str, Any] = {"image": one.image, "classes": self.classes, "palette": self.palette}
         if self.segments:
             return Segmentation(labels=sample.pred_sem_seg.data[0].cpu().numpy(), **common)
-        found = predicted_instances(sample.pred_instances)
-        assert found.scores is not None
-        return Detection(xyxy=found.boxes, confidence=found.scores, class_id=found.labels, mask=found.masks, **common)
+        return Detection.from_instances(predicted_instances(sample.pred_instances), **common)
 
 
 def join(launcher: str) -> None:
@@ -184,7 +183,7 @@ def make_predictor(config: Config, weights: str, verbose: bool = False, device: 
     if not verbose:
         quiet(logger)
     with nullcontext() if verbose else prints_to_log(logger):
-        model, checkpoint = _load_model(config, weights)
+        model, checkpoint = build_model(config, weights)
     model.to(device or get_device()).eval()
     if any(isinstance(module, Backbone) for module in model.modules()):
         deploy(model)
@@ -196,8 +195,19 @@ def make_predictor(config: Config, weights: str, verbose: bool = False, device: 
     return Predictor(model, load, prepare, classes, palette, config.default_scope == "mmseg")
 
 
-def _load_model(config: Config, weights: str) -> tuple[nn.Module, dict[str, Any]]:
-    """Builds a model and loads its checkpoint; returns both."""
+def build_model(config: Config, weights: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds the model of a config and loads its checkpoint.
+
+    Args:
+        config: A complete config.
+        weights: The path or address of a checkpoint.
+
+    Returns:
+        The model and the checkpoint.
+
+    Raises:
+        UserError: The weights cannot be read or do not fill the model.
+    """
     init_default_scope(config.default_scope)
     model = import_module(f"{config.default_scope}.registry").MODELS.build(config.model)
     checkpoint = CheckpointLoader.load_checkpoint(weights, map_location="cpu")
@@ -221,7 +231,7 @@ def _split_pipeline(
     pipeline: Sequence[Any],
 ) -> tuple[Callable[[dict[str, Any]], dict[str, Any] | None], Callable[[dict[str, Any]], Any]]:
     """Builds the first step of the test pipeline, and its other steps without the steps that load annotations."""
-    names = [step["type"] if isinstance(step["type"], str) else step["type"].__name__ for step in pipeline]
+    names = [name_of(step) for step in pipeline]
     if not names or not names[0].endswith(("LoadImageFromFile", "LoadBands")):
         raise UserError(
             "The config's test pipeline does not begin with LoadImageFromFile; write test_dataloader.dataset.pipeline "
