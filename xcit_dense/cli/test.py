@@ -5,7 +5,7 @@ Examples:
     test WORK_DIR             the config and the last checkpoint of a training
     test coco/small_12_p16    published weights, with their config
     test CONFIG model.onnx    an exported model, on the test set of a config
-    test DIR --data-root D    a saved model (publish), or a checkpoint alone, with data in D
+    test DIR --data-root D    a saved model (publish), or a checkpoint without a config, with data in D
 """
 
 from __future__ import annotations

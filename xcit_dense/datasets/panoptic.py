@@ -114,12 +114,8 @@ class PQStat:
 
     def __iadd__(self, other: PQStat) -> PQStat:
         for category, counts in other.pq_per_cat.items():
-            self[category].__iadd__(counts)
+            self.pq_per_cat[category] += counts
         return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # MMDetection counts in several processes. The default of the dictionary is a function, so pickle needs help.
-        return _restore, (dict(self.pq_per_cat),)
 
     def pq_average(
         self, categories: Mapping[int, Mapping[str, Any]], isthing: bool | None
@@ -148,9 +144,3 @@ class PQStat:
             mean[name] = sum(each[name] for each in averaged) / len(averaged) if averaged else math.nan
         mean["n"] = len(averaged)
         return mean, classes
-
-
-def _restore(counts: Mapping[int, PQStatCat]) -> PQStat:
-    stat = PQStat()
-    stat.pq_per_cat.update(counts)
-    return stat

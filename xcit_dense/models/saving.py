@@ -78,15 +78,15 @@ class Saveable(ModelHubMixin):
     ) -> str | None:
         """Saves the backbone: ``model.safetensors``, ``config.json`` and a model card, ``README.md``.
 
-        ``from_pretrained`` of the directory, or of ``model.safetensors`` alone, builds the same backbone with the same
-        values. No file is a pickle. An existing ``README.md`` stays as it is.
+        ``from_pretrained`` of the directory, or of the file ``model.safetensors``, builds the same backbone with the
+        same values. No file is a pickle. An existing ``README.md`` stays as it is.
 
         Args:
             save_directory: The directory, which is created.
             config: Must be None: the backbone's own arguments are saved.
             repo_id: As for :meth:`push_to_hub`, if ``push_to_hub`` is True; by default the name of the directory.
             push_to_hub: Whether to push the backbone to the Hugging Face hub too.
-            model_card_kwargs: What the model card tells: ``data`` (what the weights were trained on), ``metrics`` (a
+            model_card_kwargs: What the model card states: ``data`` (what the weights were trained on), ``metrics`` (a
                 dictionary of figures by name), ``license`` (``'apache-2.0'`` by default).
             **push_to_hub_kwargs: Further arguments of :meth:`push_to_hub`.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xcit_dense.errors import UserError
+from xcit_dense.weights.read import SUFFIXES
 from xcit_dense.weights.saved import CARD, CONFIG, WEIGHTS
 from xcit_dense.weights.zoo import HUB
 
@@ -64,7 +65,7 @@ def is_repository(text: str) -> bool:
     Args:
         text: The text.
     """
-    return _REPOSITORY.fullmatch(text) is not None and not text.endswith((".pth", ".pt", ".bin", ".safetensors"))
+    return _REPOSITORY.fullmatch(text) is not None and not text.endswith(SUFFIXES)
 
 
 def fetch(repository: Repository) -> Path:

@@ -100,15 +100,15 @@ def _locate_file(path: Path, text: str) -> Model:
         return Model(short_name(path), path, str(path))
     if description is not None:
         raise _of_a_backbone(text)
-    is_download = text.startswith(HUB)
+    if text.startswith(HUB):
+        if read_model_config(path) is None:
+            raise UserError(f"{text} has weights without a config; write the config before it.")
+        return Model(short_name(path), path, str(path))
     try:
-        if not is_download:
-            return Model(short_name(path), config_in(path.parent), str(path), path.parent)
+        return Model(short_name(path), config_in(path.parent), str(path), path.parent)
     except UserError:  # no config in the directory, or several
         if read_model_config(path) is None:
             raise
-    if is_download and read_model_config(path) is None:
-        raise UserError(f"{text} has weights without a config; write the config before it.")
     return Model(short_name(path), path, str(path))
 
 

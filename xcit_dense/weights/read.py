@@ -12,6 +12,9 @@ from torch import Tensor
 from xcit_dense.errors import UserError
 from xcit_dense.weights.safe_load import read_file
 
+SUFFIXES = (".pth", ".safetensors", ".bin", ".pt")
+"""The usual suffixes of files of weights."""
+
 _WRAPPERS = ("state_dict", "model", "teacher")
 
 

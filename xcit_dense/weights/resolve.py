@@ -95,12 +95,12 @@ def _fetcher_of_path_or_name(text: str) -> Callable[[], Path]:
             "a work directory or the directory of a saved model."
         )
     near = nearest(text, ZOO)
-    beside = nearest_path(path)
+    near_path = nearest_path(path)
     hint = "Check the path."
     if near:
         hint = f"Did you mean the published weight {near!r}?"
-    elif beside:
-        hint = f"Did you mean {beside}?"
+    elif near_path:
+        hint = f"Did you mean {near_path}?"
     elif hub.is_repository(text):
         hint = f"For a repository of the Hugging Face hub, write {HUB}{text}. Or check the path."
     raise UserError(

@@ -1,7 +1,7 @@
 """Saved models: one safetensors file has the tensors of a model, and in its header the description of the model.
 
 The description is JSON: a backbone's arguments, or the config, the classes and the figures of a detector or segmentor.
-So the file alone is enough to build the model, and reading it never executes code. ``config.json`` next to the file is
+So the file is enough to build the model, and reading it never executes code. ``config.json`` next to the file is
 a copy of the description, for people and for the Hugging Face hub.
 """
 

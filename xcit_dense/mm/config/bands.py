@@ -20,7 +20,7 @@ from xcit_dense.media.images import open_image
 from xcit_dense.mm.bands import LoadBands
 from xcit_dense.mm.config.dataset_class import is_a, type_of
 from xcit_dense.mm.config.libraries import prints_logged
-from xcit_dense.mm.config.walk import datasets_in, dicts_in
+from xcit_dense.mm.config.walk import datasets_in, dicts_in, name_of
 from xcit_dense.utils.progress import tracked
 from xcit_dense.utils.ranks import is_local_rank_zero
 
@@ -152,8 +152,7 @@ def _leave_out_colours(config: Config) -> None:
         return node
 
     def is_for_colours(item: Any) -> bool:
-        name = item.get("type") if isinstance(item, dict) else None
-        name = name.rpartition(".")[2] if isinstance(name, str) else getattr(name, "__name__", "")
+        name = name_of(item) if isinstance(item, dict) else ""
         if name in _FOR_COLOURS:
             found.add(name)
         return name in _FOR_COLOURS

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from xcit_dense.errors import UserError
+from xcit_dense.mm.config.walk import as_list
 
 _NAMES = {"epochs": "max_epochs", "iterations": "max_iters"}
 _PLACES = ("begin", "end", "T_max", "milestones")
@@ -56,8 +57,7 @@ def _set_length(config: Config, unit: str, length: int) -> None:
     if "dynamic_intervals" in settings:
         settings.dynamic_intervals = [(_scale(at, old, length), every) for at, every in settings.dynamic_intervals]
     counts_epochs = unit == "epochs"
-    schedulers = config.get("param_scheduler") or []
-    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+    schedulers = as_list(config.get("param_scheduler"))
     for scheduler in [*schedulers]:
         if scheduler.get("by_epoch", True) != counts_epochs:
             continue

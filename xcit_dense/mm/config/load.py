@@ -21,9 +21,7 @@ from xcit_dense.mm.config.splits import LOADERS
 from xcit_dense.mm.config.walk import datasets_in
 from xcit_dense.utils.configs import find_shipped, shipped_configs
 from xcit_dense.utils.ranks import is_local_rank_zero
-
-WEIGHTS = (".pth", ".safetensors", ".bin", ".pt")
-"""Endings of files of weights, which may contain a config."""
+from xcit_dense.weights.read import SUFFIXES
 
 
 class OptionAction(DictAction):
@@ -170,7 +168,7 @@ def _read_config(path: Path, import_modules: bool) -> Config:
         if dumped:
             raise UserError(f"No config at {path}; write {dumped[0]}.")
         raise UserError(f"No config at {path}. {did_you_mean('shipped config', path.stem, shipped_configs())}")
-    if path.suffix in WEIGHTS:
+    if path.suffix in SUFFIXES:  # weights may contain a config
         return restore_config(path)
     try:
         return Config.fromfile(path, import_custom_modules=import_modules)

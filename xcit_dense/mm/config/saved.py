@@ -201,7 +201,7 @@ def _registered(scope: str) -> frozenset[str]:
 
 
 def _names_of(registry: Registry, scope: str) -> Iterator[str]:
-    """The names in a registry and in those of the libraries, alone and after the name of the library."""
+    """The names in a registry and in those of the libraries, without and after the name of the library."""
     for name in registry.module_dict:
         yield name
         yield f"{registry.scope}.{name}"

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.saved import TASKS, check_plain, portable
 from xcit_dense.mm.config.walk import datasets_in
 from xcit_dense.mm.inference.classes import count_classes, read_classes
+from xcit_dense.mm.inference.predict import build_model
 from xcit_dense.mm.runtime.console import prints_to_log, quiet
-from xcit_dense.mm.runtime.weights import load_complete
 from xcit_dense.models.backbone import Backbone
 from xcit_dense.utils.files import atomic_write
 from xcit_dense.weights.card import write_card
@@ -30,7 +27,7 @@ _HUB_TASKS = {"detection": "object-detection", "segmentation": "image-segmentati
 
 @dataclass(frozen=True)
 class About:
-    """What a model card tells of a model, as far as it is known.
+    """What a model card states about a model, as far as it is known.
 
     Attributes:
         data: What the model was trained on.
@@ -54,7 +51,7 @@ def save_model(config: Config, weights: str, out: Path, about: About | None = No
         config: A complete config.
         weights: The path or address of a checkpoint.
         out: The directory to write. Of an earlier save, ``README.md`` stays as it is.
-        about: What the model card tells.
+        about: What the model card states.
 
     Returns:
         The path of ``model.safetensors``.
@@ -79,10 +76,7 @@ def save_model(config: Config, weights: str, out: Path, about: About | None = No
     logger = MMLogger.get_current_instance()
     quiet(logger)
     with prints_to_log(logger):
-        init_default_scope(scope)
-        model = import_module(f"{scope}.registry").MODELS.build(Config(kept).model)
-        checkpoint = CheckpointLoader.load_checkpoint(weights, map_location="cpu")
-        load_complete(model, checkpoint, weights)
+        model, checkpoint = build_model(Config(kept), weights)
     leaf: dict[str, Any] = next(datasets_in(config.test_dataloader), {})
     meta = checkpoint.get("meta") or {}
     classes, palette = read_classes(meta.get("dataset_meta") or {}, leaf, scope, count_classes(model))

@@ -147,9 +147,12 @@ def describe_test(runner: Any) -> list[str]:
     """
     dataset = runner.test_dataloader.dataset
     exported = (runner.cfg.get("model") or {}).get("path")  # an exported model has no parameters here
-    what = f"the exported model {_relative(exported)}" if exported else None
+    if exported:
+        what = f"the exported model {_relative(exported)}"
+    else:
+        what = f"{_describe_model(runner)}, {_describe_start(runner)}"
     return [
-        f"Testing {what or f'{_describe_model(runner)}, {_describe_start(runner)}'}",
+        f"Testing {what}",
         f"Data:   {len(dataset)} images{_describe_classes(dataset)}",
         f"Device: {_describe_device()}",
         f"Log:    {_relative(_log_file(runner))}",
