@@ -14,6 +14,9 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
 from tests.helpers.runs import read_checkpoint, read_training_log
 from xcit_dense.weights.work_dir import last_intact_checkpoint
 
@@ -42,6 +45,16 @@ OPTIONS = {
 }
 
 
+@HOOKS.register_module()
+class PauseAfterStep(Hook):
+    """Pauses after each logged step, so that a test sees a step before the training ends."""
+
+    priority = "LOWEST"
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        time.sleep(0.5)
+
+
 @pytest.fixture(scope="module")
 def command(tools, shapes, tmp_path_factory):
     """Command lines of trainings of eight steps, Mask R-CNN by epochs and Semantic FPN by iterations."""
@@ -53,8 +66,9 @@ def command(tools, shapes, tmp_path_factory):
         "segmentation": (segmentation, {**OPTIONS, "train_cfg.max_iters": 8, "train_cfg.val_interval": 8}),
     }
 
-    def line(task, work_dir):
+    def line(task, work_dir, **more):
         config, options = tasks[task]
+        options = {**options, **more}
         line = [tools.train, config, "--data-root", shapes, "--work-dir", work_dir, "--device", "cpu", "--resume"]
         return [*map(str, line), "--cfg-options", *(f"{name}={value}" for name, value in options.items())]
 
@@ -69,9 +83,9 @@ def begin(command, fork, tmp_path_factory):
             import_module(f"{library}.{part}")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
-    def start(task, work_dir):
+    def start(task, work_dir, **options):
         def run():
-            sys.argv = command(task, work_dir)
+            sys.argv = command(task, work_dir, **options)
             os.chdir(elsewhere)
             runpy.run_path(sys.argv[0], run_name="__main__")
 
@@ -139,7 +153,7 @@ def test_a_detector_killed_in_an_epoch_continues_with_the_losses_of_an_uninterru
 def stopped(begin, tmp_path_factory):
     """SIGTERM stops a segmentor and its workers, twice, in step 4 or 5."""
     work_dir = tmp_path_factory.mktemp("stopped") / "work"
-    child = begin("segmentation", work_dir)
+    child = begin("segmentation", work_dir, **{"default_hooks.pause.type": "PauseAfterStep"})
     wait_for_step(work_dir, read_training_log, 4, child)
     for _ in range(2):
         os.killpg(child.pid, signal.SIGTERM)
