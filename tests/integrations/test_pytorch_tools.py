@@ -7,11 +7,15 @@ import pytest
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from tests.helpers.models import assert_close, raises_user_error, random_images, tiny_coat, tiny_xcit
+from tests.helpers.models import assert_close, raises_user_error, random_images, randomise, tiny_coat, tiny_xcit
+from xcit_dense import TokenPyramid, deploy
 
 SIZES = [(24, 32), (96, 128)]  # few tokens and many: the literal and the covariance form of XCA
 
@@ -26,25 +30,135 @@ def loss_of(levels):
 # torch.func ---------------------------------------------------------------------------------------------------------
 
 
-def test_vmap_refuses_channels_last_memory_in_backbones_and_in_plain_layers():
-    images = random_images(2, 3, 32, 32)
-    plain = nn.Conv2d(3, 4, 3)
-    for model in (lambda x: plain(x.contiguous(memory_format=torch.channels_last)), tiny_xcit(), tiny_coat()):
-        with pytest.raises(RuntimeError, match="inside of vmap for memory_format"):
-            torch.func.vmap(lambda image, model=model: model(image[None]))(images)
+def mean_of_levels(model):
+    """Makes a function with few outputs: the channels of each level, averaged over positions, (B, 4 C)."""
+    return lambda images: torch.cat([level.mean(dim=(2, 3)) for level in model(images)], dim=1)
 
 
 @every_size
 @every_backbone
-def test_jvp_is_the_difference_of_the_levels_along_a_direction(build, size):
+@pytest.mark.parametrize("gradients", [True, False])
+def test_vmap_over_images_gives_the_levels_of_the_batch(build, size, gradients):
+    model, images = build().eval(), random_images(3, 3, *size)
+    with torch.set_grad_enabled(gradients):
+        levels = torch.func.vmap(lambda image: model(image[None]))(images)
+        for got, expected in zip(levels, model(images), strict=True):
+            assert_close(got[:, 0].detach(), expected.detach())
+
+
+@every_size
+@every_backbone
+@pytest.mark.parametrize("gradients", [True, False])
+def test_vmap_over_stacked_weights_gives_the_levels_of_each_model(build, size, gradients):
+    models, images = [randomise(build(), seed).eval() for seed in range(3)], random_images(2, 3, *size)
+    skeleton = copy.deepcopy(models[0]).to("meta")
+    with torch.set_grad_enabled(gradients):
+        stacked = torch.func.stack_module_state(models)
+        levels = torch.func.vmap(lambda *state: torch.func.functional_call(skeleton, state, (images,)))(*stacked)
+        for index, model in enumerate(models):
+            for got, expected in zip(levels, model(images), strict=True):
+                assert_close(got[index].detach(), expected.detach())
+
+
+@every_size
+@every_backbone
+def test_vmap_of_grad_gives_the_gradients_of_each_image(build, size):
+    model, images = build(norm_eval=True).double().train(), random_images(3, 3, *size).double()
+    weights = dict(model.named_parameters())
+
+    def loss(weights, image):
+        return loss_of(torch.func.functional_call(model, weights, (image[None],)))
+
+    gradients = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, images)
+    for index, image in enumerate(images):
+        model.zero_grad()
+        loss_of(model(image[None])).backward()
+        for name, value in weights.items():
+            torch.testing.assert_close(gradients[name][index], value.grad)
+
+
+def test_vmap_over_deployed_models_leaves_none_of_its_tensors_in_a_model():
+    models, images = [deploy(randomise(tiny_xcit(), seed).eval()) for seed in range(2)], random_images(2, 3, 64, 64)
+    with torch.no_grad():
+        stacked = torch.func.stack_module_state(models)
+        levels = torch.func.vmap(lambda *state: torch.func.functional_call(models[0], state, (images,)))(*stacked)
+        for index, model in enumerate(models):
+            for got, expected in zip(levels, model(images), strict=True):
+                assert_close(got[index], expected)
+
+
+def test_vmap_refuses_batch_norms_in_training_mode_in_backbones_and_in_plain_layers():
+    images = random_images(2, 3, 32, 32)
+    for model in (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), tiny_xcit()):
+        with pytest.raises(RuntimeError, match="Batch norm got a batched tensor"):
+            torch.func.vmap(lambda image, model=model: model(image[None]))(images)
+        torch.func.replace_all_batch_norm_modules_(model)
+        torch.func.vmap(lambda image, model=model: model(image[None]))(images)
+
+
+@every_size
+@every_backbone
+@pytest.mark.parametrize("gradients", [True, False])
+def test_jvp_is_the_difference_of_the_levels_along_a_direction(build, size, gradients):
     model = build().double().eval()
     images, direction = random_images(1, 3, *size).double(), random_images(3, 1, *size).double().transpose(0, 1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(gradients):
         _, slopes = torch.func.jvp(lambda x: model(x), (images,), (direction,))
+        with forward_ad.dual_level():
+            duals = [forward_ad.unpack_dual(level) for level in model(forward_ad.make_dual(images, direction))]
+    with torch.no_grad():
         step = 1e-5
         plus, minus = model(images + step * direction), model(images - step * direction)
-    for slope, above, below in zip(slopes, plus, minus, strict=True):
-        assert_close(slope, (above - below) / (2 * step), 1e-3)
+    for slope, dual, above, below in zip(slopes, duals, plus, minus, strict=True):
+        assert_close(slope.detach(), (above - below) / (2 * step), 1e-3)
+        assert_close(dual.tangent.detach(), slope.detach())
+
+
+@every_size
+@every_backbone
+def test_vjp_is_the_backward_pass(build, size):
+    model, images = build().eval(), random_images(2, 3, *size).requires_grad_()
+    levels, pull_back = torch.func.vjp(model, images.detach())
+    weights = tuple(random_images(*level.shape) for level in levels)
+    (expected,) = torch.autograd.grad(model(images), images, weights)
+    assert_close(pull_back(weights)[0].detach(), expected, 1e-3)
+
+
+@every_backbone
+def test_jacobians_in_every_way_of_pytorch_are_equal(build):
+    model, images = build().double().eval(), random_images(1, 3, 8, 16).double()
+    function = mean_of_levels(model)
+    expected = torch.autograd.functional.jacobian(function, images)
+    assert_close(torch.autograd.functional.jacobian(function, images, vectorize=True), expected)
+    assert_close(torch.func.jacrev(function)(images).detach(), expected)
+    assert_close(torch.func.jacfwd(function)(images).detach(), expected)
+
+
+@every_backbone
+def test_jvp_of_grad_is_the_difference_of_gradients_along_a_direction(build):
+    model = build().double().eval()
+    images, direction = random_images(1, 3, 24, 32).double(), random_images(1, 24, 32, 3).double().permute(0, 3, 1, 2)
+    slope = torch.func.grad(lambda x: loss_of(model(x)))
+    step = 1e-5
+    expected = (slope(images + step * direction) - slope(images - step * direction)) / (2 * step)
+    assert_close(torch.func.jvp(slope, (images,), (direction,))[1].detach(), expected.detach(), 1e-3)
+
+
+def test_fused_attention_of_pytorch_has_fewer_derivatives_than_its_plain_attention():
+    trunk = TokenPyramid("beit_base_patch16_224", model_options={"embed_dim": 32, "depth": 4, "num_heads": 2}).eval()
+    images, queries, bias = random_images(1, 3, 32, 48), random_images(1, 2, 6, 8), nn.Parameter(torch.zeros(6, 6))
+    for call, x in ((trunk, images), (lambda x: F.scaled_dot_product_attention(x, x, x, bias), queries)):
+        with pytest.raises(NotImplementedError, match="scaled_dot_product"):
+            torch.func.jvp(call, (x,), (x,))
+        with pytest.raises(RuntimeError, match="scaled_dot_product"):
+            torch.func.vjp(call, x)
+        with sdpa_kernel(SDPBackend.MATH):
+            torch.func.jvp(call, (x,), (x,))
+            torch.func.vjp(call, x)
+    with sdpa_kernel(SDPBackend.MATH):
+        levels = torch.func.vmap(lambda image: trunk(image[None]))(images)
+    for got, expected in zip(levels, trunk(images), strict=True):
+        assert_close(got[:, 0].detach(), expected.detach())
 
 
 # Traces -------------------------------------------------------------------------------------------------------------

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from xcit_dense.errors import MissingLibraryError, UserError
 from xcit_dense.models.loading import adapt_channels
 from xcit_dense.models.pyramid import STRIDES, level_name, make_level
 from xcit_dense.models.xcit import XCiT
+from xcit_dense.ops.conv import channels_last
 from xcit_dense.ops.norms import make_norm_layer
 from xcit_dense.ops.recompute import run
 from xcit_dense.variants import VARIANTS
@@ -76,7 +76,7 @@ class XCiTEncoder(nn.Module, EncoderMixin):
             The images, and a map for each stride, finest first.
         """
         stem: Any = self.backbone.patch_embed.proj
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = channels_last(images)
         half = run(stem[:2], x)  # (B, C / 8 or C / 4, H / 2, W / 2)
         return [images, half, *self.backbone.levels_of_tokens(run(stem[2:], half))]
 

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from xcit_dense.errors import UserError
 from xcit_dense.models.xca import XCA
 from xcit_dense.ops.autocast import product_dtype
+from xcit_dense.ops.conv import channels_last
 from xcit_dense.ops.layers import floating_weight, plain_type
 from xcit_dense.ops.norms import NormLayer
 from xcit_dense.ops.recompute import PerPosition, run
+from xcit_dense.ops.transforms import is_transformed
 
 
 def tokens_to_map(tokens: Tensor, height: int, width: int) -> Tensor:
@@ -135,7 +137,7 @@ class PositionalEncodingFourier(nn.Module):
         return self._kept[key]
 
     def _may_keep(self) -> bool:
-        if not self.keep or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not self.keep or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
             return False
         return plain_type(self.token_projection) is nn.Conv2d  # a hook has to run at every call
 
@@ -143,7 +145,7 @@ class PositionalEncodingFourier(nn.Module):
         waves_y = self._waves(height)[:, :, None].expand(-1, -1, width)  # (hidden_dim, height, width)
         waves_x = self._waves(width)[:, None, :].expand(-1, height, -1)  # (hidden_dim, height, width)
         waves = torch.cat((waves_y, waves_x))[None]  # (1, 2 hidden_dim, height, width)
-        return self.token_projection(waves.contiguous(memory_format=torch.channels_last))
+        return self.token_projection(channels_last(waves))
 
     def _waves(self, n: int) -> Tensor:
         """Computes the waves at n positions of an axis, (hidden_dim, n), in at least fp32."""

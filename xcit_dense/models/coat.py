@@ -26,6 +26,7 @@ from xcit_dense.models.coat_blocks import (
 from xcit_dense.models.coat_names import LEVELS
 from xcit_dense.models.loading import Report, check_held_values
 from xcit_dense.models.pyramid import ALL_STRIDES, STRIDES, MaxPool
+from xcit_dense.ops.conv import channels_last
 from xcit_dense.ops.layers import floating_weight
 from xcit_dense.variants import CoaTVariant, get_coat_variant
 
@@ -195,7 +196,7 @@ class CoaT(Backbone):
             Pixels at the lower and right border that do not fill a patch have no effect.
         """
         dtype = floating_weight(self).dtype
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = channels_last(images)
         levels: dict[int, Tensor] = {}
         sizes: dict[int, Size] = {}
         for level in self._built:
@@ -222,7 +223,7 @@ class CoaT(Backbone):
         for level, stride in zip(self._sources, self.out_strides):
             x = tokens_to_map(levels[level][:, 1:], *sizes[level])
             x = self.pool(x) if stride == ALL_STRIDES[-1] else x
-            maps.append(x.contiguous(memory_format=torch.channels_last))
+            maps.append(channels_last(x))
         return tuple(maps)
 
     @classmethod

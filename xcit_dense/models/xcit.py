@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from xcit_dense.errors import UserError
@@ -15,6 +14,7 @@ from xcit_dense.models.backbone import Backbone, check_rates, choose_out_indices
 from xcit_dense.models.blocks import ConvPatchEmbed, PositionalEncodingFourier, XCABlock, init_linear
 from xcit_dense.models.loading import Report
 from xcit_dense.models.pyramid import STRIDES, make_levels
+from xcit_dense.ops.conv import channels_last
 from xcit_dense.ops.layers import floating_weight
 from xcit_dense.ops.norms import NormConfig, make_norm_layer
 from xcit_dense.variants import Variant, get_variant
@@ -188,7 +188,7 @@ class XCiT(Backbone):
             A map for each stride. There are h = ceil(H / p) rows and w = ceil(W / p) columns of tokens of patch size
             p. A level of stride s has h p / s rows and w p / s columns, rounded down, and at least 1.
         """
-        return self.levels_of_tokens(self.patch_embed(images.contiguous(memory_format=torch.channels_last)))
+        return self.levels_of_tokens(self.patch_embed(channels_last(images)))
 
     def levels_of_tokens(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the levels from the output of the stem.
@@ -201,7 +201,7 @@ class XCiT(Backbone):
         """
         x = x + self.pos_embeder(*x.shape[2:])
         # Under autocast x has half precision here. A block may add 1e-5 times x to x, which half precision would lose.
-        x = x.to(floating_weight(self.pos_embeder).dtype, memory_format=torch.channels_last)
+        x = channels_last(x.to(floating_weight(self.pos_embeder).dtype))
         x = self.pos_drop(x)
         levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xcit_dense.ops.autocast import product_dtype
+from xcit_dense.ops.transforms import is_transformed
 
 # Asked once, at import, because torch.compile cannot trace the question.
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
@@ -162,6 +163,18 @@ class Pointwise:
             rows = x.to(grad.dtype).permute(0, 2, 3, 1).flatten(0, 2)  # (B, C, H, W) -> (B H W, C)
             grad_weight = grad_rows.mT @ rows  # (C', C)
         return (grad_x, grad_weight) if bias is None else (grad_x, grad_weight, grad_rows.sum(dim=0))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Returns a map (B, C, H, W) in channels-last memory. Inside of ``torch.func`` the map is returned as it is.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.ops.conv import channels_last
+        >>> channels_last(torch.zeros(1, 3, 4, 5)).stride()
+        (60, 1, 15, 3)
+    """
+    return x if is_transformed() else x.contiguous(memory_format=torch.channels_last)
 
 
 def activate(gelu: nn.GELU | None, x: Tensor) -> Tensor:

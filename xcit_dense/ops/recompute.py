@@ -14,8 +14,8 @@ only the inputs of layer norm and GELU are kept. No product is computed twice. :
 row, :func:`multiply` does it for one product.
 
 Only plain layers are computed in this way (:func:`xcit_dense.ops.layers.plain_type`). Every other module is called, so
-that its hooks run and its own ``forward`` decides the result. Under ``torch.compile`` and in a trace nothing is
-recomputed here, because a compiler decides itself what to recompute.
+that its hooks run and its own ``forward`` decides the result. Under ``torch.compile``, in a trace and inside of
+``torch.func`` nothing is recomputed here, because PyTorch then decides itself what to keep and what to recompute.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from xcit_dense.ops.conv import Convolution, Gradients, Pointwise, Product, acti
 from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.norms import SyncBatchNorm, synchronises
+from xcit_dense.ops.transforms import is_transformed
 
 # A step as a function f(x, *tensors), and the tensors.
 PureStep = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
@@ -238,8 +239,9 @@ class _RecomputedProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, *needs = ctx.needs_input_grad
         autocast = torch.autocast(grad.device.type, ctx.autocast) if ctx.autocast else nullcontext()
-        # Gradients are enabled in here if, and only if, somebody differentiates this backward pass again.
-        if torch.is_grad_enabled():
+        # Gradients are enabled in here if, and only if, somebody differentiates this backward pass again. Batched
+        # gradients (``is_grads_batched``) need the operators of autograd too.
+        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad):
             return None, *_differentiable_gradients(ctx.call, ctx.saved_tensors, grad, autocast)
         return None, *_first_order_gradients(ctx.call, ctx.saved_tensors, needs, grad, autocast)
 
@@ -270,12 +272,12 @@ def _differentiable_gradients(call: _Call, saved: Sequence[Tensor], grad: Tensor
 
     The product is recomputed too, because autograd has to see every operation.
     """
-    # Views: without them, the result would also contain the gradients that reach a tensor through the history of
-    # another tensor. Autograd adds these itself.
-    inputs = [tensor.view_as(tensor) for tensor in saved]
-    x, *tensors = inputs
-    operands, of_steps = tensors[: call.operands], tensors[call.operands :]
     with torch.enable_grad(), autocast:
+        # Views: without them, the result would also contain the gradients that reach a tensor through the history of
+        # another tensor. Autograd adds these itself.
+        inputs = [tensor.view_as(tensor) for tensor in saved]
+        x, *tensors = inputs
+        operands, of_steps = tensors[: call.operands], tensors[call.operands :]
         output = call.product(call.recompute(x, *of_steps), *operands)
         return _gradients(output, inputs, grad, create_graph=True)
 
@@ -340,4 +342,7 @@ def _apply_pure_steps(steps: Iterable[tuple[Callable[..., Tensor], int]], x: Ten
 
 
 def _is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    """Whether a compiler, a trace or a transform follows the operators, and decides itself what to keep."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return True
+    return is_transformed()
