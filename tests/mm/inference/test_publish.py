@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from mmengine.config import Config
 from safetensors.torch import load_file
 
+from tests.helpers.hub import running_hub
 from tests.helpers.models import raises_user_error
 from tests.helpers.tiny import CONFIGS, TASKS, save_tiny, tiny_config
 from xcit_dense.cli.main import main
@@ -220,6 +221,39 @@ def test_the_commands_publish_and_predict_work_without_a_config(trained, image, 
         assert not ended.value.code
         found = tmp_path / str(number)
         assert {one.relative_to(found): one.read_bytes() for one in sorted(found.rglob("*.*"))} == expected
+
+
+PUSH = """
+import sys
+
+import numpy as np
+import torch
+
+import xcit_dense
+from xcit_dense import XCiT
+from xcit_dense.cli.main import main
+
+work_dir, image, saved = sys.argv[1:]
+main(["publish", work_dir, "--out", saved, "--push", "someone/mine"])
+found, expected = (xcit_dense.load(text).predict(image, score_thr=0) for text in ("hf://someone/mine@v1", saved))
+for name in ("xyxy", "confidence", "class_id", "mask"):
+    assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+assert len(found.xyxy)
+main(["predict", "hf://someone/mine", image, "--out", f"{saved}_found", "--device", "cpu"])
+backbones = [XCiT.from_pretrained(text).state_dict() for text in ("hf://someone/mine", saved)]
+assert all(torch.equal(value, backbones[1][name]) for name, value in backbones[0].items())
+"""
+
+
+@pytest.mark.slow
+def test_a_model_goes_to_the_hub_by_the_command_and_comes_back_to_every_tool(trained, image, tmp_path, python):
+    path, _ = trained["detection"]
+    with running_hub() as hub:
+        done = python("-c", PUSH, path, image, tmp_path / "saved", **hub.environment(tmp_path / "hf"))
+        assert done.stdout.splitlines()[:2] == [str(tmp_path / "saved/model.safetensors"), "hf://someone/mine"]
+        assert {name for name, _ in hub.files} == {"someone/mine"}
+        assert {file for _, file in hub.files} == {"README.md", "config.json", "model.safetensors"}
+    assert (tmp_path / "saved_found/results.json").is_file()
 
 
 @pytest.mark.parametrize(
