@@ -1,6 +1,6 @@
 """Serves a model over HTTP: an image in, JSON or a drawing out.
 
-    pip install 'xcit_dense[serve]'
+    pip install 'xcit-dense[serve]'
     python examples/serve.py work_dirs/mine --port 8000
     curl -F image=@street.jpg 'localhost:8000/predict?score_thr=0.5'
     curl -F image=@street.jpg localhost:8000/draw --output drawn.png

@@ -92,5 +92,5 @@ def test_a_segmentation_in_cocos_format_has_the_pixels_of_each_class():
 
 def test_without_supervision_the_error_has_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with raises_user_error("pip install 'xcit_dense[supervision]'"):
+    with raises_user_error("pip install 'xcit-dense[supervision]'"):
         detection().to_supervision()

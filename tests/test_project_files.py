@@ -1,5 +1,6 @@
 """Files of the project that other tests do not read: citation, public CI, pre-commit, the documentation."""
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -173,3 +174,13 @@ def test_the_architecture_page_shows_the_contract_of_the_layers(container):
     contract = re.search(pattern, read("pyproject.toml"), re.M | re.S)
     layers = "".join(f"    {line}\n" for line in re.findall(r'"(.+?)"', contract[1]))
     assert f"\n\n{layers}\n" in read("docs/architecture.md")
+
+
+def test_every_command_that_installs_an_extra_spells_the_package_alike_and_names_an_extra_that_exists():
+    extras = importlib.metadata.metadata("xcit-dense").get_all("Provides-Extra")
+    files = [*PAGES, *(ROOT / "xcit_dense").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+    found = [
+        match for file in files for match in re.findall(r"(xcit.dense)\[([a-z][a-z,]*)\]", file.read_text("utf-8"))
+    ]
+    assert {name for name, _ in found} == {"xcit-dense"}
+    assert {extra for _, names in found for extra in names.split(",")} <= set(extras)

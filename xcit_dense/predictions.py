@@ -334,6 +334,6 @@ def _supervision() -> Any:
         import supervision
     except ImportError as error:
         raise MissingLibraryError(
-            "Detections of supervision need this library; write pip install 'xcit_dense[supervision]'."
+            "Detections of supervision need this library; write pip install 'xcit-dense[supervision]'."
         ) from error
     return supervision

@@ -122,7 +122,7 @@ def to_onnx(model: nn.Module, stride: int, outputs: Sequence[str]) -> Any:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise MissingLibraryError("ONNX needs onnx and onnxscript; write pip install 'xcit_dense[export]'.") from error
+        raise MissingLibraryError("ONNX needs onnx and onnxscript; write pip install 'xcit-dense[export]'.") from error
     program = record(model, stride, only_multiples=False)
     with quiet():
         exported = torch.onnx.export(
@@ -149,7 +149,7 @@ def check_sizes(graph: Any, model: nn.Module, stride: int) -> None:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingLibraryError("ONNX needs onnxruntime; write pip install 'xcit_dense[export]'.") from error
+        raise MissingLibraryError("ONNX needs onnxruntime; write pip install 'xcit-dense[export]'.") from error
     batch, rows, columns = _OTHER
     images = torch.linspace(0, 255, batch * 3 * rows * columns * stride**2).view(
         batch, 3, rows * stride, columns * stride

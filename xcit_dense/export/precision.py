@@ -107,4 +107,4 @@ def _of_classes(graph: Any, classes: Iterable[str]) -> list[str]:
 
 
 def _missing() -> MissingLibraryError:
-    return MissingLibraryError("fp16 and int8 need onnxruntime; write pip install 'xcit_dense[export]'.")
+    return MissingLibraryError("fp16 and int8 need onnxruntime; write pip install 'xcit-dense[export]'.")

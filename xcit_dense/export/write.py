@@ -127,7 +127,7 @@ def _import_openvino() -> Any:
         import openvino
     except ImportError as error:
         raise MissingLibraryError(
-            "A .xml file needs OpenVINO; write pip install 'xcit_dense[export,openvino]'."
+            "A .xml file needs OpenVINO; write pip install 'xcit-dense[export,openvino]'."
         ) from error
     return openvino
 
