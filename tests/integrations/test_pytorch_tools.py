@@ -195,18 +195,28 @@ def test_torch_fx_names_what_to_do_in_place_of_recording_a_backbone():
         create_feature_extractor(tiny_xcit(), {"blocks.1": "block"})
 
 
+class Network(nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Conv2d(backbone.out_channels[0], 5, 1)
+
+    def forward(self, images):
+        return self.head(self.backbone(images)[0])
+
+
 @every_backbone
-def test_torch_fx_records_a_network_around_a_backbone(build):
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.backbone = build()
-            self.head = nn.Conv2d(self.backbone.out_channels[0], 5, 1)
+def test_torch_fx_records_a_network_around_a_backbone_that_is_named_as_a_leaf(build):
+    network, images = Network(build()).eval(), random_images(1, 3, 64, 64)
 
-        def forward(self, images):
-            return self.head(self.backbone(images)[0])
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, module, name):
+            return isinstance(module, type(network.backbone)) or super().is_leaf_module(module, name)
 
-    network, images = Network().eval(), random_images(1, 3, 64, 64)
+    graph = Tracer().trace(network)
+    assert [node.target for node in graph.nodes if node.op == "call_module"] == ["backbone", "head"]
+    assert torch.equal(torch.fx.GraphModule(network, graph)(images), network(images))
+
     leaf = {"leaf_modules": [type(network.backbone)]}
     extractor = create_feature_extractor(network, {"backbone": "levels", "head": "logits"}, tracer_kwargs=leaf)
     found = extractor(images)
@@ -217,11 +227,38 @@ def test_torch_fx_records_a_network_around_a_backbone(build):
 # Compilation --------------------------------------------------------------------------------------------------------
 
 
+class PlainLayers(nn.Sequential):
+    """A strided convolution, a linear layer on its positions, and a convolution, in PyTorch's usual memory."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Linear(8, 8), nn.Conv2d(8, 8, 3, padding=1))
+
+    def forward(self, images):
+        x = self[0](images)
+        tokens = self[1](x.flatten(2).transpose(1, 2))  # (B, N, C)
+        return (self[2](tokens.transpose(1, 2).unflatten(2, x.shape[2:])),)
+
+
+def small_for_inductor():
+    return tiny_xcit(patch_size=16, norm_eval=True, out_strides=(16,), out_indices=(0,))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("build", [PlainLayers, small_for_inductor], ids=["plain layers", "XCiT"])
+def test_inductor_cannot_make_sizes_dynamic_in_training_of_plain_layers_and_of_a_backbone(build):
+    torch._dynamo.reset()
+    compiled = torch.compile(build().train())
+    loss_of(compiled(random_images(2, 3, 64, 96))).backward()
+    with pytest.raises(Exception, match="cannot determine truth value of Relational"):
+        loss_of(compiled(random_images(2, 3, 96, 128))).backward()
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_inductor_trains_at_two_sizes_if_sizes_are_not_dynamic():
-    """With dynamic sizes, Inductor of PyTorch 2.11 fails to sort the strides of maps in channels-last memory."""
-    model = tiny_xcit(patch_size=16, norm_eval=True, out_strides=(16,), out_indices=(0,)).train()
+    torch._dynamo.reset()
+    model = small_for_inductor().train()
     compiled = torch.compile(model, dynamic=False)
     for size in [(64, 96), (96, 128)]:
         images, gradients = random_images(2, 3, *size), []
