@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("nbclient", reason="nbclient is not installed")
 pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 import nbformat
 from nbclient import NotebookClient
@@ -28,15 +30,16 @@ def test_the_notebook_is_valid_and_has_no_outputs(notebook):
 
 
 @pytest.mark.slow
-def test_the_notebook_trains_and_predicts(notebook, tmp_path, monkeypatch):
+def test_the_notebook_trains_predicts_and_exports(notebook, tmp_path, monkeypatch):
     """With few images and steps. The kernel finds the commands of this environment."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source = "train_images, val_images, iterations = 6, 3, 10"
-    done = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    done = NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = {cell.source.splitlines()[-1]: cell.outputs for cell in done.cells if cell.cell_type == "code"}
-    for name in ("found", 'Image("seen/contact_sheet.jpg")', 'Image(work_dir / "learning_curve.png")'):
+    images = 'Image("seen/contact_sheet.jpg")', 'Image(work_dir / "learning_curve.png")'
+    for name in ("found", *images, "exported.predict(images[1], score_thr=0.5)"):
         kinds = {kind for output in outputs[name] for kind in output.get("data", {})}
         assert kinds & {"image/png", "image/jpeg"}, name
     same = outputs["(saved.predict(images[1]).xyxy == model.predict(images[1]).xyxy).all()"]
