@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xcit_dense.ops.autocast import product_dtype
+from xcit_dense.ops.exporting import is_exporting
 
 # Asked once, at import, because torch.compile cannot trace the question.
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
@@ -60,7 +61,11 @@ class Convolution:
         """Computes the convolution, (B, C', H', W')."""
         weight, bias = _weight_and_bias(operands)
         dtype = product_dtype(x)
-        fuses = _is_faster_as_convolution(x.device, dtype) and (dtype != torch.bfloat16 or _HAS_ONEDNN_BF16)
+        fuses = (
+            not is_exporting()
+            and _is_faster_as_convolution(x.device, dtype)
+            and (dtype != torch.bfloat16 or _HAS_ONEDNN_BF16)
+        )
         if self.gelu and _CONVOLVE_AND_ACTIVATE and fuses:
             return _CONVOLVE_AND_ACTIVATE(
                 X=x.to(dtype),
@@ -138,11 +143,12 @@ class Pointwise:
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
         """Computes the output of the linear layer, (B, C', H, W)."""
         weight, bias = _weight_and_bias(operands)
-        if _is_faster_as_convolution(x.device, product_dtype(x)):
+        # ONNX Runtime computes a matrix product of tokens faster than a convolution.
+        if not is_exporting() and _is_faster_as_convolution(x.device, product_dtype(x)):
             kernel = weight[:, :, None, None]  # (C', C) -> (C', C, 1, 1)
             return Convolution(gelu=self.gelu)(x, kernel, *operands[1:])
         y = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (B, H, W, C')
-        return activate(self.gelu, y.permute(0, 3, 1, 2))
+        return activate(self.gelu, y).permute(0, 3, 1, 2)
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
         """Computes the gradients of ``x``, the weight and, if there is one, the bias."""
