@@ -258,12 +258,11 @@ class XCABlock(nn.Module):
         height, width = x.shape[2:]
         tokens = map_to_tokens(x)  # (B, H W, C)
         tokens = _add(tokens, self.drop_path(_branch(self.attn, XCA, self.norm1, self.gamma1, tokens)))
-        for layer, own, norm, gain in (
-            (self.local_mp, LPI, self.norm3, self.gamma3),
-            (self.mlp, MLP, self.norm2, self.gamma2),
-        ):
-            x = _branch(layer, own, norm, gain, tokens_to_map(tokens, height, width))  # (B, C, H, W)
-            tokens = _add(tokens, self.drop_path(map_to_tokens(x)))
+        # The sums are sums of tokens. Between sums of maps, an exported graph would have transposes.
+        mixed = _branch(self.local_mp, LPI, self.norm3, self.gamma3, tokens_to_map(tokens, height, width))
+        tokens = _add(tokens, self.drop_path(map_to_tokens(mixed)))
+        mapped = _branch(self.mlp, MLP, self.norm2, self.gamma2, tokens_to_map(tokens, height, width))
+        tokens = _add(tokens, self.drop_path(map_to_tokens(mapped)))
         return tokens_to_map(tokens, height, width)
 
 

@@ -61,11 +61,7 @@ class Convolution:
         """Computes the convolution, (B, C', H', W')."""
         weight, bias = _weight_and_bias(operands)
         dtype = product_dtype(x)
-        fuses = (
-            not is_exporting()
-            and _is_faster_as_convolution(x.device, dtype)
-            and (dtype != torch.bfloat16 or _HAS_ONEDNN_BF16)
-        )
+        fuses = _is_faster_as_convolution(x.device, dtype) and (dtype != torch.bfloat16 or _HAS_ONEDNN_BF16)
         if self.gelu and _CONVOLVE_AND_ACTIVATE and fuses:
             return _CONVOLVE_AND_ACTIVATE(
                 X=x.to(dtype),
@@ -143,8 +139,7 @@ class Pointwise:
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
         """Computes the output of the linear layer, (B, C', H, W)."""
         weight, bias = _weight_and_bias(operands)
-        # ONNX Runtime computes a matrix product of tokens faster than a convolution.
-        if not is_exporting() and _is_faster_as_convolution(x.device, product_dtype(x)):
+        if _is_faster_as_convolution(x.device, product_dtype(x)):
             kernel = weight[:, :, None, None]  # (C', C) -> (C', C, 1, 1)
             return Convolution(gelu=self.gelu)(x, kernel, *operands[1:])
         y = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (B, H, W, C')
@@ -180,6 +175,9 @@ def _weight_and_bias(operands: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]
 
 
 def _is_faster_as_convolution(device: torch.device, dtype: torch.dtype) -> bool:
+    # A graph keeps the products of linear layers. The runtimes of exported models then need no transposes around them.
+    if is_exporting():
+        return False
     # On two cores, oneDNN's convolutions are up to a third faster than the matrix products of a linear layer. On one
     # core PyTorch does not call oneDNN for a convolution.
     several_cores = torch.compiler.is_compiling() or torch.get_num_threads() > 1
