@@ -138,6 +138,12 @@ def test_the_help_names_the_contenders_and_number_formats_that_exist():
     assert tuple(options.DTYPES) == benchmark.DTYPES
 
 
+def test_contenders_of_other_runtimes_run_only_where_they_are_named():
+    names = contenders.choose(None, train=False)
+    assert "deployed" in names
+    assert not any(contenders.CONTENDERS[name].runtime for name in names)
+
+
 # Refusals -----------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +157,7 @@ def test_the_help_names_the_contenders_and_number_formats_that_exist():
         (["--contenders", "ours,tim"], ["'tim'", "'timm'"]),
         (["--contenders", "checkpointed"], ["inference", "'checkpointed'", "ours, deployed"]),
         (["--contenders", "deployed", "--train"], ["training", "'deployed'", "ours, compiled"]),
+        (["--contenders", "onnxruntime", "--dtype", "bf16"], ["onnxruntime", "--dtype fp32"]),
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
@@ -163,6 +170,12 @@ def test_options_that_cannot_be_run_are_refused_in_a_sentence(refused, given, wo
 def test_compiling_without_a_compiler_is_refused(refused, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-g++")
     assert "no-such-g++" in refused()
+
+
+@pytest.mark.parametrize("name", ["openvino", "timm-onnxruntime"])
+def test_a_runtime_that_is_not_installed_is_refused(refused, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "pip install 'xcit-dense[export,openvino]'" in refused("--contenders", f"ours,{name}")
 
 
 def test_drawing_without_matplotlib_is_refused(refused, monkeypatch):

@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from xcit_dense.benchmark.exported import Exported, Runtime
 from xcit_dense.benchmark.options import Options
 from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.inference.deploy import deploy
@@ -76,6 +77,12 @@ class Contender:
     compiled: bool = False
     deployed: bool = False  # at inference
     train: bool | None = None  # True: only for training; False: only for inference; None: for both
+    runtime: Runtime | None = None  # computes the exported model, in place of PyTorch
+
+    @property
+    def is_module(self) -> bool:
+        """Whether PyTorch computes the contender module by module, so that operations can be counted."""
+        return not self.compiled and self.runtime is None
 
 
 CONTENDERS = {
@@ -88,13 +95,18 @@ CONTENDERS = {
     "timm-compiled": Contender(build_timm, compiled=True),
     "timm-fused": Contender(partial(build_timm, fused=True)),
     "timm-fused-compiled": Contender(partial(build_timm, fused=True), compiled=True),
+    "onnxruntime": Contender(build_ours, deployed=True, train=False, runtime="onnxruntime"),
+    "openvino": Contender(build_ours, deployed=True, train=False, runtime="openvino"),
+    "timm-onnxruntime": Contender(build_timm, train=False, runtime="onnxruntime"),
+    "timm-openvino": Contender(build_timm, train=False, runtime="openvino"),
 }
 
 
 def choose(names: str | None, train: bool) -> tuple[str, ...]:
-    """Checks comma-separated names. The default is every contender for training, or every contender for inference."""
+    """Checks comma-separated names. The default is every contender of PyTorch for training, or for inference."""
     fitting = tuple(name for name, one in CONTENDERS.items() if one.train in (None, train))
-    chosen = fitting if names is None else tuple(dict.fromkeys(names.split(",")))
+    of_pytorch = tuple(name for name in fitting if CONTENDERS[name].runtime is None)
+    chosen = of_pytorch if names is None else tuple(dict.fromkeys(names.split(",")))
     for name in chosen:
         if name not in fitting:
             raise UserError(did_you_mean(f"contender in {'training' if train else 'inference'}", name, fitting))
@@ -117,6 +129,8 @@ def make(name: str, options: Options) -> nn.Module:
     model = contender.build(options.variant, make_weights(options.variant)).train(options.train)
     if contender.deployed and not options.train:
         deploy(model)
+    if contender.runtime:
+        return Exported(model, contender.runtime, any_size=contender.build is build_ours)
     if contender.compiled:
         model.compile(dynamic=False)  # the time at one size must not depend on the sizes before
     return model.to(options.device)

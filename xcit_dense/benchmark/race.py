@@ -30,8 +30,8 @@ class Figures:
     """Figures of one contender at one size."""
 
     errors: dict[str, float]
-    multiply_adds: int | None  # None for a compiled contender
-    saved_bytes: int | None  # None for a compiled contender and at inference
+    multiply_adds: int | None  # None for a compiled or exported contender
+    saved_bytes: int | None  # None for a compiled or exported contender, and at inference
     peak_bytes: int | None  # of a step; None on CPU
     samples: list[float] = field(default_factory=list)  # seconds, one for each round
     seconds: float = math.nan  # median of the samples
@@ -88,7 +88,7 @@ def _examine(name: str, model: nn.Module, image: Tensor, expected: Outcome, opti
                 f"The {key} of {name} are {error:.1e} standard deviations from the {key} of the literal form in fp32. "
                 f"In {options.dtype} {tolerance:.0e} is allowed; fix {name}, or leave it out of --contenders."
             )
-    plain = not CONTENDERS[name].compiled
+    plain = CONTENDERS[name].is_module
     with options.autocast:
         figures = Figures(
             errors,

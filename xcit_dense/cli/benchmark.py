@@ -36,6 +36,10 @@ CONTENDERS = (
     "timm-compiled",
     "timm-fused",
     "timm-fused-compiled",
+    "onnxruntime",
+    "openvino",
+    "timm-onnxruntime",
+    "timm-openvino",
 )
 
 
@@ -54,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contenders",
         metavar="NAME,...",
-        help=f"out of {', '.join(CONTENDERS)}; default all that fit training or inference",
+        help=f"out of {', '.join(CONTENDERS)}; default all of PyTorch that fit training or inference",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for figures and plots")
 
@@ -119,6 +123,7 @@ def check(options: Options) -> None:
         UserError: An option has a value that is not possible here.
     """
     from xcit_dense.benchmark import contenders
+    from xcit_dense.benchmark.exported import check_runtime
 
     get_variant(options.variant)
     for name in ("batch", "threads", "rounds"):
@@ -126,6 +131,14 @@ def check(options: Options) -> None:
             raise UserError(f"--{name} {getattr(options, name)} is not possible; write 1 or more.")
     if options.device == "cuda":
         choose_device("cuda")
+    for name in options.contenders:
+        runtime = contenders.CONTENDERS[name].runtime
+        if runtime:
+            if options.device != "cpu" or options.dtype != "fp32":
+                raise UserError(
+                    f"{name} is measured in fp32 on the CPU; write --device cpu --dtype fp32, or leave it out."
+                )
+            check_runtime(runtime)
     compiler = os.environ.get("CXX", "g++")
     if any(contenders.CONTENDERS[name].compiled for name in options.contenders) and not shutil.which(compiler):
         raise UserError(

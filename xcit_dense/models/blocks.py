@@ -258,10 +258,14 @@ class XCABlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         height, width = x.shape[2:]
-        attended = _branch(self.attn, XCA, self.norm1, self.gamma1, map_to_tokens(x))  # (B, H W, C)
-        x = _add(x, self.drop_path(tokens_to_map(attended, height, width)))
-        x = _add(x, self.drop_path(_branch(self.local_mp, LPI, self.norm3, self.gamma3, x)))
-        return _add(x, self.drop_path(_branch(self.mlp, MLP, self.norm2, self.gamma2, x)))
+        tokens = map_to_tokens(x)  # (B, H W, C)
+        tokens = _add(tokens, self.drop_path(_branch(self.attn, XCA, self.norm1, self.gamma1, tokens)))
+        # The sums are sums of tokens. Between sums of maps, an exported graph would have transposes.
+        mixed = _branch(self.local_mp, LPI, self.norm3, self.gamma3, tokens_to_map(tokens, height, width))
+        tokens = _add(tokens, self.drop_path(map_to_tokens(mixed)))
+        mapped = _branch(self.mlp, MLP, self.norm2, self.gamma2, tokens_to_map(tokens, height, width))
+        tokens = _add(tokens, self.drop_path(map_to_tokens(mapped)))
+        return tokens_to_map(tokens, height, width)
 
 
 def _branch(layer: nn.Module, own: type[nn.Module], norm: nn.Module, gain: Tensor, x: Tensor) -> Tensor:

@@ -265,9 +265,7 @@ class _Covariance:
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
         with without_autocast(x.device):
             X = x.to(torch.promote_types(x.dtype, torch.float32))
-            if is_exporting():
-                G = X.transpose(1, 2) @ X  # one product, because an exported graph has no strips in place
-            elif torch.compiler.is_compiling():
+            if torch.compiler.is_compiling() and not is_exporting():
                 # Autograd does not know that G is symmetric. The value of this G is X'X, and its gradient is the
                 # gradient of half + half'.
                 half = X.detach().mT @ X
@@ -294,14 +292,15 @@ def _gram(x: Tensor) -> Tensor:
 
     Each strip leaves out the entries that the strips before it already have by symmetry.
     """
-    G = x.new_empty(x.shape[0], x.shape[2], x.shape[2])
+    strips: list[Tensor] = []  # each (B, about C / 3, C)
     start = 0
-    for strip in x.chunk(3, dim=2):  # (B, N, about C / 3)
-        end = start + strip.shape[2]
-        G[:, start:end, start:] = strip.mT @ x[:, :, start:]
-        G[:, end:, start:end] = G[:, start:end, end:].mT
+    for columns in x.chunk(3, dim=2):  # (B, N, about C / 3)
+        end = start + columns.shape[2]
+        left = [strip[:, :, start:end].transpose(1, 2) for strip in strips]
+        right = columns.transpose(1, 2) @ x[:, :, start:]  # (B, about C / 3, C - start)
+        strips.append(torch.cat([*left, right], dim=2))
         start = end
-    return G
+    return torch.cat(strips, dim=1)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xcit_dense.ops.autocast import product_dtype
+from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.transforms import is_transformed
 
 # Asked once, at import, because torch.compile cannot trace the question.
@@ -143,7 +144,7 @@ class Pointwise:
             kernel = weight[:, :, None, None]  # (C', C) -> (C', C, 1, 1)
             return Convolution(gelu=self.gelu)(x, kernel, *operands[1:])
         y = F.linear(x.permute(0, 2, 3, 1), weight, bias)  # (B, H, W, C')
-        return activate(self.gelu, y.permute(0, 3, 1, 2))
+        return activate(self.gelu, y).permute(0, 3, 1, 2)
 
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
         """Computes the gradients of ``x``, the weight and, if there is one, the bias."""
@@ -187,6 +188,9 @@ def _weight_and_bias(operands: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]
 
 
 def _is_faster_as_convolution(device: torch.device, dtype: torch.dtype) -> bool:
+    # A graph keeps the products of linear layers. The runtimes of exported models then need no transposes around them.
+    if is_exporting():
+        return False
     # On two cores, oneDNN's convolutions are up to a third faster than the matrix products of a linear layer. On one
     # core PyTorch does not call oneDNN for a convolution.
     several_cores = torch.compiler.is_compiling() or torch.get_num_threads() > 1

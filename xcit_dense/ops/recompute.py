@@ -145,7 +145,7 @@ def _is_supported(layer: Any, kind: type[nn.Module] | None) -> bool:
 
 def _following_gelu(rest: list[_Layer]) -> nn.GELU | None:
     """Takes a GELU from the front of a row, for the product before it to apply. Only inference allows this."""
-    if torch.is_grad_enabled() or _is_traced() or not rest or rest[0].kind is not nn.GELU:
+    if torch.is_grad_enabled() or (_is_traced() and not is_exporting()) or not rest or rest[0].kind is not nn.GELU:
         return None
     return rest.pop(0).module
 
