@@ -103,8 +103,10 @@ def write_model(
             _save(graph, draft)
             graph = quantise(graph, calibrate(draft))
         if path.suffix == ".onnx":
+            graph = halve(graph) if dtype == "fp16" else graph
+            _drop_notes(graph)
             with atomic_write(path) as part:
-                _save(halve(graph) if dtype == "fp16" else graph, part)
+                _save(graph, part)
         else:
             draft = Path(directory, "model.onnx")
             _save(graph, draft)
@@ -120,6 +122,12 @@ def _save(graph: Any, path: Path) -> None:
     import onnx
 
     onnx.save(graph, path)
+
+
+def _drop_notes(graph: Any) -> None:
+    """Removes what PyTorch's exporter notes about each node: its class, and the lines and paths of the source code."""
+    for node in graph.graph.node:
+        del node.metadata_props[:]
 
 
 def _import_openvino() -> Any:
