@@ -65,18 +65,24 @@ openmmlab = [
     "ftfy",  # mmsegmentation imports ftfy and regex, and does not require them
     "regex",
 ]
-mm_common = [
+# What predict needs to read videos, and to draw and write what it found.
+predict = [
     "av>=12",  # 17.1 is the last with wheels for Python 3.10
-    "ijson>=3.2",
     "matplotlib",
     "pillow",
     "pycocotools",
-    "shapely",
 ]
+mm_common = [*predict, "ijson>=3.2", "shapely"]
 # OpenCV and Pillow do not read TIFFs of many bands. tifffile needs imagecodecs for LZW and other compressions.
 bands = ["imagecodecs", "tifffile>=2023.1.23"]
 # What exports, servers and other libraries need. Each is imported only by its own module.
-export = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+export = [
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
+    "onnxscript>=0.5",
+    "opencv-python-headless<4.13",  # the bound of imaug, which the MM libraries require
+    *predict,
+]
 openvino = ["openvino>=2025.0"]
 serve = ["fastapi>=0.115", "python-multipart>=0.0.18", "uvicorn>=0.30"]
 smp = ["segmentation-models-pytorch>=0.5"]

@@ -54,9 +54,16 @@ def test_a_work_directory_with_several_configs_or_without_a_config_is_refused(wo
         read_model_arguments([str(work_dir)], takes_inputs=False)
 
 
+def test_an_exported_model_is_tested_with_the_config_of_a_work_directory(work_dir):
+    found = read_model_arguments([str(work_dir), "model.onnx"], takes_inputs=False)
+    assert (found.config, found.weights) == (work_dir / "mine.py", "model.onnx")
+
+
 @pytest.mark.parametrize(
     ("words", "takes_inputs", "expected"),
     [
+        (["model.onnx"], False, "write the config or the work directory"),
+        (["mask_rcnn_xcit_s12", "model.onnx", "a.jpg"], True, "leave mask_rcnn_xcit_s12 out"),
         (["mask_rcnn_xcit_s12"], False, "weights after it are missing"),
         (["mask_rcnn_xcit_s12"], True, "weights after it are missing"),
         (["mask_rcnn_xcit_s12", "a.pth"], True, "No input after a.pth"),

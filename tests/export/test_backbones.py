@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,3 +113,41 @@ def test_a_graph_that_is_valid_for_one_size_only_is_refused(tmp_path):
 def test_a_file_that_cannot_be_written_is_refused_before_the_export(name, options, words, tmp_path):
     with raises_user_error(*words):
         check_out(tmp_path / name, **options)
+
+
+class XCA(torch.nn.Linear):
+    """A layer whose class has the name of XCiT's attention."""
+
+
+class Scaled(torch.nn.Module):
+    """A convolution whose weight is multiplied by a parameter, and a layer of XCiT's attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(64, 3, 4, 4))
+        self.scale = torch.nn.Parameter(torch.rand(64, 1, 1, 1))
+        self.attention = XCA(64, 64)
+
+    def forward(self, images):
+        maps = torch.nn.functional.conv2d(images, self.weight * self.scale, stride=4)  # (B, 64, H / 4, W / 4)
+        return self.attention(maps.permute(0, 2, 3, 1))
+
+
+def test_int8_stores_each_weight_once_in_8_bits_and_leaves_the_attention_in_fp32(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model, images = Scaled().eval(), torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "model.onnx"
+    write_model(model, describe(outputs=("map",), stride=4), path, calibrate=lambda _: iter([images[:1].numpy()]))
+    graph = onnx.load(path).graph
+    large = [tensor for tensor in graph.initializer if np.prod(tensor.dims) > 1000]
+    types = sorted((list(tensor.dims), onnx.TensorProto.DataType.Name(tensor.data_type)) for tensor in large)
+    assert types == [([64, 3, 4, 4], "INT8"), ([64, 64], "FLOAT")]
+    _, run = run_onnx(path)
+    with torch.no_grad():
+        expected = model(images)
+    assert 0 < (torch.from_numpy(run(images)[0]) - expected).abs().mean() < 0.02 * expected.abs().max()
+
+
+def test_a_file_does_not_contain_paths_of_the_machine_that_wrote_it(tmp_path):
+    write_model(Scaled().eval(), describe(outputs=("map",), stride=4), tmp_path / "model.onnx")
+    assert __file__.encode() not in (tmp_path / "model.onnx").read_bytes()

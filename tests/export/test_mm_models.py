@@ -1,6 +1,7 @@
 """Exported detectors and segmentors predict what the models of the MM libraries predict."""
 
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tests.helpers.exports import assert_equal_outputs
 from tests.helpers.models import raises_user_error
 from tests.helpers.tiny import save_tiny, tiny_config, write_work_dir
 from xcit_dense.cli.main import main
+from xcit_dense.export.write import write_model
 from xcit_dense.inference.exported import ExportedModel
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -22,7 +24,6 @@ IMAGES = [np.random.default_rng(0).integers(0, 256, size, np.uint8) for size in 
 
 def export_head(task, head, directory):
     """Exports a tiny model and returns the file and the module."""
-    from xcit_dense.export.write import write_model
     from xcit_dense.mm.export.build import make_exportable
 
     config = tiny_config(task, head)
@@ -61,6 +62,7 @@ def compare_predictions(predictor, exported):
         ("detection", "mask_rcnn"),
         ("detection", "cascade_mask_rcnn"),
         ("detection", "retinanet"),
+        ("detection", "rtmdet"),
     ],
 )
 def test_an_exported_model_predicts_what_the_model_predicts(task, head, tmp_path):
@@ -72,7 +74,7 @@ def test_an_exported_model_predicts_what_the_model_predicts(task, head, tmp_path
     compare_predictions(make_predictor(config, str(tmp_path / "weights.pth")), ExportedModel(path))
 
 
-@pytest.mark.parametrize("head", ["mask_rcnn", "retinanet"])
+@pytest.mark.parametrize("head", ["mask_rcnn", "retinanet", "rtmdet"])
 def test_entries_without_an_object_are_empty(head, tmp_path):
     # Run times order equal scores in their own ways, so an entry must not depend on its place.
     from xcit_dense.mm.export.build import make_exportable
@@ -106,14 +108,27 @@ def test_predict_takes_an_exported_model_as_it_takes_a_work_directory(tmp_path, 
     assert drawn[0] == drawn[1]
 
 
-@pytest.mark.parametrize("head", ["rtmdet", "dino"])
-def test_a_head_that_cannot_be_exported_is_named(head, tmp_path):
+@pytest.mark.parametrize(("head", "name"), [("dino", "DINOHead"), ("mask2former", "Mask2FormerHead")])
+def test_a_head_of_queries_is_refused_by_name_and_its_backbone_can_be_exported(head, name, tmp_path):
     from xcit_dense.mm.export.build import make_exportable
 
-    config = tiny_config("detection", head)
-    save_tiny(deepcopy(config), tmp_path / "weights.pth")  # DINO changes the config that it is built from
-    with raises_user_error("cannot be exported", "Mask R-CNN"):
-        make_exportable(config, str(tmp_path / "weights.pth"))
+    config, weights = tiny_config("detection", head), str(tmp_path / "weights.pth")
+    save_tiny(deepcopy(config), Path(weights))  # DINO changes the config that it is built from
+    with raises_user_error("cannot be exported", name, "Mask R-CNN", "--part backbone"):
+        make_exportable(deepcopy(config), weights)
+    backbone, metadata = make_exportable(config, weights, part="backbone")
+    maps = backbone(torch.rand(1, 3, 64, 64))
+    assert [64 // level.shape[3] for level in maps] == [int(name.split("_")[1]) for name in metadata.outputs]
+
+
+@pytest.mark.parametrize(("part", "what"), [("model", "a detector"), ("backbone", "a backbone")])
+def test_labels_of_a_model_that_is_not_a_segmentor_are_refused(part, what, tmp_path):
+    from xcit_dense.mm.export.build import make_exportable
+
+    config = tiny_config("detection")
+    save_tiny(config, tmp_path / "weights.pth")
+    with raises_user_error("Only a segmentor returns labels", what, "leave --output out"):
+        make_exportable(config, str(tmp_path / "weights.pth"), part=part, output="labels")
 
 
 @pytest.mark.parametrize(("name", "words"), [("a.txt", ("'.txt'", ".onnx")), ("none.onnx", ("does not exist",))])

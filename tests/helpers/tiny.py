@@ -25,7 +25,7 @@ def tiny_config(task, head=None):
         model.decode_head.in_channels, model.auxiliary_head.in_channels = [16] * 4, 16
     elif model.get("neck"):
         model.neck.in_channels = [16] * len(model.neck.in_channels)
-    if head == "retinanet":
+    if head in ("retinanet", "rtmdet"):
         model.backbone |= {"out_strides": (8, 16, 32), "out_indices": (1, 2, 3)}
     for pipeline in (config.test_dataloader.dataset.pipeline, config.test_pipeline):
         pipeline[1].scale = (48, 48)

@@ -359,9 +359,12 @@ def find_checkpoint(weights: str) -> str:
     Raises:
         UserError: There is no such checkpoint.
     """
+    from xcit_dense.cli.positionals import is_exported
     from xcit_dense.weights.resolve import check, resolve
     from xcit_dense.weights.zoo import SCHEME, ZOO
 
+    if is_exported(weights):
+        raise UserError(f"{weights} is an exported model; write the checkpoint that it was exported from.")
     if "://" in weights:
         check(weights)
         return weights

@@ -71,6 +71,8 @@ def read_config_argument(words: Sequence[str]) -> Positionals:
 def read_model_arguments(words: Sequence[str], takes_inputs: bool) -> Positionals:
     """Reads the arguments of a command that takes a model: test, predict.
 
+    An exported model has no config. It needs one for a test, so what leads to a config may come before it.
+
     Args:
         words: The positional arguments.
         takes_inputs: Whether input follows the weights.
@@ -82,6 +84,9 @@ def read_model_arguments(words: Sequence[str], takes_inputs: bool) -> Positional
         >>> read_model_arguments(["coco/small_12_p16", "photos"], takes_inputs=True).config.name
         'mask_rcnn_xcit_s12.py'
     """
+    exported = len(words) > 1 and is_exported(words[1])
+    if exported and takes_inputs:
+        raise UserError(f"{words[1]} is an exported model, which needs no config; leave {words[0]} out.")
     if is_config(words[0]):
         config, rest, work_dir = find_config(words[0]), words[1:], None
         if not rest:
@@ -90,7 +95,12 @@ def read_model_arguments(words: Sequence[str], takes_inputs: bool) -> Positional
                 "or a published name after it."
             )
     else:
-        rest = words
+        if is_exported(words[0]):
+            raise UserError(
+                f"{words[0]} is an exported model, which has no config; write the config or the work directory of its "
+                "training before it."
+            )
+        rest = words[1:] if exported else words
         from xcit_dense.weights.locate import locate_model  # imports torch
 
         model = locate_model(words[0])

@@ -22,8 +22,11 @@ from xcit_dense.export.metadata import INPUT
 _FP32 = ("XCA", "FactorizedAttention")
 """Classes whose operations stay in fp32."""
 
-_QUANTIZED = ("Conv", "MatMul", "Gemm")
+_QUANTIZED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 """Operators that are quantized."""
+
+_LARGE = 2**31
+"""Above the size of all weights."""
 
 
 def halve(graph: Any) -> Any:
@@ -65,6 +68,7 @@ def quantise(graph: Any, inputs: Iterable[npt.NDArray[np.float32]]) -> Any:
     except ImportError as error:
         raise _missing() from error
     import onnx
+    from onnxscript import optimizer
 
     inputs = iter(inputs)
     first = next(inputs, None)
@@ -80,6 +84,8 @@ def quantise(graph: Any, inputs: Iterable[npt.NDArray[np.float32]]) -> Any:
 
     with tempfile.TemporaryDirectory() as directory, quiet():
         source, target = Path(directory, "fp32.onnx"), Path(directory, "int8.onnx")
+        # The quantizer leaves a weight in fp32 if the graph computes it from constants, for example by a scale.
+        graph = optimizer.optimize(graph, input_size_limit=_LARGE, output_size_limit=_LARGE)
         onnx.save(graph, source)
         quantize_static(
             source,

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from xcit_dense.errors import MissingLibraryError, UserError, did_you_mean
+from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.export import SUFFIXES
 from xcit_dense.export.graph import check_sizes, record, to_onnx
-from xcit_dense.export.metadata import INPUT, RT_INFO, Metadata
+from xcit_dense.export.metadata import Metadata
+from xcit_dense.export.openvino_ir import import_openvino, write_openvino
 from xcit_dense.export.precision import halve, quantise
 from xcit_dense.utils.files import atomic_write
 
@@ -56,7 +57,7 @@ def check_out(path: Path, dtype: DType = "fp32", int8: bool = False) -> None:
     if int8 and dtype != "fp32":
         raise UserError(f"int8 and {dtype} exclude each other; leave one of them out.")
     if suffix == ".xml":
-        _import_openvino()
+        import_openvino()
 
 
 def write_model(
@@ -103,12 +104,14 @@ def write_model(
             _save(graph, draft)
             graph = quantise(graph, calibrate(draft))
         if path.suffix == ".onnx":
+            graph = halve(graph) if dtype == "fp16" else graph
+            _drop_notes(graph)
             with atomic_write(path) as part:
-                _save(halve(graph) if dtype == "fp16" else graph, part)
+                _save(graph, part)
         else:
             draft = Path(directory, "model.onnx")
             _save(graph, draft)
-            _write_openvino(draft, metadata, path, dtype)
+            write_openvino(draft, metadata, path, compress=dtype == "fp16")
 
 
 def _as_json(metadata: Metadata) -> str:
@@ -122,24 +125,7 @@ def _save(graph: Any, path: Path) -> None:
     onnx.save(graph, path)
 
 
-def _import_openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingLibraryError(
-            "A .xml file needs OpenVINO; write pip install 'xcit-dense[export,openvino]'."
-        ) from error
-    return openvino
-
-
-def _write_openvino(source: Path, metadata: Metadata, path: Path, dtype: DType) -> None:
-    """Converts an ONNX file. Writes the weights first, so that a new .xml file never meets old weights."""
-    openvino = _import_openvino()
-    model = openvino.convert_model(source)
-    for name, text in metadata.to_text().items():
-        model.set_rt_info(text, [RT_INFO, name])
-    assert model.input(0).any_name == INPUT
-    weights = path.with_suffix(".bin")
-    with atomic_write(path) as part, atomic_write(weights) as part_of_weights:
-        openvino.save_model(model, part, compress_to_fp16=dtype == "fp16")
-        part.with_suffix(".bin").replace(part_of_weights)
+def _drop_notes(graph: Any) -> None:
+    """Removes what PyTorch's exporter notes about each node: its class, and the lines and paths of the source code."""
+    for node in graph.graph.node:
+        del node.metadata_props[:]

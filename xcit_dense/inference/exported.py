@@ -7,11 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from xcit_dense.errors import MissingLibraryError, UserError, did_you_mean
+
+try:
+    import cv2
+except ImportError as error:
+    raise MissingLibraryError(
+        "OpenCV reads and resizes the images of exported models; write pip install 'xcit-dense[export]'."
+    ) from error
+
 from xcit_dense.export.metadata import INPUT, RT_INFO, Metadata
 from xcit_dense.inference.stream import Input
 from xcit_dense.media.arrays import to_rgb
@@ -51,6 +58,11 @@ class ExportedModel:
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         path = Path(path)
+        if path.suffix == ".pt2":
+            raise UserError(
+                f"{path} is a program for torch.export.load, which takes only images whose sides are multiples of the "
+                "model's stride; to predict or test, export the model to a file that ends in .onnx or .xml."
+            )
         if path.suffix not in _OPENERS:
             raise UserError(did_you_mean("suffix of an exported model", path.suffix or str(path), _OPENERS))
         if not path.is_file():
@@ -205,6 +217,9 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Run, dict[str, str]
         import openvino
     except ImportError as error:
         raise MissingLibraryError("A .xml file needs OpenVINO; write pip install openvino.") from error
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise UserError(f"{path} has its weights in {weights}, which does not exist; copy that file next to it.")
     # Otherwise OpenVINO computes in bf16 where the processor can.
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
+from mmdet.models.task_modules.coders import DistancePointBBoxCoder
 from mmdet.models.task_modules.coders.delta_xywh_bbox_coder import delta2bbox
+from mmdet.structures.bbox import distance2bbox
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,24 +39,27 @@ def decode(coder: Any, anchors: Tensor, deltas: Tensor, limits: Limits) -> Tenso
     """Computes boxes from anchors and the output of a head.
 
     Args:
-        coder: MMDetection's ``DeltaXYWHBBoxCoder``.
-        anchors: (N, 4), x1, y1, x2, y2 in pixels.
+        coder: MMDetection's ``DeltaXYWHBBoxCoder`` or ``DistancePointBBoxCoder``.
+        anchors: (N, 4), x1, y1, x2, y2 in pixels; or for distances from points (N, 2), x, y.
         deltas: (N, 4).
         limits: The size of the images.
 
     Returns:
         (N, 4), clipped to the images.
     """
-    boxes = delta2bbox(
-        anchors,
-        deltas,
-        coder.means,
-        coder.stds,
-        max_shape=None,
-        wh_ratio_clip=16 / 1000,
-        add_ctr_clamp=coder.add_ctr_clamp,
-        ctr_clamp=coder.ctr_clamp,
-    )
+    if isinstance(coder, DistancePointBBoxCoder):
+        boxes = distance2bbox(anchors, deltas)
+    else:
+        boxes = delta2bbox(
+            anchors,
+            deltas,
+            coder.means,
+            coder.stds,
+            max_shape=None,
+            wh_ratio_clip=16 / 1000,
+            add_ctr_clamp=coder.add_ctr_clamp,
+            ctr_clamp=coder.ctr_clamp,
+        )
     if not coder.clip_border:
         return boxes
     height, width = limits

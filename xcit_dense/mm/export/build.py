@@ -52,6 +52,9 @@ def make_exportable(
             preprocessing cannot be exported.
     """
     predictor = make_predictor(config, weights, verbose)
+    if output != "logits" and (part == "backbone" or not predictor.segments):
+        what = "a backbone" if part == "backbone" else "a detector"
+        raise UserError(f"Only a segmentor returns {output}, and the model to export is {what}; leave --output out.")
     model: Any = predictor.model.cpu()
     resize = _read_resize(test_dataset(config).get("pipeline") or [])
     preprocessor = model.data_preprocessor

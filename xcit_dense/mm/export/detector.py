@@ -73,7 +73,7 @@ class Detector(nn.Module):
 
 
 def _per_level(head: Any, levels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Computes logits (B, M, classes), deltas (B, M, 4) and anchors (M, 4) of the M anchors of each level."""
+    """Computes logits (B, M, classes), deltas (B, M, 4) and anchors (M, 4) or points (M, 2) of each level."""
     logits, deltas = head(levels)
     sizes = [level.shape[2:] for level in logits]
     anchors = head.prior_generator.grid_priors(sizes, dtype=logits[0].dtype, device=logits[0].device)
@@ -89,7 +89,7 @@ def _per_level(head: Any, levels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor
 
 
 def _decode(coder: Any, anchors: Tensor, deltas: Tensor, limits: Limits) -> Tensor:
-    """As :func:`decode`, for anchors and deltas (B, M, 4)."""
+    """As :func:`decode`, for anchors (B, M, 4) or (B, M, 2), and deltas (B, M, 4)."""
     return decode(coder, anchors.flatten(0, 1), deltas.flatten(0, 1), limits).view(deltas.shape)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from xcit_dense.errors import UserError
 
-_DETECTORS = "Mask R-CNN, Faster R-CNN, Cascade R-CNN and RetinaNet"
+_DETECTORS = "Mask R-CNN, Faster R-CNN, Cascade R-CNN, RetinaNet and RTMDet"
 
 
 def check_detector(model: nn.Module) -> None:
@@ -20,14 +20,15 @@ def check_detector(model: nn.Module) -> None:
     Raises:
         UserError: A part cannot be exported. The message names the part.
     """
-    from mmdet.models import CascadeRCNN, FasterRCNN, MaskRCNN, RetinaNet
-    from mmdet.models.dense_heads import RetinaHead, RPNHead
+    from mmdet.models import CascadeRCNN, FasterRCNN, MaskRCNN, RetinaNet, RTMDet
+    from mmdet.models.dense_heads import RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead
     from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 
     detector: Any = model
-    if type(model) is RetinaNet:
-        _check_type("the head", detector.bbox_head, RetinaHead)
-        _check_dense(detector.bbox_head)
+    if type(model) in (RetinaNet, RTMDet):
+        heads = (RetinaHead,) if type(model) is RetinaNet else (RTMDetHead, RTMDetSepBNHead)
+        _check_type("the head", detector.bbox_head, *heads)
+        _check_dense(detector.bbox_head, of_points=type(model) is RTMDet)
         _check_test_cfg("model.test_cfg", detector.test_cfg)
         return
     if type(model) not in (MaskRCNN, FasterRCNN, CascadeRCNN):
@@ -36,7 +37,7 @@ def check_detector(model: nn.Module) -> None:
             f"tensor operations; export {_DETECTORS}, or the backbone with --part backbone."
         )
     _check_type("the RPN", detector.rpn_head, RPNHead)
-    _check_dense(detector.rpn_head)
+    _check_dense(detector.rpn_head, of_points=False)
     _check_test_cfg("model.test_cfg.rpn", detector.rpn_head.test_cfg)
     _check_type("the RoI head", detector.roi_head, StandardRoIHead, CascadeRoIHead)
     _check_roi_head(detector.roi_head)
@@ -77,11 +78,16 @@ def check_segmentor(model: nn.Module) -> None:
         )
 
 
-def _check_dense(head: Any) -> None:
-    from mmdet.models.task_modules.prior_generators import AnchorGenerator
+def _check_dense(head: Any, of_points: bool) -> None:
+    from mmdet.models.task_modules.coders import DistancePointBBoxCoder
+    from mmdet.models.task_modules.prior_generators import AnchorGenerator, MlvlPointGenerator
 
-    _check_type("the anchors", head.prior_generator, AnchorGenerator)
-    _check_coder(head.bbox_coder)
+    if of_points:
+        _check_type("the points", head.prior_generator, MlvlPointGenerator)
+        _check_type("a box coder", head.bbox_coder, DistancePointBBoxCoder)
+    else:
+        _check_type("the anchors", head.prior_generator, AnchorGenerator)
+        _check_coder(head.bbox_coder)
     if getattr(head.loss_cls, "custom_cls_channels", False):
         raise UserError(f"The loss {type(head.loss_cls).__name__} cannot be exported, because it defines own scores.")
 
