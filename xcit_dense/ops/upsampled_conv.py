@@ -6,9 +6,9 @@ interpolation does the same to each channel. So a coarse map can be multiplied w
 kernel at its own size, and the products can be enlarged, shifted and added afterwards. A map of half the height and
 width needs a quarter of the products, and neither enlarged maps nor the concatenated map are in memory.
 
-Enlargement, shift and zero padding along one side are one matrix for each position of the kernel along this side
-(:func:`_enlargement`). The matrix has few entries in each row. So the CPU multiplies blocks of it, without the zeros
-around the entries.
+A kernel of one position needs no shift, so PyTorch enlarges the products. For larger kernels, enlargement, shift and
+zero padding along one side are one matrix for each position of the kernel along this side (:func:`_enlargement`). The
+matrix has few entries in each row. So the CPU multiplies blocks of it, without the zeros around the entries.
 """
 
 from __future__ import annotations
@@ -75,6 +75,10 @@ def convolve_upsampled(
             whole.append(F.interpolate(x, size, mode="bilinear", align_corners=align_corners))
             whole_weights.append(part)
     y = F.conv2d(torch.cat(whole, 1), torch.cat(whole_weights, 1), bias, padding=height // 2)
+    if height == 1:
+        for x, part in coarse:
+            y += F.interpolate(F.conv2d(x, part), size, mode="bilinear", align_corners=align_corners)
+        return y
     if not coarse:
         return y
     y = y.permute(0, 2, 3, 1).contiguous()  # (B, C', H, W) -> (B, H, W, C')

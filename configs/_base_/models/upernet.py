@@ -1,5 +1,5 @@
-# UperNet on the four levels of an XCiT. A leaf names the backbone's variant and, for the heads, its width. The
-# head has the parameters and the outputs of UPerHead, and is faster.
+# UperNet on the four levels of an XCiT. A leaf names the backbone's variant and, for the heads, its width.
+# FusedUPerHead has the parameters and the outputs of UPerHead, and is faster.
 _base_ = "./segmentor_auxiliary.py"
 model = dict(
     decode_head=dict(
