@@ -52,7 +52,7 @@ DIFFERENT = {
     "detection/mask2former_xcit_s12": {"panoptic_head.in_channels", "data_preprocessor.seg_pad_value"},
     "detection/mask2former_xcit_s12_panoptic": {"panoptic_head.in_channels"},
     "segmentation/mask2former_xcit_s12": {"decode_head.in_channels"},
-    "segmentation/segformer_xcit_s12": {"decode_head.in_channels"},
+    "segmentation/segformer_xcit_s12": {"decode_head.in_channels", "decode_head.type"},
     "segmentation/fcn_xcit_s12": LEVELS_OF_HEADS,
     "segmentation/deeplabv3plus_xcit_s12": {
         *LEVELS_OF_HEADS,

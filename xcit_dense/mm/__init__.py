@@ -31,4 +31,7 @@ from xcit_dense.mm.hooks import (  # noqa: E402, F401
     weight_check,
 )
 from xcit_dense.mm.inference import tta  # noqa: E402, F401
+from xcit_dense.mm.registration import register_when_used  # noqa: E402
 from xcit_dense.mm.runtime import fsdp, optim  # noqa: E402, F401
+
+register_when_used("mmseg", "xcit_dense.mm.heads")

@@ -25,6 +25,25 @@ def register_model(model: Any) -> None:
             import_module(f"{library}.registry").MODELS.register_module(name=model.__name__, module=model, force=True)
 
 
+def register_when_used(library: str, module: str) -> None:
+    """Lets a library import a module, which registers models, as soon as the library looks up its first model.
+
+    A subclass of a library's model needs the library's models, whose import takes seconds.
+
+    Args:
+        library: ``'mmdet'`` or ``'mmseg'``. It may be missing.
+        module: The name of the module.
+    """
+    if find_spec(library) is None:
+        return
+    # MMEngine accepts modules only from the author of a registry, so that the names below are not public.
+    registry = import_module(f"{library}.registry").MODELS
+    if registry._imported:
+        import_module(module)
+    elif module not in registry._locations:
+        registry._locations.append(module)
+
+
 def check_arguments(name: str, model: Any, given: Iterable[str]) -> None:
     """Refuses arguments that a model does not have.
 

@@ -193,6 +193,7 @@ def _registered(scope: str) -> frozenset[str]:
         for library in ("mmdet", "mmseg"):
             if find_spec(library) is not None:
                 import_module(f"{library}.utils").register_all_modules(init_default_scope=False)
+                import_module(f"{library}.registry").MODELS.import_from_location()
     names = {*operators.__all__}
     for registry in vars(mmengine.registry).values():
         if isinstance(registry, Registry):

@@ -1,0 +1,126 @@
+"""Fused heads have the parameters, outputs and gradients of MMSegmentation's heads."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+pytest.importorskip("mmcv", reason="mmcv is not installed")
+import xcit_dense.mm  # noqa: F401  isort: skip
+from mmseg.models.decode_heads.segformer_head import SegformerHead
+from mmseg.models.decode_heads.uper_head import UPerHead
+
+from tests.helpers.models import assert_close, random_images, randomise
+from xcit_dense.mm.heads import FusedSegformerHead, FusedUPerHead
+
+SIZES = {
+    "halves": [(32, 24), (16, 12), (8, 6), (4, 3)],
+    "odd": [(35, 26), (18, 13), (9, 7), (5, 4)],
+    "equal": [(8, 6), (8, 6), (4, 3), (4, 3)],
+}
+WIDTHS = [6, 8, 10, 12]
+
+
+PAIRS = {"upernet": (UPerHead, FusedUPerHead), "segformer": (SegformerHead, FusedSegformerHead)}
+of_each_head = pytest.mark.parametrize("name", PAIRS)
+
+
+def make_pair(name="upernet", **options):
+    """Makes a head of MMSegmentation and the fused head, with the same weights, in float64."""
+    library_head, fused_head = PAIRS[name]
+    options = {"norm_cfg": {"type": "BN"}, "dropout_ratio": 0.0, "align_corners": False, **options}
+    arguments = {"in_channels": WIDTHS, "in_index": [0, 1, 2, 3], "channels": 16, "num_classes": 5, **options}
+    theirs = randomise(library_head(**copy.deepcopy(arguments)))
+    ours = fused_head(**arguments)
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    return theirs.double(), ours.double()
+
+
+def make_levels(sizes):
+    return [random_images(2, width, *size).double().requires_grad_() for width, size in zip(WIDTHS, sizes)]
+
+
+@pytest.mark.parametrize("first", ["", "import mmseg.models; mmseg.registry.MODELS.get('FCNHead'); "])
+def test_mmsegmentation_finds_it_by_its_name_whenever_the_package_is_imported(first):
+    code = f"{first}import xcit_dense.mm; from mmseg.registry import MODELS; print(MODELS.get('FusedUPerHead'))"
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert "xcit_dense.mm.heads.FusedUPerHead" in run.stdout
+
+
+def test_the_import_of_the_package_does_not_import_the_models_of_mmsegmentation():
+    code = "import sys, xcit_dense.mm; print('mmseg.models' in sys.modules)"
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("False\n")
+
+
+@of_each_head
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_outputs_gradients_and_statistics_are_those_of_the_library(sizes, training, align_corners, name):
+    levels, results = make_levels(sizes), []
+    for head in make_pair(name, align_corners=align_corners):
+        output = head.train(training)(levels)
+        grad = random_images(*output.shape).double()
+        gradients = torch.autograd.grad(output, [*levels, *head.parameters()], grad)
+        results.append([output, *gradients, *(value.double() for value in head.buffers())])
+    for found, expected in zip(*reversed(results)):
+        # A gradient that is zero without rounding has no deviation of its own.
+        assert_close(found, expected, 1e-8) if expected.abs().max() > 1e-12 else assert_close(found + 1, expected + 1)
+
+
+@of_each_head
+def test_float32_is_as_exact_as_the_library(name):
+    theirs, ours = make_pair(name)
+    levels = make_levels(SIZES["odd"])
+    with torch.no_grad():
+        exact = theirs.eval()(levels)
+        found = ours.float().eval()([level.float() for level in levels])
+    assert_close(found, exact, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm_cfg": None},
+        {"norm_cfg": {"type": "GN", "num_groups": 4}, "act_cfg": {"type": "LeakyReLU"}},
+        {"act_cfg": None},
+        {"conv_cfg": {"type": "ConvWS"}},
+    ],
+    ids=str,
+)
+def test_other_norms_activations_and_convolutions_are_those_of_the_library(options):
+    levels = make_levels(SIZES["odd"])
+    theirs, ours = make_pair(**options)
+    assert_close(ours.eval()(levels), theirs.eval()(levels), 1e-8)
+
+
+def test_a_layer_with_hooks_is_called():
+    levels, seen = make_levels(SIZES["halves"]), []
+    theirs, ours = make_pair()
+    for layer in (ours.fpn_bottleneck, ours.bottleneck.conv, ours.psp_modules):
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0].shape[1]))
+    assert_close(ours.eval()(levels), theirs.eval()(levels), 1e-8)
+    assert sorted(seen) == [12, 4 * 16, 12 + 4 * 16]
+
+
+@of_each_head
+def test_a_batch_norm_that_is_folded_into_its_convolution_keeps_the_outputs(name):
+    from mmcv.cnn import fuse_conv_bn
+
+    levels = make_levels(SIZES["odd"])
+    theirs, ours = make_pair(name)
+    folded = fuse_conv_bn(ours.eval())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert_close(folded(levels), theirs.eval()(levels), 1e-8)
+
+
+def test_other_interpolation_than_bilinear_is_that_of_the_library():
+    levels = make_levels(SIZES["odd"])
+    theirs, ours = make_pair("segformer", interpolate_mode="nearest", align_corners=None)
+    assert_close(ours.eval()(levels), theirs.eval()(levels), 1e-8)
