@@ -148,6 +148,8 @@ def test_int8_stores_each_weight_once_in_8_bits_and_leaves_the_attention_in_fp32
     assert 0 < (torch.from_numpy(run(images)[0]) - expected).abs().mean() < 0.02 * expected.abs().max()
 
 
-def test_a_file_does_not_contain_paths_of_the_machine_that_wrote_it(tmp_path):
-    write_model(Scaled().eval(), describe(outputs=("map",), stride=4), tmp_path / "model.onnx")
-    assert __file__.encode() not in (tmp_path / "model.onnx").read_bytes()
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_file_does_not_contain_paths_of_the_machine_that_wrote_it(suffix, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    write_model(Scaled().eval(), describe(outputs=("map",), stride=4), path)
+    assert __file__.encode() not in path.read_bytes()

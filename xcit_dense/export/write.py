@@ -91,6 +91,8 @@ def write_model(
     check_out(path, dtype, calibrate is not None)
     if path.suffix == ".pt2":
         program = record(model, metadata.stride, only_multiples=True)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # it contains paths of the source code
         with atomic_write(path) as part:
             torch.export.save(program, part, extra_files={METADATA_FILE: _as_json(metadata)})
         return
