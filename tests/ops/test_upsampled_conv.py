@@ -120,6 +120,18 @@ def test_a_trace_and_a_graph_of_all_sizes_have_the_same_values():
         assert_close(graph(*maps), plain(maps, weight, bias), 1e-10)
 
 
+def test_a_compiled_graph_has_no_breaks_and_the_same_gradients():
+    maps, weight, bias = inputs([(16, 24), (8, 12), (3, 5)])
+    compiled = torch.compile(convolve_upsampled, backend="aot_eager", fullgraph=True)
+    found, expected = compiled(maps, weight, bias), plain(maps, weight, bias)
+    assert_close(found, expected, 1e-10)
+    leaves = [*maps, weight, bias]
+    for one, other in zip(
+        torch.autograd.grad(found.square().sum(), leaves), torch.autograd.grad(expected.square().sum(), leaves)
+    ):
+        assert_close(one, other, 1e-10)
+
+
 def test_a_kernel_without_a_centre_is_refused():
     with raises_user_error("2 x 2", "odd"):
         convolve_upsampled([torch.zeros(1, 1, 4, 4)], torch.zeros(1, 1, 2, 2))

@@ -64,7 +64,8 @@ class FusedUPerHead(UPerHead):
         maps.append(self.psp_forward(levels))
         for index in reversed(range(len(maps) - 1)):
             maps[index] = maps[index] + _enlarge(maps[index + 1], maps[index], self.align_corners)
-        outputs = [convolve(level) for convolve, level in zip(self.fpn_convs, maps)]
+        # The gradient of these weights is faster to compute as part of the fusion than as part of the layer.
+        outputs = [_fuse(layer, [level], self.align_corners) for layer, level in zip(self.fpn_convs, maps)]
         return _fuse(self.fpn_bottleneck, [*outputs, maps[-1]], self.align_corners)
 
 

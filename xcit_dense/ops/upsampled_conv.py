@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from xcit_dense.errors import UserError
 from xcit_dense.ops.autocast import without_autocast
-from xcit_dense.ops.conv import Pointwise
+from xcit_dense.ops.conv import Convolution, Pointwise
+from xcit_dense.ops.recompute import multiply
 
 # Rows of a block. Larger blocks contain more zeros, and smaller blocks are slower for each entry.
 _BLOCK = 16
@@ -74,7 +75,9 @@ def convolve_upsampled(
         else:
             whole.append(F.interpolate(x, size, mode="bilinear", align_corners=align_corners))
             whole_weights.append(part)
-    y = F.conv2d(torch.cat(whole, 1), torch.cat(whole_weights, 1), bias, padding=height // 2)
+    joined = whole[0] if len(whole) == 1 else torch.cat(whole, dim=1)
+    kernel = whole_weights[0] if len(whole) == 1 else torch.cat(whole_weights, dim=1)
+    y = multiply(Convolution(padding=(height // 2,) * 2), joined, kernel, *(() if bias is None else (bias,)))
     if height == 1:
         for x, part in coarse:
             y += F.interpolate(F.conv2d(x, part), size, mode="bilinear", align_corners=align_corners)
