@@ -11,6 +11,7 @@ from torch import nn
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 import xcit_dense.mm  # noqa: F401  isort: skip
+from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads.segformer_head import SegformerHead
 from mmseg.models.decode_heads.uper_head import UPerHead
 
@@ -27,6 +28,13 @@ WIDTHS = [6, 8, 10, 12]
 
 PAIRS = {"upernet": (UPerHead, FusedUPerHead), "segformer": (SegformerHead, FusedSegformerHead)}
 of_each_head = pytest.mark.parametrize("name", PAIRS)
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """Heads look up their losses in MMSegmentation's registry, whatever other tests have left."""
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield
 
 
 def make_pair(name="upernet", **options):

@@ -1,7 +1,8 @@
 """Parameters and multiply-adds of the published models, in prediction.
 
 ``python -m xcit_dense.cli.costs`` computes the table again. Multiply-adds are those of the literal form of XCA, as the
-literature counts them. The covariance form, which xcit_dense uses for large images, needs fewer.
+literature counts them, with the heads of the MM libraries. The covariance form, which xcit_dense uses for large images,
+needs fewer, and so do fused heads.
 
 - A backbone is counted without the pyramid, class attention and classifier, at the size of its training.
 - Mask R-CNN and Cascade Mask R-CNN are counted at 800 x 1344 pixels, with 1000 boxes for each box head and 100 for each
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,8 +185,11 @@ def count_model(config: Any) -> Cost:
 
     scope = config.default_scope
     init_default_scope(scope)
+    described = deepcopy(config.model)
+    if scope == "mmseg":
+        described.decode_head.type = described.decode_head.type.removeprefix("Fused")
     with torch.device("meta"):
-        model = import_module(f"{scope}.registry").MODELS.build(config.model)
+        model = import_module(f"{scope}.registry").MODELS.build(described)
         image = torch.empty(1, 3, *SIZES["detection" if scope == "mmdet" else "segmentation"])
         boxes, masks = torch.empty(1000, 256, 7, 7), torch.empty(100, 256, 14, 14)
     parts = [model.backbone]
