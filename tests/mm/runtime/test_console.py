@@ -1,7 +1,9 @@
 """The console of a run: few lines on the console, everything in the log file."""
 
+import json
 import re
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -167,6 +169,17 @@ def test_errors_of_a_run_are_shown(config, capsys):
     runner = make_runner(config)
     runner.logger.error("the disk is full")
     assert "error: the disk is full\n" in capsys.readouterr().out
+
+
+def test_each_run_of_a_process_logs_into_its_own_directory(config, tmp_path):
+    config.visualizer = {"type": "Visualizer", "name": "visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
+    for name in ("one", "two"):
+        config.work_dir, config.experiment_name = str(tmp_path / name), f"{tmp_path.name}_{name}"
+        make_runner(deepcopy(config)).train()
+    for name in ("one", "two"):
+        (path,) = (tmp_path / name).glob("*/vis_data/scalars.json")
+        steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+        assert max(steps) == 20
 
 
 def test_a_verbose_run_shows_everything(config, capsys):

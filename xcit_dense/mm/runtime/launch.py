@@ -63,6 +63,8 @@ def make_runner(
     """
     check_launcher(config)
     changes = settle_workers(config)
+    # MMEngine keeps visualizers by name. A second run in this process would log into the directory of the first run.
+    (config.get("visualizer") or {}).pop("name", None)
     kind: type[Any] = FlexibleRunner if config.get("strategy") else Runner
     if not verbose:
         kind = _QuietFlexibleRunner if config.get("strategy") else _QuietRunner
