@@ -6,7 +6,6 @@ from functools import partialmethod
 import pytest
 import torch
 
-from tests.helpers.marks import MATRIX
 from tests.helpers.models import raises_user_error
 from tests.helpers.race import race_options
 from xcit_dense.benchmark import race
@@ -45,7 +44,8 @@ def test_progress_is_logged(caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("train", [False, pytest.param(True, marks=MATRIX)])
+@pytest.mark.long
+@pytest.mark.parametrize("train", [False, True])
 def test_compiled_contenders_agree(train, monkeypatch):
     # The default backend takes minutes. The test does not depend on the backend.
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))

@@ -18,6 +18,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
+from tests.helpers.marks import MATRIX
 from tests.helpers.runs import read_checkpoint, read_text_log
 from xcit_dense.weights.zoo import ZOO
 
@@ -118,7 +119,7 @@ def sections():
     return dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
 
 
-each_task = pytest.mark.parametrize("section", TRAINED)
+each_task = pytest.mark.parametrize("section", [COCO, pytest.param(PAIRS, marks=MATRIX)])
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from tests.helpers.runs import short_run
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
-pytestmark = [pytest.mark.slow, pytest.mark.both]
+pytestmark = [pytest.mark.slow, pytest.mark.both, pytest.mark.long]  # CI runs them on the original stack
 
 SPLITS_AND_RESIZES = (("train", 2), ("val", 1), ("test", 1))
 """The position of Resize in the pipelines of MMDetection."""
@@ -49,7 +49,6 @@ def test_mmdetections_train_and_test_scripts_take_the_config(python, tools, at, 
     assert "coco/segm_mAP" in process.stdout + process.stderr
 
 
-@pytest.mark.long
 def test_mmdetections_script_and_ours_train_a_config_of_theirs_with_an_xcit(python, shapes, at, tmp_path):
     directory = scripts("mmdet")
     name = "retinanet_r50_fpn_1x_coco"
@@ -94,7 +93,6 @@ def test_mmsegmentations_train_and_test_scripts_take_the_config(python, tools, r
     assert len(list((tmp_path / "labels").iterdir())) == 4
 
 
-@pytest.mark.long
 def test_mmsegmentations_script_and_ours_train_a_config_of_theirs_with_an_xcit(python, shapes, roots, tmp_path):
     directory = scripts("mmseg")
     name = "segformer_mit-b0_8xb2-160k_ade20k-512x512"
