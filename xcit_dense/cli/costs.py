@@ -183,11 +183,13 @@ def count_model(config: Any) -> Cost:
     import torch
     from mmengine.registry import init_default_scope
 
+    from xcit_dense.mm.config.walk import as_list, name_of
+
     scope = config.default_scope
     init_default_scope(scope)
     described = deepcopy(config.model)
-    if scope == "mmseg":
-        described.decode_head.type = described.decode_head.type.removeprefix("Fused")
+    for head in as_list(described.get("decode_head")):
+        head["type"] = name_of(head).removeprefix("Fused")
     with torch.device("meta"):
         model = import_module(f"{scope}.registry").MODELS.build(described)
         image = torch.empty(1, 3, *SIZES["detection" if scope == "mmdet" else "segmentation"])
