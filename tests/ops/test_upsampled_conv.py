@@ -135,3 +135,16 @@ def test_a_compiled_graph_has_no_breaks_and_the_same_gradients():
 def test_a_kernel_without_a_centre_is_refused():
     with raises_user_error("2 x 2", "odd"):
         convolve_upsampled([torch.zeros(1, 1, 4, 4)], torch.zeros(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_transforms_of_torch_func_give_the_plain_result(kernel):
+    maps = torch.rand(3, 1, 4, 8, 6).double(), torch.rand(3, 1, 5, 4, 3).double()
+    weight = torch.rand(2, 9, kernel, kernel).double()
+    expected = torch.stack([convolve_upsampled(pair, weight) for pair in zip(*maps)])
+    found = torch.func.vmap(lambda *pair: convolve_upsampled(pair, weight))(*maps)
+    torch.testing.assert_close(found, expected)
+    first = [x[0] for x in maps]
+    value, slope = torch.func.jvp(lambda x: convolve_upsampled(first, x), (weight,), (weight,))
+    torch.testing.assert_close(value, expected[0])
+    torch.testing.assert_close(slope, expected[0])  # the convolution is linear in the weight

@@ -36,7 +36,7 @@ from xcit_dense.ops.conv import Convolution, Gradients, Pointwise, Product, acti
 from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.norms import SyncBatchNorm, synchronises
-from xcit_dense.ops.transforms import is_transformed
+from xcit_dense.ops.transforms import is_traced
 
 # A step as a function f(x, *tensors), and the tensors.
 PureStep = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
@@ -145,7 +145,7 @@ def _is_supported(layer: Any, kind: type[nn.Module] | None) -> bool:
 
 def _following_gelu(rest: list[_Layer]) -> nn.GELU | None:
     """Takes a GELU from the front of a row, for the product before it to apply. Only inference allows this."""
-    if torch.is_grad_enabled() or (_is_traced() and not is_exporting()) or not rest or rest[0].kind is not nn.GELU:
+    if torch.is_grad_enabled() or (is_traced() and not is_exporting()) or not rest or rest[0].kind is not nn.GELU:
         return None
     return rest.pop(0).module
 
@@ -200,7 +200,7 @@ def multiply(product: Product, x: Tensor, *operands: Tensor, steps: Iterable[nn.
         ``product(nn.Sequential(*steps)(x), *operands)``.
     """
     steps = [*steps]
-    if not torch.is_grad_enabled() or _is_traced():
+    if not torch.is_grad_enabled() or is_traced():
         return product(_apply(steps, x), *operands)
     pure_steps = [pure for step in steps if (pure := _pure_step(step, x.device))]
     if len(pure_steps) < len(steps):
@@ -339,10 +339,3 @@ def _apply_pure_steps(steps: Iterable[tuple[Callable[..., Tensor], int]], x: Ten
         x = function(x, *rest[:count])
         rest = rest[count:]
     return x
-
-
-def _is_traced() -> bool:
-    """Whether a compiler, a trace or a transform follows the operators, and decides itself what to keep."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return True
-    return is_transformed()

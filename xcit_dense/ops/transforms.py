@@ -1,4 +1,4 @@
-"""Whether a transform of PyTorch is at work: ``torch.func`` or forward-mode differentiation."""
+"""Whether PyTorch follows the operators of a call: a transform, a compiler or a trace."""
 
 from __future__ import annotations
 
@@ -22,3 +22,16 @@ def is_transformed() -> bool:
     """
     # torch.autograd.Function asks the first question itself. PyTorch has no public names for the two.
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_traced() -> bool:
+    """Returns whether a compiler, a trace or a transform follows the operators, and decides itself what to keep.
+
+    Example:
+        >>> from xcit_dense.ops.transforms import is_traced
+        >>> is_traced()
+        False
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return True
+    return is_transformed()

@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from xcit_dense.errors import UserError
 from xcit_dense.ops.autocast import without_autocast
-from xcit_dense.ops.conv import Convolution, Pointwise
+from xcit_dense.ops.conv import Convolution, Pointwise, channels_last
 from xcit_dense.ops.recompute import multiply
+from xcit_dense.ops.transforms import is_traced
 
 # Rows of a block. Larger blocks contain more zeros, and smaller blocks are slower for each entry.
 _BLOCK = 16
@@ -66,17 +67,17 @@ def convolve_upsampled(
         raise UserError(f"The kernel has {height} x {width} positions; give a square kernel with odd sides.")
     size = maps[0].shape[2:]
     weights = weight.split([x.shape[1] for x in maps], dim=1)
-    whole, whole_weights, coarse = [maps[0]], [weights[0]], []
+    fine, fine_weights, coarse = [maps[0]], [weights[0]], []
     for x, part in zip(maps[1:], weights[1:]):
         # A map of more than half of the positions is not worth the enlargement of its products. A recorded graph serves
         # all sizes, so that it must not depend on a comparison of sizes.
-        if _is_recorded() or 2 * x.shape[2] * x.shape[3] <= size[0] * size[1]:
+        if is_traced() or 2 * x.shape[2] * x.shape[3] <= size[0] * size[1]:
             coarse.append((x, part))
         else:
-            whole.append(F.interpolate(x, size, mode="bilinear", align_corners=align_corners))
-            whole_weights.append(part)
-    joined = whole[0] if len(whole) == 1 else torch.cat(whole, dim=1)
-    kernel = whole_weights[0] if len(whole) == 1 else torch.cat(whole_weights, dim=1)
+            fine.append(F.interpolate(x, size, mode="bilinear", align_corners=align_corners))
+            fine_weights.append(part)
+    joined = fine[0] if len(fine) == 1 else torch.cat(fine, dim=1)
+    kernel = fine_weights[0] if len(fine) == 1 else torch.cat(fine_weights, dim=1)
     y = multiply(Convolution(padding=(height // 2,) * 2), joined, kernel, *(() if bias is None else (bias,)))
     if height == 1:
         for x, part in coarse:
@@ -86,12 +87,8 @@ def convolve_upsampled(
         return y
     y = y.permute(0, 2, 3, 1).contiguous()  # (B, C', H, W) -> (B, H, W, C')
     products = [_mix(x, part) for x, part in coarse]
-    add = _add_by_blocks if type(maps[0]) is Tensor and y.is_cpu and not _is_recorded() else _add
+    add = _add_by_blocks if type(maps[0]) is Tensor and y.is_cpu and not is_traced() else _add
     return add(y, products, align_corners).permute(0, 3, 1, 2)  # (B, H, W, C') -> (B, C', H, W)
-
-
-def _is_recorded() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def _mix(x: Tensor, weight: Tensor) -> list[Tensor]:
@@ -100,7 +97,7 @@ def _mix(x: Tensor, weight: Tensor) -> list[Tensor]:
     Returns:
         One tensor (B, h, w, k C') for each row of the kernel, with the channels of the row's positions side by side.
     """
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     products = []
     for row in weight.unbind(2):  # (C', C, k)
         product = Pointwise()(x, row.permute(2, 0, 1).flatten(0, 1))  # (k C', C): (B, k C', h, w)
@@ -113,7 +110,7 @@ def _enlargement(
 ) -> Tensor:
     """Makes the matrices that enlarge a side and shift the result, one for each position of a kernel.
 
-    A kernel's position that lies outside of the enlarged side sees zeros.
+    A kernel's position outside of the enlarged side sees zeros.
 
     Args:
         side: Positions of the side.
