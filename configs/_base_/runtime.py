@@ -13,6 +13,7 @@ custom_hooks = [
     dict(type="ProgressHook"),
     dict(type="ReproducibleHook"),
     dict(type="ShortHistoryHook"),
+    dict(type="WinogradHook"),
 ]
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -29,6 +29,7 @@ from xcit_dense.mm.hooks import (  # noqa: E402, F401
     progress,
     reproducible,
     weight_check,
+    winograd,
 )
 from xcit_dense.mm.inference import tta  # noqa: E402, F401
 from xcit_dense.mm.registration import register_when_used  # noqa: E402

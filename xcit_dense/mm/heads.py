@@ -23,6 +23,7 @@ with prints_logged():
 
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.upsampled_conv import convolve_upsampled
+from xcit_dense.ops.winograd_conv import WinogradConv2d
 
 
 @MODELS.register_module(name="FusedUPerHead", force=True)
@@ -102,7 +103,10 @@ def _fuse(layer: Any, maps: Sequence[Tensor], align_corners: bool) -> Tensor:
     """Applies a ``ConvModule`` to the concatenation of all maps, enlarged to the size of the first map."""
     if not _can_be_split(layer):
         return layer(torch.cat([maps[0], *(_enlarge(x, maps[0], align_corners) for x in maps[1:])], dim=1))
-    x = convolve_upsampled(maps, layer.conv.weight, layer.conv.bias, align_corners)
+    if len(maps) == 1 and isinstance(layer.conv, WinogradConv2d):
+        x = layer.conv(maps[0])
+    else:
+        x = convolve_upsampled(maps, layer.conv.weight, layer.conv.bias, align_corners)
     if layer.with_norm:
         x = layer.norm(x)
     return layer.activate(x) if layer.with_activation else x
@@ -110,7 +114,7 @@ def _fuse(layer: Any, maps: Sequence[Tensor], align_corners: bool) -> Tensor:
 
 def _can_be_split(layer: Any) -> bool:
     """Returns whether a call of a ``ConvModule`` would run a plain convolution of odd size, and then norm and ReLU."""
-    if plain_type(layer) is not ConvModule or plain_type(layer.conv) is not nn.Conv2d:
+    if plain_type(layer) is not ConvModule or plain_type(layer.conv) not in (nn.Conv2d, WinogradConv2d):
         return False
     conv = layer.conv
     height, width = conv.kernel_size

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xcit_dense.ops import winograd
 from xcit_dense.ops.autocast import product_dtype
 from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.transforms import is_transformed
@@ -62,6 +63,8 @@ class Convolution:
         """Computes the convolution, (B, C', H', W')."""
         weight, bias = _weight_and_bias(operands)
         dtype = product_dtype(x)
+        if not torch.is_grad_enabled() and self._is_faster_by_tiles(x, weight, dtype):
+            return activate(self.gelu, winograd.convolve(x, winograd.transform_kernel(weight), bias))
         fuses = _is_faster_as_convolution(x.device, dtype) and (dtype != torch.bfloat16 or _HAS_ONEDNN_BF16)
         if self.gelu and _CONVOLVE_AND_ACTIVATE and fuses:
             return _CONVOLVE_AND_ACTIVATE(
@@ -83,6 +86,11 @@ class Convolution:
         weight, bias = _weight_and_bias(operands)
         x, weight = x.to(grad.dtype), weight.to(grad.dtype)
         needs_x, needs_weight, needs_bias = [*needs, False][:3]
+        if self._is_faster_by_tiles(grad, weight.transpose(0, 1), grad.dtype):
+            reversed_kernel = winograd.transform_kernel(weight.flip(2, 3).transpose(0, 1))
+            grad_x = winograd.convolve(grad, reversed_kernel) if needs_x else None
+            grad_weight = winograd.weight_gradient(grad, x) if needs_weight else None
+            return (grad_x, grad_weight, grad.sum((0, 2, 3)) if needs_bias else None)[: len(needs)]
         by_patches = needs_weight and self._has_slow_weight_gradient(x, weight)
         grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
             grad_output=grad,
@@ -100,6 +108,9 @@ class Convolution:
         if by_patches:
             grad_weight = self._weight_gradient_by_patches(grad, x, weight)
         return (grad_x, grad_weight, grad_bias)[: len(needs)]
+
+    def _is_faster_by_tiles(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
+        return self.groups == 1 and winograd.is_faster(x, weight, self.stride, self.padding, dtype)
 
     def _has_slow_weight_gradient(self, x: Tensor, weight: Tensor) -> bool:
         # In channels-last memory, oneDNN computes the weight's gradient at half speed for strides, and at a quarter of
