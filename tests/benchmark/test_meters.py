@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.helpers.race import race_options
-from xcit_dense.benchmark.meters import count_attention, count_multiply_adds, count_saved_bytes
+from xcit_dense.benchmark.meters import count_attention, count_multiply_adds, count_peak_bytes, count_saved_bytes
 
 
 def test_the_attention_is_counted_in_both_forms():
@@ -40,9 +40,10 @@ def test_saved_bytes_are_counted_once_a_storage_without_the_weights():
     assert count_saved_bytes(Model(), x) == 4 * x.nbytes
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_the_peak_is_what_a_call_holds_at_most():
-    from xcit_dense.benchmark.meters import count_peak_bytes
-
-    before = torch.ones(2**20, device="cuda")
-    assert count_peak_bytes(lambda: (before + 1) * 2) == 2 * before.nbytes
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_peak_is_what_a_call_holds_at_most(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    before = torch.ones(2**20, device=device)
+    two = count_peak_bytes(lambda: (before + 1) * 2, device) / before.nbytes
+    assert two == pytest.approx(2, rel=1e-3)

@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.models import raises_user_error
 from tests.helpers.race import race_options
-from xcit_dense.benchmark import race
+from xcit_dense.benchmark import figures, race
 from xcit_dense.benchmark.contenders import CONTENDERS, Contender, build_timm
 
 
@@ -31,15 +31,15 @@ def test_counts_are_the_same_in_every_run():
         for names in (("checkpointed", "ours", "timm"), ("timm", "checkpointed"))
     )
     assert list(other) == ["timm", "checkpointed"]
-    for name, figures in other.items():
-        assert figures.saved_bytes == one[name].saved_bytes
-        assert figures.multiply_adds == one[name].multiply_adds
+    for name, other_figures in other.items():
+        assert other_figures.saved_bytes == one[name].saved_bytes
+        assert other_figures.multiply_adds == one[name].multiply_adds
 
 
 def test_progress_is_logged(caplog):
     caplog.set_level(logging.INFO)
     race.measure(race_options(contenders=("ours", "timm"), rounds=2), (64, 96))
-    logged = [record.message for record in caplog.records if record.name == race.__name__]
+    logged = [record.message for record in caplog.records if record.name.startswith("xcit_dense.benchmark")]
     assert [line.split()[0] for line in logged] == ["ours", "timm", "round", "round"]
 
 
@@ -50,9 +50,9 @@ def test_compiled_contenders_agree(train, monkeypatch):
     # The default backend takes minutes. The test does not depend on the backend.
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
     result = race.measure(race_options(batch=1, train=train, contenders=("compiled", "timm-compiled")), (64, 96))
-    for figures in result.contenders.values():
-        assert max(figures.errors.values()) < 1e-4
-        assert figures.saved_bytes is None
+    for one in result.contenders.values():
+        assert max(one.errors.values()) < 1e-4
+        assert one.saved_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,6 @@ def test_a_contender_that_differs_is_refused_before_anything_is_timed(monkeypatc
         return model
 
     monkeypatch.setitem(CONTENDERS, "timm", Contender(build))
-    monkeypatch.setattr(race, "clock", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(figures, "clock", lambda *_: pytest.fail("timed"))
     with raises_user_error(f"The {what} of timm", "standard deviations", "1e-03 is allowed", "--contenders"):
         race.measure(race_options(train=train), (64, 96))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from xcit_dense.benchmark.exported import Exported, Runtime
 from xcit_dense.benchmark.options import Options
 from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.inference.deploy import deploy
-from xcit_dense.models.pyramid import make_levels
+from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.models.xca import XCA, Form
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.variants import get_variant
@@ -26,20 +26,30 @@ State = dict[str, Tensor]
 class TimmXCiT(nn.Module):
     """timm's XCiT with a pyramid of plain layers, without class attention and final norm.
 
-    The weights have the names of this package, except for ``pos_embed``.
+    The weights have the names of this package, except for ``pos_embed`` (:func:`to_timm`).
+
+    Args:
+        variant: The variant of XCiT.
+        out_strides: The strides of the levels.
+        out_indices: The block that makes each level. None takes the variant's, for four levels.
     """
 
-    def __init__(self, variant: str) -> None:
+    def __init__(
+        self, variant: str, out_strides: Sequence[int] = STRIDES, out_indices: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         shape = get_variant(variant)
         trunk: Any = timm.create_model(f"xcit_{variant.removeprefix('xcit_')}_224", num_classes=0)
-        self.patch_embed, self.pos_embed, self.blocks = trunk.patch_embed, trunk.pos_embed, trunk.blocks
-        self.out_indices = shape.out_indices
-        for name, level in make_levels(shape.embed_dim, shape.patch_size, nn.BatchNorm2d).items():
+        self.out_indices = tuple(out_indices or shape.out_indices)
+        self.patch_embed, self.pos_embed = trunk.patch_embed, trunk.pos_embed
+        self.blocks = trunk.blocks[: self.out_indices[-1] + 1]
+        levels = make_levels(shape.embed_dim, shape.patch_size, nn.BatchNorm2d, out_strides)
+        self.level_names = tuple(levels)
+        for name, level in levels.items():
             self.add_module(name, nn.Sequential(*level) if isinstance(level, nn.Sequential) else level)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Computes maps at strides 4, 8, 16 and 32 of images (B, 3, H, W)."""
+        """Computes the levels of images (B, 3, H, W)."""
         x, (height, width) = self.patch_embed(images)
         x = x + self.pos_embed(len(x), height, width).reshape(len(x), -1, x.shape[1]).permute(0, 2, 1)
         maps = []
@@ -47,7 +57,12 @@ class TimmXCiT(nn.Module):
             x = block(x, height, width)
             if index in self.out_indices:
                 maps.append(x.permute(0, 2, 1).reshape(len(x), -1, height, width))
-        return tuple(self.get_submodule(f"fpn{number}")(x) for number, x in enumerate(maps, start=1))
+        return tuple(self.get_submodule(name)(x) for name, x in zip(self.level_names, maps, strict=True))
+
+
+def to_timm(weights: State) -> State:
+    """Returns weights of this package's XCiT, alone or in a larger model, by the names of :class:`TimmXCiT`."""
+    return {name.replace("pos_embeder", "pos_embed"): value for name, value in weights.items()}
 
 
 def build_ours(variant: str, weights: State, form: Form | None = None, **options: Any) -> nn.Module:
@@ -65,7 +80,7 @@ def build_timm(variant: str, weights: State, fused: bool = False) -> nn.Module:
     model = TimmXCiT(variant)
     for block in model.blocks:
         block.attn.fused_attn = fused
-    model.load_state_dict({name.replace("pos_embeder", "pos_embed"): value for name, value in weights.items()})
+    model.load_state_dict(to_timm(weights))
     return model
 
 
@@ -105,8 +120,23 @@ CONTENDERS = {
 def choose(names: str | None, train: bool) -> tuple[str, ...]:
     """Checks comma-separated names. The default is every contender of PyTorch for training, or for inference."""
     fitting = tuple(name for name, one in CONTENDERS.items() if one.train in (None, train))
-    of_pytorch = tuple(name for name in fitting if CONTENDERS[name].runtime is None)
-    chosen = of_pytorch if names is None else tuple(dict.fromkeys(names.split(",")))
+    if names is not None:
+        return read_names(names, fitting, train)
+    return tuple(name for name in fitting if CONTENDERS[name].runtime is None)
+
+
+def read_names(names: str, fitting: Sequence[str], train: bool) -> tuple[str, ...]:
+    """Reads comma-separated names of contenders.
+
+    Args:
+        names: The text.
+        fitting: The contenders that fit training or inference.
+        train: Whether the step is a training step, for the message.
+
+    Raises:
+        UserError: A name is not one of those that fit.
+    """
+    chosen = tuple(dict.fromkeys(names.split(",")))
     for name in chosen:
         if name not in fitting:
             raise UserError(did_you_mean(f"contender in {'training' if train else 'inference'}", name, fitting))
@@ -114,9 +144,13 @@ def choose(names: str | None, train: bool) -> tuple[str, ...]:
 
 
 def make_weights(variant: str) -> State:
-    """Makes weights, the same at each call. Zeros and ones get noise, because they would hide mistakes."""
+    """Makes weights, the same at each call."""
     torch.manual_seed(0)
-    weights = XCiT(variant, norm_cfg="BN").state_dict()
+    return add_noise(XCiT(variant, norm_cfg="BN").state_dict())
+
+
+def add_noise(weights: State) -> State:
+    """Adds noise to zeros and ones in place, because they would hide mistakes."""
     for value in weights.values():
         if value.ndim in (1, 3):  # biases, norms, gains; temperatures
             value += 0.1 * torch.randn_like(value)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
+from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from xcit_dense.benchmark.options import Options, Size
@@ -30,18 +34,47 @@ def clock(run: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def count_peak_bytes(run: Callable[[], object]) -> int:
-    """Returns the largest number of bytes that CUDA's allocator held in a call, minus the bytes before the call."""
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    return torch.cuda.max_memory_allocated() - before
+def count_peak_bytes(run: Callable[[], object], device: str) -> int:
+    """Returns the largest number of bytes that PyTorch's allocator held in a call, minus the bytes before the call.
+
+    On the CPU, PyTorch's profiler reports each allocation. Memory that libraries allocate for themselves is not in it.
+
+    Args:
+        run: The call.
+        device: ``'cpu'`` or ``'cuda'``.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.benchmark.meters import count_peak_bytes
+        >>> x = torch.ones(2**20)
+        >>> count_peak_bytes(lambda: x.exp().sum(), "cpu") // x.nbytes
+        1
+    """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        run()
+    with tempfile.TemporaryDirectory() as directory:
+        trace = Path(directory, "trace.json")
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [event for event in events if event["name"] == "[memory]" and event["args"]["Device Type"] == 0]
+    sizes = [event["args"]["Bytes"] for event in sorted(changes, key=lambda event: event["ts"])]
+    return max(accumulate(sizes, initial=0))
 
 
-def count_saved_bytes(model: nn.Module, image: Tensor) -> int:
+def count_saved_bytes(model: nn.Module, *arguments: object, **options: object) -> int:
     """Counts the bytes that a forward pass saves for the backward pass. Each storage counts once.
 
     The count contains the image and autocast's copies of weights. It does not contain parameters and buffers.
+
+    Args:
+        model: The model.
+        *arguments: What the model takes.
+        **options: What the model takes by name.
     """
     own = {value.untyped_storage().data_ptr() for value in chain(model.parameters(), model.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}  # kept, so that an address is not used again
@@ -51,7 +84,7 @@ def count_saved_bytes(model: nn.Module, image: Tensor) -> int:
         saved[storage.data_ptr()] = storage
 
     with saved_tensors_hooks(pack, lambda nothing: nothing):
-        model(image)
+        model(*arguments, **options)
     return sum(storage.nbytes() for address, storage in saved.items() if address not in own)
 
 

@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from statistics import median
 
 import torch
 from torch import Tensor, nn
 
 from xcit_dense.benchmark.contenders import CONTENDERS, make
+from xcit_dense.benchmark.figures import Figures, Outcome, Result, alternate, compare
 from xcit_dense.benchmark.floor import Floor
-from xcit_dense.benchmark.meters import clock, count_attention, count_multiply_adds, count_peak_bytes, count_saved_bytes
+from xcit_dense.benchmark.meters import count_attention, count_multiply_adds, count_peak_bytes, count_saved_bytes
 from xcit_dense.benchmark.options import Options, Size
-from xcit_dense.errors import UserError
-
-TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
-"""Largest distance of a contender from the literal form in fp32: root mean square, in standard deviations."""
-
-Outcome = dict[str, list[Tensor]]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Figures:
-    """Figures of one contender at one size."""
-
-    errors: dict[str, float]
-    multiply_adds: int | None  # None for a compiled or exported contender
-    saved_bytes: int | None  # None for a compiled or exported contender, and at inference
-    peak_bytes: int | None  # of a step; None on CPU
-    samples: list[float] = field(default_factory=list)  # seconds, one for each round
-    seconds: float = math.nan  # median of the samples
-
-
-@dataclass
-class Result:
-    """Figures of all contenders at one size."""
-
-    size: str
-    pixels: int  # of one image
-    attention: dict[str, int]  # multiply-adds, by form
-    floor: float  # seconds of the matrix products
-    contenders: dict[str, Figures]
 
 
 def measure(options: Options, size: Size) -> Result:
@@ -64,37 +35,23 @@ def measure(options: Options, size: Size) -> Result:
     figures = {name: _examine(name, model, image, expected, options) for name, model in models.items()}
     del expected
     floor = Floor(options, size)
-    for number in range(options.rounds):
-        for name, model in models.items():
-            run = partial(_step, model, image, options)
-            run()  # not timed: the contender before has left the memory in another state
-            figures[name].samples.append(clock(run, options.device))
-        floor.run()
-        logger.info("round %d of %d", number + 1, options.rounds)
-    for one in figures.values():
-        one.seconds = median(one.samples)
+    runs = {name: partial(_step, model, image, options) for name, model in models.items()}
+    alternate(runs, figures, options, after_round=floor.run)
     height, width = size
-    return Result(f"{height}x{width}", math.prod(size), count_attention(options, size), floor.seconds, figures)
+    attention = count_attention(options, size)
+    return Result(f"{height}x{width}", math.prod(size), figures, floor.seconds, attention)
 
 
 def _examine(name: str, model: nn.Module, image: Tensor, expected: Outcome, options: Options) -> Figures:
     """Compares a contender with the expected outcome, and counts its bytes and multiply-adds."""
-    tolerance, errors = TOLERANCES[options.dtype], {}
-    for key, got in _run(model, image, options).items():
-        distances = [(a - b).norm() / (b - b.mean()).norm() for a, b in zip(got, expected[key])]
-        errors[key] = error = float(torch.stack(distances).max())
-        if not error <= tolerance:  # also true for NaN
-            raise UserError(
-                f"The {key} of {name} are {error:.1e} standard deviations from the {key} of the literal form in fp32. "
-                f"In {options.dtype} {tolerance:.0e} is allowed; fix {name}, or leave it out of --contenders."
-            )
-    plain = CONTENDERS[name].is_module
+    errors = compare(name, _run(model, image, options), expected, options.dtype, "the literal form")
+    plain, step = CONTENDERS[name].is_module, partial(_step, model, image, options)
     with options.autocast:
         figures = Figures(
             errors,
             count_multiply_adds(model, image) if plain else None,
             count_saved_bytes(model, image) if plain and options.train else None,
-            count_peak_bytes(partial(_step, model, image, options)) if options.device == "cuda" else None,
+            count_peak_bytes(step, options.device) if options.device == "cuda" else None,
         )
     logger.info("%s agrees and is counted", name)
     return figures

@@ -17,8 +17,8 @@ import timm
 import torch
 from torch.utils import collect_env
 
-from xcit_dense.benchmark.options import Options
-from xcit_dense.benchmark.race import TOLERANCES, Result
+from xcit_dense.benchmark.figures import TOLERANCES, Figures, Result
+from xcit_dense.benchmark.options import Conditions, Options
 from xcit_dense.errors import MissingLibraryError
 from xcit_dense.utils.files import atomic_write
 
@@ -29,7 +29,7 @@ except ImportError as error:
     raise MissingLibraryError("The figures are drawn with matplotlib; write pip install matplotlib.") from error
 
 
-def write_json(path: Path, options: Options, results: Sequence[Result]) -> None:
+def write_json(path: Path, options: Conditions, results: Sequence[Result]) -> None:
     """Writes machine, versions, options and results to a file. The write is atomic; missing directories are made.
 
     Raises:
@@ -60,21 +60,21 @@ def table(result: Result, options: Options) -> str:
     peer = result.contenders.get("timm")
     timm_time, timm_saved = (peer.seconds, peer.saved_bytes) if peer else (None, None)
     for name, one in result.contenders.items():
-        quartiles = " .. ".join(f"{1e3 * time:.2f}" for time in np.quantile(one.samples, (0.25, 0.75)))
-        rows.append([name, _over(one.seconds, 1e-3), quartiles, _over(timm_time, one.seconds)])
-        rows[-1] += [_over(result.floor, one.seconds), _over(one.saved_bytes, 1e6), _over(one.saved_bytes, timm_saved)]
-        rows[-1] += [_over(one.peak_bytes, 1e6), _over(one.multiply_adds, 1e9)]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = "\n".join(f"| {' | '.join(map(str.rjust, row, widths))} |" for row in rows)
+        rows.append([name, format_ratio(one.seconds, 1e-3), quartiles(one), format_ratio(timm_time, one.seconds)])
+        rows[-1] += [
+            format_ratio(result.floor, one.seconds),
+            format_ratio(one.saved_bytes, 1e6),
+            format_ratio(one.saved_bytes, timm_saved),
+        ]
+        rows[-1] += [format_ratio(one.peak_bytes, 1e6), format_ratio(one.multiply_adds, 1e9)]
     saving = result.attention["covariance"] / result.attention["literal"]
     worst = max(error for one in result.contenders.values() for error in one.errors.values())
     return f"""
 {result.size}, {options}
 
-{lines}
+{format_rows(rows)}
 
-Floor, matrix products of the same shapes: {1e3 * result.floor:.2f} ms.
+Floor, matrix products of the same shapes: {format_ratio(result.floor, 1e-3)} ms.
 Attention alone, multiply-adds of the covariance form over those of the literal form: {saving:.3f}.
 All agree with the literal form in fp32 to {worst:.1e} standard deviations; {TOLERANCES[options.dtype]:.0e} is allowed.
 """
@@ -83,22 +83,36 @@ All agree with the literal form in fp32 to {worst:.1e} standard deviations; {TOL
 def growth(first: Result, last: Result) -> str:
     """Returns how time and saved bytes for each pixel change from one size to another."""
     lines, pixels = [f"A pixel of {last.size} over one of {first.size}:"], last.pixels / first.pixels
-    for name, after in last.contenders.items():
-        before = first.contenders[name]
-        saved = _over(after.saved_bytes, before.saved_bytes and before.saved_bytes * pixels)
-        lines.append(f"  {name:20} time {_over(after.seconds, before.seconds * pixels)}, saved {saved}")
+    for name in [name for name in last.contenders if name in first.contenders]:
+        before, after = first.contenders[name], last.contenders[name]
+        saved = format_ratio(after.saved_bytes, before.saved_bytes and before.saved_bytes * pixels)
+        lines.append(f"  {name:20} time {format_ratio(after.seconds, before.seconds * pixels)}, saved {saved}")
     return "\n".join(lines)
 
 
-def _over(number: float | None, unit: float | None) -> str:
+def quartiles(figures: Figures) -> str:
+    """Returns the first and the third quartile of the times, in milliseconds."""
+    return " .. ".join(f"{1e3 * time:.2f}" for time in np.quantile(figures.samples, (0.25, 0.75)))
+
+
+def format_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows as a table in Markdown. The first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    ruled = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    return "\n".join(f"| {' | '.join(map(str.rjust, row, widths))} |" for row in ruled)
+
+
+def format_ratio(number: float | None, unit: float | None) -> str:
+    """Returns a number in a unit with two digits, or a dash if one of both is missing."""
     return f"{number / unit:.2f}" if number and unit else "-"
 
 
-def draw(results: Sequence[Result], options: Options, directory: Path) -> None:
+def draw(results: Sequence[Result], options: Conditions, directory: Path) -> None:
     """Draws time.png, and memory.png if memory was counted: the peak on CUDA, the saved bytes on CPU."""
-    rows = {name: [result.contenders[name] for result in results] for name in options.contenders}
+    measured = [name for name in options.contenders if all(name in result.contenders for result in results)]
+    rows = {name: [result.contenders[name] for result in results] for name in measured}
     times = {name: [1e3 * one.seconds for one in row] for name, row in rows.items()}
-    times["matrix products"] = [1e3 * result.floor for result in results]
+    times["matrix products"] = [1e3 * result.floor for result in results if result.floor]
     _plot(directory / "time.png", "time, ms", times, results, str(options))
     counted = {name: [one.peak_bytes or one.saved_bytes or 0 for one in row] for name, row in rows.items()}
     if any(map(any, counted.values())):

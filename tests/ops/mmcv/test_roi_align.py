@@ -1,4 +1,4 @@
-"""The maximum of mmcv's RoIAlign agrees with plain loops, and threads do not change RoIAlign's result."""
+"""The maximum of mmcv's RoIAlign agrees with plain loops, and threads do not change the average."""
 
 import itertools
 import math

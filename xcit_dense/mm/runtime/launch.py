@@ -112,10 +112,19 @@ def without_gpus(config: Config) -> Config:
         "find_unused_parameters": config.get("find_unused_parameters", False),
     }
     config.model_wrapper_cfg = {**wrapper, **(config.get("model_wrapper_cfg") or {}), "device_ids": None}
+    use_plain_norms(config)
+    return config
+
+
+def use_plain_norms(config: Config) -> None:
+    """Puts BN in the place of each SyncBN of the model. The weights of both have the same names.
+
+    Args:
+        config: A complete config, which is changed.
+    """
     for part in dicts_in(config.get("model")):
         if is_a(config, part, "SyncBatchNorm", MODELS):
-            part["type"] = "BN"  # the weights of both have the same names
-    return config
+            part["type"] = "BN"
 
 
 def leave(status: int = 0) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
 from xcit_dense.ops.mmcv.bilinear import corners, interpolate, sample_points
 from xcit_dense.ops.mmcv.common import working_dtype
+from xcit_dense.ops.mmcv.roi_sums import Pooling, can_sum_rows, sum_rows, sum_rows_backward
 
 _MAXIMUM = 0
 """The `pool_mode` of the maximum. 1 means the average."""
@@ -19,9 +18,6 @@ _LOWEST = -10000.0
 
 _ROIS_AT_ONCE = 16
 """The maximum keeps all samples of this number of RoIs in memory."""
-
-_WORTH_THREADS = 2**19
-"""The number of pooled values from which threads save time."""
 
 
 def roi_align_forward(
@@ -63,25 +59,17 @@ def roi_align_forward(
                 place.copy_(values)
         return
 
-    def pool(part: Tensor) -> Tensor:
-        # Under deterministic algorithms, torchvision's Python function replaces its kernel by a slow form that needs
-        # much memory. The kernel is deterministic, so the registered operator is called directly.
-        return torch.ops.torchvision.roi_align(
-            features, part, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+    pooling = Pooling((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
+    if can_sum_rows(features, boxes, pooling):
+        output.copy_(sum_rows(features, boxes, pooling).permute(0, 3, 1, 2))
+        return
+    # Under deterministic algorithms, torchvision's Python function replaces its kernel by a slow form that needs much
+    # memory. The kernel is deterministic, so the registered operator is called directly.
+    output.copy_(
+        torch.ops.torchvision.roi_align(
+            features, boxes, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
         )
-
-    threads = torch.get_num_threads()
-    if input.device.type == "cpu" and threads > 1 and output.numel() >= _WORTH_THREADS:
-        # torchvision's CPU kernel uses one thread and releases Python's lock. Several parts for each thread balance
-        # RoIs of different sizes. The executor ends with this call, because a process that is forked later would
-        # wait for threads that it does not have.
-        parts = 4 * threads
-        features = features.contiguous()
-        with ThreadPoolExecutor(threads) as executor:
-            for place, values in zip(output.chunk(parts), executor.map(pool, boxes.chunk(parts))):
-                place.copy_(values)
-    else:
-        output.copy_(pool(boxes))
+    )
 
 
 def roi_align_backward(
@@ -116,10 +104,15 @@ def roi_align_backward(
     if pool_mode == _MAXIMUM:
         grad_input.copy_(_gradient_of_maximum(grad_output.to(dtype), rois, argmax_y, argmax_x, grad_input))
         return
+    gradient, boxes = grad_output.to(dtype), rois.to(dtype)
+    pooling = Pooling((aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
+    if can_sum_rows(grad_input, boxes, pooling):
+        grad_input.copy_(sum_rows_backward(gradient.permute(0, 2, 3, 1), grad_input.shape, boxes, pooling))
+        return
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
-            grad_output.to(dtype),
-            rois.to(dtype),
+            gradient,
+            boxes,
             spatial_scale,
             aligned_height,
             aligned_width,

@@ -1,0 +1,86 @@
+"""The race of whole models: contenders are compared, then counted, then timed alternately."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from xcit_dense.benchmark.figures import Figures, Outcome, Result, alternate, compare
+from xcit_dense.benchmark.meters import count_multiply_adds, count_peak_bytes, count_saved_bytes
+from xcit_dense.benchmark.options import Size
+from xcit_dense.mm.benchmark.contenders import CONTENDERS, REFERENCE, make, make_weights, prepare_config
+from xcit_dense.mm.benchmark.instances import limit_instances
+from xcit_dense.mm.benchmark.options import ModelOptions
+from xcit_dense.mm.benchmark.samples import Batch, make_batch
+from xcit_dense.mm.benchmark.steps import outcome, predict, step
+from xcit_dense.mm.inference.classes import count_classes
+
+logger = logging.getLogger(__name__)
+
+
+def measure(options: ModelOptions, config: Config, size: Size) -> Result:
+    """Measures all contenders at one size.
+
+    Args:
+        options: The options.
+        config: The complete config of a detector or segmentor.
+        size: Height and width of the images.
+
+    Raises:
+        UserError: The output of a contender differs by more than the tolerance.
+    """
+    torch.set_num_threads(options.threads)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32
+    torch.compiler.reset()
+    config = prepare_config(config)
+    weights = make_weights(config)
+    exact = replace(options, dtype="fp32")
+    reference = make(REFERENCE, config, weights, exact)
+    classes = count_classes(reference)
+    batch = make_batch(config.default_scope == "mmseg", classes, size, options.batch, options.device)
+    if options.instances is not None:
+        config = limit_instances(config, lambda one: make(REFERENCE, one, weights, exact), batch, exact)
+    expected = outcome(reference, batch, exact)
+    del reference
+    models = {name: make(name, config, weights, options) for name in options.contenders}
+    figures = {name: _examine(name, model, batch, expected, options) for name, model in models.items()}
+    del expected
+    runs = {name: partial(step, model, batch, options) for name, model in models.items()}
+    alternate(runs, figures, options)
+    height, width = size
+    return Result(f"{height}x{width}", math.prod(size), figures)
+
+
+def _examine(name: str, model: Any, batch: Batch, expected: Outcome, options: ModelOptions) -> Figures:
+    """Compares a contender with the expected outcome, and counts its bytes, multiply-adds and objects."""
+    errors = compare(name, outcome(model, batch, options), expected, options.dtype, REFERENCE)
+    plain = CONTENDERS[name].is_module
+    mode = "loss" if options.train else "predict"
+    with options.autocast:
+        figures = Figures(
+            errors,
+            count_multiply_adds(lambda images: model(images, batch.samples, mode=mode), batch.images)
+            if plain
+            else None,
+            count_saved_bytes(model, batch.images, batch.samples, mode=mode) if plain and options.train else None,
+            None,
+        )
+    if plain or options.device == "cuda":
+        figures.peak_bytes = count_peak_bytes(partial(step, model, batch, options), options.device)
+    if not options.train:
+        figures.objects = count_objects(predict(model, batch, options))
+    logger.info("%s agrees and is counted", name)
+    return figures
+
+
+def count_objects(samples: list[Any]) -> int | None:
+    """Counts the objects of a detector's predictions. The predictions of a segmentor have none."""
+    if not all("pred_instances" in sample for sample in samples):
+        return None
+    return sum(len(sample.pred_instances) for sample in samples)

@@ -1,0 +1,39 @@
+"""The results of whole models as tables."""
+
+from __future__ import annotations
+
+from xcit_dense.benchmark.figures import TOLERANCES, Result
+from xcit_dense.benchmark.report import format_ratio, format_rows, quartiles
+from xcit_dense.mm.benchmark.contenders import REFERENCE
+from xcit_dense.mm.benchmark.options import ModelOptions
+
+_HEADER = ["contender", "time, ms", "quartiles, ms", "timm / it", "library / it", "saved, MB", "peak, MB"]
+_HEADER += ["it / library", "multiply-adds, G", "objects"]
+
+
+def table(result: Result, options: ModelOptions) -> str:
+    """Returns the figures of one size as tables in Markdown.
+
+    Args:
+        result: The figures.
+        options: The options of the run.
+    """
+    rows, timm, library = [_HEADER], result.contenders.get("timm"), result.contenders.get(REFERENCE)
+    times = [peer.seconds if peer else None for peer in (timm, library)]
+    peak = library.peak_bytes if library else None
+    for name, one in result.contenders.items():
+        row = [name, format_ratio(one.seconds, 1e-3), quartiles(one)]
+        row += [format_ratio(time, one.seconds) for time in times]
+        row += [format_ratio(one.saved_bytes, 1e6), format_ratio(one.peak_bytes, 1e6)]
+        row += [format_ratio(one.peak_bytes, peak), format_ratio(one.multiply_adds, 1e9)]
+        rows.append([*row, "-" if one.objects is None else str(one.objects)])
+    errors = [error for one in result.contenders.values() for error in one.errors.values()]
+    text = f"\n{result.size}, {options}\n\n{format_rows(rows)}\n"
+    if errors:
+        text += (
+            f"\nAll agree with the library's heads in fp32 to {max(errors):.1e} standard deviations; "
+            f"{TOLERANCES[options.dtype]:.0e} is allowed."
+        )
+    for name, reason in result.left_out.items():
+        text += f"\nLeft out: {name}. {reason}"
+    return text + "\n"
