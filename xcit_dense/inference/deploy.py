@@ -26,8 +26,8 @@ def deploy(model: Model) -> Model:
 
     A batch norm after a convolution becomes part of the weights of the convolution: in the backbone, and in necks and
     heads of MMDetection and MMSegmentation. On the CPU, convolutions of 3 x 3 kernels multiply less
-    (:class:`xcit_dense.ops.winograd_conv.WinogradConv2d`). An XCiT keeps the positional encodings of the last four image
-    sizes. Load the weights before this call. For training and for saving, keep a model that is not deployed: the
+    (:class:`xcit_dense.ops.winograd_conv.WinogradConv2d`). An XCiT keeps the positional encodings of the last four
+    image sizes. Load the weights before this call. For training and for saving, keep a model that is not deployed: the
     parameters of a deployed model are not the parameters of a checkpoint any more.
 
     Layers with hooks or parametrizations, and layers of other types, are left as they are.
@@ -58,7 +58,8 @@ def deploy(model: Model) -> Model:
         )
     if any(backbone.training for backbone in backbones):
         raise UserError("A model in training mode cannot be deployed; call model.eval() first.")
-    for module in [*model.modules()]:
+    modules: list[Any] = [*model.modules()]
+    for module in modules:
         if type(module) in (nn.Sequential, Level):
             _fold_batch_norms(module, [*module._modules])
         elif _is_conv_module(module):
@@ -86,7 +87,8 @@ def _fold_batch_norms(parent: Any, names: list[str]) -> None:
         names: The names of the layers, in the order of the calls.
     """
     for first, second in pairwise(names):
-        conv, norm = getattr(parent, first, None), getattr(parent, second, None)
+        conv: Any = getattr(parent, first, None)
+        norm: Any = getattr(parent, second, None)
         if plain_type(conv) not in (nn.Conv2d, nn.ConvTranspose2d):
             continue
         if _is_batch_norm(norm) and norm.running_mean is not None and not norm.training:

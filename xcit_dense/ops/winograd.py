@@ -1,7 +1,7 @@
 """Convolutions of 3 x 3 kernels with a quarter of the multiplications, on the CPU.
 
-The output is computed in tiles of 4 x 4 positions. A tile depends on 6 x 6 positions x of the input. With the matrices A
-(6, 4), B (6, 6) and G (6, 3), a tile Y of the convolution with a kernel w is
+The output is computed in tiles of 4 x 4 positions. A tile depends on 6 x 6 positions x of the input. With the matrices
+A (6, 4), B (6, 6) and G (6, 3), a tile Y of the convolution with a kernel w is
 
     Y = A' ((G w G') * (B' x B)) A
 

@@ -38,7 +38,7 @@ class WinogradConv2d(nn.Conv2d):
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         self.kernel = None
-        super()._load_from_state_dict(*args, **options)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **options)
 
 
 def use_winograd(model: nn.Module) -> list[WinogradConv2d]:
