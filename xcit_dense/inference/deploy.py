@@ -98,8 +98,7 @@ def _fold_batch_norms(parent: Any, names: list[str]) -> None:
 
 def _is_batch_norm(norm: Any) -> bool:
     """Whether a plain layer is a batch norm of PyTorch, MMEngine or this package."""
-    kind = plain_type(norm)
-    if kind in (SyncBatchNorm, nn.SyncBatchNorm):
-        return True
+    kind: Any = plain_type(norm)
     # The libraries have batch norms that differ only in the sizes that they allow.
-    return kind is not None and kind.forward is nn.modules.batchnorm._BatchNorm.forward
+    forwards = SyncBatchNorm.forward, nn.SyncBatchNorm.forward, nn.modules.batchnorm._BatchNorm.forward
+    return kind is not None and kind.forward in forwards
