@@ -152,7 +152,7 @@ def make_weights(variant: str) -> State:
 def add_noise(weights: State) -> State:
     """Adds noise to zeros and ones in place, because they would hide mistakes."""
     for value in weights.values():
-        if value.ndim in (1, 3):  # biases, norms, gains; temperatures
+        if value.is_floating_point() and value.ndim in (1, 3):  # biases, norms, gains; temperatures
             value += 0.1 * torch.randn_like(value)
     return weights
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,9 +15,12 @@ from mmengine.config import Config
 from xcit_dense.benchmark.figures import Figures, Outcome, Result, alternate, compare
 from xcit_dense.benchmark.meters import count_multiply_adds, count_peak_bytes, count_saved_bytes
 from xcit_dense.benchmark.options import Size
+from xcit_dense.errors import UserError
 from xcit_dense.mm.benchmark.contenders import CONTENDERS, REFERENCE, make, make_weights, prepare_config
+from xcit_dense.mm.benchmark.exported import ExportedContender, Exporter, Predictions
 from xcit_dense.mm.benchmark.instances import limit_instances
 from xcit_dense.mm.benchmark.options import ModelOptions
+from xcit_dense.mm.benchmark.parts import time_parts
 from xcit_dense.mm.benchmark.samples import Batch, make_batch
 from xcit_dense.mm.benchmark.steps import outcome, predict, step
 from xcit_dense.mm.inference.classes import count_classes
@@ -46,15 +50,35 @@ def measure(options: ModelOptions, config: Config, size: Size) -> Result:
     batch = make_batch(config.default_scope == "mmseg", classes, size, options.batch, options.device)
     if options.instances is not None:
         config = limit_instances(config, lambda one: make(REFERENCE, one, weights, exact), batch, exact)
+        reference = make(REFERENCE, config, weights, exact)
     expected = outcome(reference, batch, exact)
+    predictions = Predictions.of_samples([] if options.train else predict(reference, batch, exact))
     del reference
-    models = {name: make(name, config, weights, options) for name in options.contenders}
-    figures = {name: _examine(name, model, batch, expected, options) for name, model in models.items()}
+    runs: dict[str, Callable[[], object]] = {}
+    exporter = Exporter(config, weights)
+    figures: dict[str, Figures] = {}
+    left_out: dict[str, str] = {}
+    for name in options.contenders:
+        runtime = CONTENDERS[name].runtime
+        if runtime is None:
+            model = make(name, config, weights, options)
+            figures[name] = _examine(name, model, batch, expected, options)
+            runs[name] = partial(step, model, batch, options)
+            continue
+        try:
+            exported = exporter.open(runtime, options.threads)
+        except UserError as error:
+            if options.strict:
+                raise
+            left_out[name] = str(error)
+            logger.info("%s is left out: %s", name, error)
+            continue
+        figures[name] = _examine_exported(name, exported, batch, predictions)
+        runs[name] = partial(exported.predict, batch)
     del expected
-    runs = {name: partial(step, model, batch, options) for name, model in models.items()}
     alternate(runs, figures, options)
     height, width = size
-    return Result(f"{height}x{width}", math.prod(size), figures)
+    return Result(f"{height}x{width}", math.prod(size), figures, left_out=left_out)
 
 
 def _examine(name: str, model: Any, batch: Batch, expected: Outcome, options: ModelOptions) -> Figures:
@@ -74,13 +98,15 @@ def _examine(name: str, model: Any, batch: Batch, expected: Outcome, options: Mo
     if plain or options.device == "cuda":
         figures.peak_bytes = count_peak_bytes(partial(step, model, batch, options), options.device)
     if not options.train:
-        figures.objects = count_objects(predict(model, batch, options))
+        figures.objects = Predictions.of_samples(predict(model, batch, options)).objects
+    if plain:
+        figures.parts = time_parts(model, batch, options)
     logger.info("%s agrees and is counted", name)
     return figures
 
 
-def count_objects(samples: list[Any]) -> int | None:
-    """Counts the objects of a detector's predictions. The predictions of a segmentor have none."""
-    if not all("pred_instances" in sample for sample in samples):
-        return None
-    return sum(len(sample.pred_instances) for sample in samples)
+def _examine_exported(name: str, model: ExportedContender, batch: Batch, expected: Predictions) -> Figures:
+    """Compares an exported contender with the expected predictions."""
+    found = Predictions.of_results(model.predict(batch))
+    logger.info("%s is exported", name)
+    return Figures(found.compare(name, expected), None, None, None, objects=found.objects)
