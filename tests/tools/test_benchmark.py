@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from xcit_dense.benchmark import contenders, options, race
+from xcit_dense.benchmark.figures import Figures, Result
 from xcit_dense.cli import benchmark
 from xcit_dense.cli import options as options_of_commands
 from xcit_dense.cli.main import run_tool
@@ -184,7 +185,7 @@ def test_a_complete_model_is_measured(tmp_path, capsys):
 def test_on_cuda_one_command_measures_backbone_and_model_in_all_steps(monkeypatch, tmp_path, given, steps):
     pytest.importorskip("mmdet")
     found = []
-    monkeypatch.setattr(benchmark, "_measure", lambda case, directory: found.append((case, directory)))
+    monkeypatch.setattr(benchmark, "_measure", lambda case, directory: found.append((case, directory)) or [])
     for module in (benchmark, options_of_commands):
         monkeypatch.setattr(module, "choose_device", lambda device: None)  # there may be no GPU
     run_tool("benchmark", ["--model", "mask_rcnn_xcit_n12", *given, "--out", str(tmp_path)])
@@ -199,6 +200,25 @@ def test_on_cuda_one_command_measures_backbone_and_model_in_all_steps(monkeypatc
         assert case.options.sizes == ((800, 1344),)
         assert {"ours", "timm", "timm-compiled"} <= set(case.options.contenders)
         assert ("openvino" in case.options.contenders) == (case.name == "mask_rcnn_xcit_n12-fp32" and not on_cuda)
+
+
+def test_a_case_that_fails_does_not_end_the_others(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("mmdet")
+    one = Figures({}, None, None, 2_000_000, [0.5], 0.5)
+
+    def measure(case, directory):
+        if case.options.train:
+            raise torch.OutOfMemoryError("out of memory")
+        return [Result("800x1344", 800 * 1344, {"timm": one})]
+
+    monkeypatch.setattr(benchmark, "_measure", measure)
+    for module in (benchmark, options_of_commands):
+        monkeypatch.setattr(module, "choose_device", lambda device: None)  # there may be no GPU
+    with pytest.raises(SystemExit, match="4 of 8 cases"):
+        run_tool("benchmark", ["--model", "mask_rcnn_xcit_n12", "--device", "cuda", "--out", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert text.count("is not measured: out of memory") == 4
+    assert "| mask_rcnn_xcit_n12-bf16 | 800x1344 |      timm |   500.00 |      1.00 |     2.00 |" in text
 
 
 def test_sizes_and_batch_depend_on_the_task_and_the_step(monkeypatch, tmp_path):
@@ -246,7 +266,7 @@ def test_compiling_without_a_compiler_is_refused(refused, monkeypatch):
 
 @pytest.mark.parametrize("name", ["openvino", "timm-onnxruntime"])
 def test_a_runtime_that_is_not_installed_is_refused(refused, monkeypatch, name):
-    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, name.removeprefix("timm-"), None)
     assert "pip install 'xcit-dense[export,openvino]'" in refused("--contenders", f"ours,{name}")
 
 

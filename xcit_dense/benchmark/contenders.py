@@ -11,9 +11,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from xcit_dense.benchmark.exported import Exported, Runtime
+from xcit_dense.benchmark.exported import Exported
 from xcit_dense.benchmark.options import Options
 from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.export.runtimes import Runtime
 from xcit_dense.inference.deploy import deploy
 from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.models.xca import XCA, Form

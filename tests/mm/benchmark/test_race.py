@@ -1,6 +1,7 @@
 """The race of complete models: contenders agree, are counted and timed; a contender that differs is refused."""
 
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -114,3 +115,16 @@ def test_models_agree_in_bf16(task, train):
     options = model_race_options(contenders=("ours", "timm"), train=train, dtype="bf16")
     result = race.measure(options, named_config(task), SIZE)
     assert 1e-4 < max(one.errors["levels"] for one in result.contenders.values()) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+@pytest.mark.parametrize("train", [False, True])
+def test_compiled_models_agree(task, train, monkeypatch):
+    # The default backend takes minutes. The test does not depend on the backend.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    options = model_race_options(contenders=("compiled", "timm-compiled"), train=train)
+    result = race.measure(options, named_config(task), SIZE)
+    for one in result.contenders.values():
+        assert max(one.errors.values()) < 1e-4
+        assert one.parts == {}

@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from xcit_dense.benchmark.contenders import State, TimmXCiT, add_noise, read_names, to_timm
-from xcit_dense.benchmark.exported import Runtime
 from xcit_dense.errors import UserError
+from xcit_dense.export.runtimes import Runtime
 from xcit_dense.inference.deploy import deploy
 from xcit_dense.mm.benchmark.options import ModelOptions
 from xcit_dense.mm.config.libraries import import_library

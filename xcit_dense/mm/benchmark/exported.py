@@ -14,10 +14,11 @@ from mmengine.config import Config
 from torch import Tensor
 
 from xcit_dense.benchmark.contenders import State
-from xcit_dense.benchmark.exported import Runtime, check_runtime
+from xcit_dense.benchmark.exported import check_runtime
 from xcit_dense.errors import UserError
 from xcit_dense.export.metadata import Metadata
 from xcit_dense.export.openvino_ir import write_openvino
+from xcit_dense.export.runtimes import Runtime
 from xcit_dense.export.write import write_model
 from xcit_dense.inference.exported import ExportedModel
 from xcit_dense.mm.benchmark.samples import Batch

@@ -52,15 +52,14 @@ def time_parts(model: Any, batch: Batch, options: ModelOptions) -> dict[str, flo
     outputs, are computed.
 
     Args:
-        model: A model of the MM libraries, in the mode of the options. It is not compiled.
+        model: A model of the MM libraries, in the mode of the options. It is not compiled, and it has run before.
         batch: The images and the ground truth.
         options: The kind of step, the device and the number of rounds.
 
     Returns:
         Seconds of each part, each the median of up to three steps. What the parts do not contain is ``'other'``.
     """
-    counted = min(3, options.rounds)
-    samples = [_time_once(model, batch, options) for _ in range(counted + 1)][1:]
+    samples = [_time_once(model, batch, options) for _ in range(min(3, options.rounds))]
     return {name: median(sample[name] for sample in samples) for name in samples[0]}
 
 

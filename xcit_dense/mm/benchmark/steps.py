@@ -78,7 +78,8 @@ def outcome(model: Any, batch: Batch, options: Conditions) -> Outcome:
     Returns:
         Tensors in fp32 by what they are.
     """
-    with torch.no_grad(), options.autocast:
+    # torch.compile compiles once for inference mode, and another time for other modes.
+    with torch.no_grad(), torch.inference_mode(not options.train), options.autocast:
         levels = model.backbone(batch.images)
         maps = model.neck(levels) if model.with_neck else levels
         found: dict[str, Any] = {"levels": levels}
