@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from xcit_dense.benchmark import contenders, options, race
+from xcit_dense.benchmark.figures import Figures, Result
 from xcit_dense.cli import benchmark
+from xcit_dense.cli import options as options_of_commands
 from xcit_dense.cli.main import run_tool
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -138,10 +140,100 @@ def test_the_help_names_the_contenders_and_number_formats_that_exist():
     assert tuple(options.DTYPES) == benchmark.DTYPES
 
 
+def test_the_help_names_the_contenders_of_complete_models():
+    pytest.importorskip("mmseg")
+    import xcit_dense.mm  # noqa: F401
+    from xcit_dense.mm.benchmark.contenders import CONTENDERS
+
+    assert tuple(CONTENDERS) == benchmark.MODEL_CONTENDERS
+
+
 def test_contenders_of_other_runtimes_run_only_where_they_are_named():
     names = contenders.choose(None, train=False)
     assert "deployed" in names
     assert not any(contenders.CONTENDERS[name].runtime for name in names)
+
+
+# Complete models ----------------------------------------------------------------------------------------------------
+
+
+def test_a_complete_model_is_measured(tmp_path, capsys):
+    pytest.importorskip("mmseg")
+    out, arguments = tmp_path / "out", ["--model", "sem_fpn_xcit_n12_p8_shapes", "--sizes", "64x64", "--rounds", "1"]
+    run_tool("benchmark", [*arguments, "--contenders", "ours,library-heads", "--out", str(out)])
+    content = json.loads((out / "benchmark.json").read_text())
+    assert content["options"]["model"] == "sem_fpn_xcit_n12_p8_shapes"
+    (result,) = content["results"]
+    assert list(result["contenders"]) == ["ours", "library-heads"]
+    assert result["contenders"]["ours"]["parts"]["decode head"] > 0
+    text = capsys.readouterr().out
+    assert "library / it" in text
+    assert "| decode head |" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        ([], [(False, "fp32")]),
+        (["--train", "--dtype", "bf16"], [(True, "bf16")]),
+        (["--device", "cuda"], [(False, "fp32"), (False, "bf16"), (True, "fp32"), (True, "bf16")]),
+        (["--device", "cuda", "--no-train"], [(False, "fp32"), (False, "bf16")]),
+        (["--device", "cuda", "--dtype", "fp32"], [(False, "fp32"), (True, "fp32")]),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_on_cuda_one_command_measures_backbone_and_model_in_all_steps(monkeypatch, tmp_path, given, steps):
+    pytest.importorskip("mmdet")
+    found = []
+    monkeypatch.setattr(benchmark, "_measure", lambda case, directory: found.append((case, directory)) or [])
+    for module in (benchmark, options_of_commands):
+        monkeypatch.setattr(module, "choose_device", lambda device: None)  # there may be no GPU
+    run_tool("benchmark", ["--model", "mask_rcnn_xcit_n12", *given, "--out", str(tmp_path)])
+    cases = [case for case, _ in found]
+    models = [case for case in cases if case.name.startswith("mask_rcnn_xcit_n12")]
+    assert [(case.options.train, case.options.dtype) for case in models] == steps
+    backbones = [case for case in cases if case.name.startswith("nano_12_p16")]
+    on_cuda = "cuda" in given
+    assert [(case.options.train, case.options.dtype) for case in backbones] == (steps if on_cuda else [])
+    assert len({directory for _, directory in found}) == len(found)
+    for case in cases:
+        assert case.options.sizes == ((800, 1344),)
+        assert {"ours", "timm", "timm-compiled"} <= set(case.options.contenders)
+        assert ("openvino" in case.options.contenders) == (case.name == "mask_rcnn_xcit_n12-fp32" and not on_cuda)
+
+
+def test_a_case_that_fails_does_not_end_the_others(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("mmdet")
+    one = Figures({}, None, None, 2_000_000, [0.5], 0.5)
+
+    def measure(case, directory):
+        if case.options.train:
+            raise torch.OutOfMemoryError("out of memory")
+        return [Result("800x1344", 800 * 1344, {"timm": one})]
+
+    monkeypatch.setattr(benchmark, "_measure", measure)
+    for module in (benchmark, options_of_commands):
+        monkeypatch.setattr(module, "choose_device", lambda device: None)  # there may be no GPU
+    with pytest.raises(SystemExit, match="4 of 8 cases"):
+        run_tool("benchmark", ["--model", "mask_rcnn_xcit_n12", "--device", "cuda", "--out", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert text.count("is not measured: out of memory") == 4
+    assert "| mask_rcnn_xcit_n12-bf16 | 800x1344 |      timm |   500.00 |      1.00 |     2.00 |" in text
+
+
+def test_sizes_and_batch_depend_on_the_task_and_the_step(monkeypatch, tmp_path):
+    pytest.importorskip("mmseg")
+    found = []
+    monkeypatch.setattr(benchmark, "_measure", lambda case, directory: found.append(case.options))
+    for given in ([], ["--train"], ["--train", "--batch", "3"]):
+        run_tool("benchmark", ["--model", "upernet_xcit_n12", *given, "--out", str(tmp_path)])
+    assert [(options.sizes, options.batch) for options in found] == [(((512, 704),), number) for number in (1, 2, 3)]
+
+
+def test_a_variant_and_a_model_exclude_each_other(main, capsys):
+    with pytest.raises(SystemExit):
+        main("--model", "sem_fpn_xcit_n12")  # the fixture gives --variant
+    assert "not allowed with argument --variant" in capsys.readouterr().err
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------
@@ -174,7 +266,7 @@ def test_compiling_without_a_compiler_is_refused(refused, monkeypatch):
 
 @pytest.mark.parametrize("name", ["openvino", "timm-onnxruntime"])
 def test_a_runtime_that_is_not_installed_is_refused(refused, monkeypatch, name):
-    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, name.removeprefix("timm-"), None)
     assert "pip install 'xcit-dense[export,openvino]'" in refused("--contenders", f"ours,{name}")
 
 

@@ -11,9 +11,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from xcit_dense.benchmark.exported import Exported, Runtime
+from xcit_dense.benchmark.exported import Exported
 from xcit_dense.benchmark.options import Options
 from xcit_dense.errors import UserError, did_you_mean
+from xcit_dense.export.runtimes import Runtime
 from xcit_dense.inference.deploy import deploy
 from xcit_dense.models.pyramid import STRIDES, make_levels
 from xcit_dense.models.xca import XCA, Form
@@ -152,7 +153,7 @@ def make_weights(variant: str) -> State:
 def add_noise(weights: State) -> State:
     """Adds noise to zeros and ones in place, because they would hide mistakes."""
     for value in weights.values():
-        if value.ndim in (1, 3):  # biases, norms, gains; temperatures
+        if value.is_floating_point() and value.ndim in (1, 3):  # biases, norms, gains; temperatures
             value += 0.1 * torch.randn_like(value)
     return weights
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from xcit_dense.errors import MissingLibraryError
-from xcit_dense.export.graph import OPSET, quiet, to_onnx
+from xcit_dense.export.graph import OPSET, check_exporter, quiet, to_onnx
+from xcit_dense.export.runtimes import Runtime, import_runtime, open_onnx, open_openvino
 
-Runtime = Literal["onnxruntime", "openvino"]
 Array = npt.NDArray[np.float32]
 Session = Callable[[Array], list[Array]]
 
@@ -65,13 +63,8 @@ def check_runtime(runtime: Runtime) -> None:
     Raises:
         MissingLibraryError: The runtime is not installed, or a library that exports is not installed.
     """
-    for library in ("onnx", "onnxscript", runtime):
-        try:
-            import_module(library)
-        except ImportError as error:
-            raise MissingLibraryError(
-                f"The contender needs {library}; write pip install 'xcit-dense[export,openvino]'."
-            ) from error
+    check_exporter()
+    import_runtime(runtime)
 
 
 def _of_one_size(model: nn.Module, images: Tensor) -> Any:
@@ -83,12 +76,7 @@ def _of_one_size(model: nn.Module, images: Tensor) -> Any:
 
 
 def _open_onnxruntime(content: bytes, threads: int) -> Session:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_onnx(content, threads)
     (name,) = (one.name for one in session.get_inputs())
 
     def run(images: Array) -> list[Array]:
@@ -99,11 +87,8 @@ def _open_onnxruntime(content: bytes, threads: int) -> Session:
 
 
 def _open_openvino(content: bytes, threads: int) -> Session:
-    import openvino
-
-    core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()
+    _, compiled = open_openvino(content, threads)
+    request = compiled.create_infer_request()
 
     def run(images: Array) -> list[Array]:
         # The request overwrites its own arrays at the next call.

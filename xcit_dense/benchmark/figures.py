@@ -35,6 +35,7 @@ class Figures:
     samples: list[float] = field(default_factory=list)  # seconds, one for each round
     seconds: float = math.nan  # median of the samples
     objects: int | None = None  # that a detector finds in all images
+    parts: dict[str, float] = field(default_factory=dict)  # seconds of the parts of a complete model
 
 
 @dataclass

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -78,6 +78,22 @@ Floor, matrix products of the same shapes: {format_ratio(result.floor, 1e-3)} ms
 Attention alone, multiply-adds of the covariance form over those of the literal form: {saving:.3f}.
 All agree with the literal form in fp32 to {worst:.1e} standard deviations; {TOLERANCES[options.dtype]:.0e} is allowed.
 """
+
+
+def summary(cases: Mapping[str, Sequence[Result]]) -> str:
+    """Returns the times and the peak memory of several cases as a table in Markdown.
+
+    Args:
+        cases: The results of each case, by its name.
+    """
+    rows = [["case", "size", "contender", "time, ms", "timm / it", "peak, MB"]]
+    for case, result in ((name, result) for name, results in cases.items() for result in results):
+        peer = result.contenders.get("timm")
+        for name, one in result.contenders.items():
+            ratio = format_ratio(peer.seconds if peer else None, one.seconds)
+            peak = format_ratio(one.peak_bytes, 1e6)
+            rows.append([case, result.size, name, format_ratio(one.seconds, 1e-3), ratio, peak])
+    return format_rows(rows)
 
 
 def growth(first: Result, last: Result) -> str:

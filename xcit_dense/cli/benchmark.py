@@ -135,12 +135,33 @@ def run(args: argparse.Namespace) -> None:
     else:
         cases = [_backbone_case(args, args.variant or VARIANT, *step) for step in _steps(args)]
     logging.basicConfig(level=logging.INFO, format="{relativeCreated:9.0f} ms  {message}", style="{")
-    for case in cases:
-        _measure(case, args.out if len(cases) == 1 else args.out / case.name)
+    if len(cases) == 1:
+        _measure(cases[0], args.out)
+    else:
+        _measure_all(cases, args.out)
     print(f"Written to {args.out}")
 
 
-def _measure(case: Case, directory: Path) -> None:
+def _measure_all(cases: list[Case], directory: Path) -> None:
+    """Measures several cases. A case that cannot be measured does not end the run."""
+    from torch import OutOfMemoryError
+
+    results, faults = {}, {}
+    for case in cases:
+        try:
+            results[case.name] = _measure(case, directory / case.name)
+        except (UserError, OutOfMemoryError) as error:
+            faults[case.name] = error
+            print(f"{case.name} is not measured: {error}", flush=True)
+    from xcit_dense.benchmark.report import summary
+
+    print(summary(results))
+    if faults:
+        name, fault = next(iter(faults.items()))
+        raise UserError(f"{len(faults)} of {len(cases)} cases are not measured; the first is {name}: {fault}")
+
+
+def _measure(case: Case, directory: Path) -> list[Result]:
     from xcit_dense.benchmark.report import draw, growth, write_json
 
     path, results = directory / "benchmark.json", list["Result"]()
@@ -153,6 +174,7 @@ def _measure(case: Case, directory: Path) -> None:
             draw(results, case.options, directory)
     if len(results) > 1:
         print(growth(results[0], results[-1]))
+    return results
 
 
 def _steps(args: argparse.Namespace) -> list[tuple[bool, str]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xcit_dense.errors import MissingLibraryError, UserError
 from xcit_dense.export.metadata import INPUT, Normalise
+from xcit_dense.export.runtimes import import_runtime, open_onnx
 
 OPSET = 20
 """The version of ONNX's operators: the first one that has GELU as an operator."""
@@ -118,11 +119,7 @@ def to_onnx(model: nn.Module, stride: int, outputs: Sequence[str]) -> Any:
         UserError: A part of the model cannot be exported.
         MissingLibraryError: onnx or onnxscript is not installed.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingLibraryError("ONNX needs onnx and onnxscript; write pip install 'xcit-dense[export]'.") from error
+    check_exporter()
     program = record(model, stride, only_multiples=False)
     with quiet():
         exported = torch.onnx.export(
@@ -130,6 +127,19 @@ def to_onnx(model: nn.Module, stride: int, outputs: Sequence[str]) -> Any:
         )
     assert exported is not None
     return exported.model_proto
+
+
+def check_exporter() -> None:
+    """Checks that the libraries that export to ONNX are installed.
+
+    Raises:
+        MissingLibraryError: onnx or onnxscript is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingLibraryError("ONNX needs onnx and onnxscript; write pip install 'xcit-dense[export]'.") from error
 
 
 def check_sizes(graph: Any, model: nn.Module, stride: int) -> None:
@@ -146,10 +156,7 @@ def check_sizes(graph: Any, model: nn.Module, stride: int) -> None:
         UserError: The outputs differ.
         MissingLibraryError: onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingLibraryError("ONNX needs onnxruntime; write pip install 'xcit-dense[export]'.") from error
+    import_runtime("onnxruntime")
     batch, rows, columns = _OTHER
     images = torch.linspace(0, 255, batch * 3 * rows * columns * stride**2).view(
         batch, 3, rows * stride, columns * stride
@@ -157,11 +164,8 @@ def check_sizes(graph: Any, model: nn.Module, stride: int) -> None:
     with torch.no_grad():
         expected = model(images)
     expected = [expected] if isinstance(expected, Tensor) else expected
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
     try:
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = session.run(None, {INPUT: images.numpy()})
+        found = open_onnx(graph.SerializeToString()).run(None, {INPUT: images.numpy()})
     except Exception as error:
         raise UserError(f"{_CHANGED} ONNX Runtime fails: {error}; {_REPORT}") from error
     for name, one, other in zip((output.name for output in graph.graph.output), found, expected):

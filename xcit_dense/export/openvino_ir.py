@@ -7,24 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from xcit_dense.errors import MissingLibraryError
 from xcit_dense.export.metadata import INPUT, RT_INFO, Metadata
+from xcit_dense.export.runtimes import import_runtime
 from xcit_dense.utils.files import atomic_write
-
-
-def import_openvino() -> Any:
-    """Imports OpenVINO.
-
-    Raises:
-        MissingLibraryError: OpenVINO is not installed.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingLibraryError(
-            "A .xml file needs OpenVINO; write pip install 'xcit-dense[export,openvino]'."
-        ) from error
-    return openvino
 
 
 def write_openvino(source: Path, metadata: Metadata, path: Path, compress: bool = False) -> None:
@@ -40,7 +25,7 @@ def write_openvino(source: Path, metadata: Metadata, path: Path, compress: bool 
     Raises:
         MissingLibraryError: OpenVINO is not installed.
     """
-    openvino = import_openvino()
+    openvino = import_runtime("openvino")
     model = openvino.convert_model(source)
     _state_coordinates(model)
     for name, text in metadata.to_text().items():

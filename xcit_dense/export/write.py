@@ -16,8 +16,9 @@ from xcit_dense.errors import UserError, did_you_mean
 from xcit_dense.export import SUFFIXES
 from xcit_dense.export.graph import check_sizes, record, to_onnx
 from xcit_dense.export.metadata import Metadata
-from xcit_dense.export.openvino_ir import import_openvino, write_openvino
+from xcit_dense.export.openvino_ir import write_openvino
 from xcit_dense.export.precision import halve, quantise
+from xcit_dense.export.runtimes import import_runtime
 from xcit_dense.utils.files import atomic_write
 
 METADATA_FILE = "metadata.json"
@@ -57,7 +58,7 @@ def check_out(path: Path, dtype: DType = "fp32", int8: bool = False) -> None:
     if int8 and dtype != "fp32":
         raise UserError(f"int8 and {dtype} exclude each other; leave one of them out.")
     if suffix == ".xml":
-        import_openvino()
+        import_runtime("openvino")
 
 
 def write_model(

@@ -20,6 +20,7 @@ except ImportError as error:
     ) from error
 
 from xcit_dense.export.metadata import INPUT, RT_INFO, Metadata
+from xcit_dense.export.runtimes import import_runtime, open_onnx, open_openvino
 from xcit_dense.inference.stream import Input
 from xcit_dense.media.arrays import to_rgb
 from xcit_dense.media.decode import decode_upright
@@ -197,37 +198,21 @@ class ExportedModel:
 
 
 def _open_onnx(path: Path, threads: int | None) -> tuple[Run, dict[str, str]]:
+    providers = import_runtime("onnxruntime").get_available_providers()
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingLibraryError("A .onnx file needs onnxruntime; write pip install onnxruntime.") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
+        session = open_onnx(path, threads, providers)
     except Exception as error:
         raise UserError(f"{path} cannot be read by ONNX Runtime: {error}; export the model again.") from error
     return lambda images: session.run(None, {INPUT: images}), session.get_modelmeta().custom_metadata_map
 
 
 def _open_openvino(path: Path, threads: int | None) -> tuple[Run, dict[str, str]]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingLibraryError("A .xml file needs OpenVINO; write pip install openvino.") from error
+    import_runtime("openvino")
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise UserError(f"{path} has its weights in {weights}, which does not exist; copy that file next to it.")
-    # Otherwise OpenVINO computes in bf16 where the processor can.
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
-    core = openvino.Core()
     try:
-        model = core.read_model(path)
-        compiled = core.compile_model(model, "CPU", options)
+        model, compiled = open_openvino(path, threads)
     except RuntimeError as error:
         raise UserError(f"{path} cannot be read by OpenVINO: {error}; export the model again.") from error
     names = [field.name for field in fields(Metadata)]

@@ -13,17 +13,18 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from xcit_dense.benchmark.contenders import State, TimmXCiT, add_noise, read_names, to_timm
-from xcit_dense.benchmark.exported import Runtime
 from xcit_dense.errors import UserError
+from xcit_dense.export.runtimes import Runtime
 from xcit_dense.inference.deploy import deploy
 from xcit_dense.mm.benchmark.options import ModelOptions
 from xcit_dense.mm.config.libraries import import_library
 from xcit_dense.mm.config.walk import dicts_in, name_of
 from xcit_dense.mm.runtime.launch import use_plain_norms
 from xcit_dense.models.xcit import XCiT
+from xcit_dense.ops.winograd_conv import use_winograd
 
-OURS = "xcit_dense.mm.heads"
-"""The module with the heads of this package."""
+_PREFIX = "Fused"
+"""What the names of this package's heads begin with. The rest is the name of the library's head."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def choose(names: str | None, config: Config, train: bool, on_cpu: bool, dtype: 
     fitting = tuple(name for name, one in CONTENDERS.items() if one.train in (None, train))
     reason = find_fault_for_timm(config)
     if names is None:
-        return tuple(
-            name for name in fitting if not CONTENDERS[name].runtime and not (CONTENDERS[name].timm and reason)
-        )
+        possible = [name for name in fitting if not (CONTENDERS[name].timm and reason)]
+        has_runtimes = on_cpu and dtype == "fp32"
+        return tuple(name for name in possible if has_runtimes or not CONTENDERS[name].runtime)
     chosen = read_names(names, fitting, train)
     for name in chosen:
         if CONTENDERS[name].timm and reason:
@@ -107,7 +108,7 @@ def prepare_config(config: Config) -> Config:
 def make_weights(config: Config) -> State:
     """Makes weights for a config's model, the same at each call."""
     torch.manual_seed(0)
-    return add_noise({name: value for name, value in build(config).state_dict().items() if value.is_floating_point()})
+    return add_noise(build(config).state_dict())
 
 
 def make(name: str, config: Config, weights: State, options: ModelOptions) -> nn.Module:
@@ -123,8 +124,10 @@ def make(name: str, config: Config, weights: State, options: ModelOptions) -> nn
     model = build(use_library_heads(config) if contender.library_heads else config)
     if contender.timm:
         replace_backbone(model, config)
-    load(model, to_timm(weights) if contender.timm else weights)
+    model.load_state_dict(to_timm(weights) if contender.timm else weights)
     model.train(options.train)
+    if not contender.library_heads and any(name_of(hook) == "WinogradHook" for hook in config.get("custom_hooks", ())):
+        use_winograd(model)
     if contender.deployed and not options.train:
         deploy(model)
     model.to(options.device)
@@ -140,27 +143,21 @@ def build(config: Config) -> Any:
     return import_module(f"{config.default_scope}.registry").MODELS.build(deepcopy(config.model))
 
 
-def load(model: nn.Module, weights: State) -> None:
-    """Loads all parameters and statistics of a model."""
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    other = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if other or unexpected:
-        raise UserError(
-            f"The weights of {type(model).__name__} do not fit: {', '.join([*other, *unexpected][:3])}; leave the "
-            "contender out of --contenders."
-        )
-
-
 def use_library_heads(config: Config) -> Config:
-    """Copies a config and puts the library's heads in the place of ours, from which ours derive."""
+    """Copies a config and puts the library's parts in the place of ours, from which ours derive.
+
+    RoIAlign becomes torchvision's, which mmcv offers too. Without compiled operators, mmcv's own would be ours.
+    """
     config = deepcopy(config)
-    if config.default_scope != "mmseg":
-        return config
-    ours = import_module(OURS)
+    init_default_scope(config.default_scope)
+    registry = import_module(f"{config.default_scope}.registry").MODELS
     for part in dicts_in(config.model):
-        head: Any = getattr(ours, name_of(part), None)
-        if getattr(head, "__module__", None) == OURS:
-            part["type"] = head.__mro__[1]
+        kind = part.get("type")
+        found: Any = registry.get(kind) if isinstance(kind, str) and name_of(part).startswith(_PREFIX) else kind
+        if isinstance(found, type) and found.__module__.startswith("xcit_dense.mm."):
+            part["type"] = next(base for base in found.__mro__ if not base.__module__.startswith("xcit_dense."))
+        if name_of(part) == "RoIAlign":
+            part["use_torchvision"] = True
     return config
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from torch._dynamo.exc import TorchDynamoException
 
-from xcit_dense.benchmark.figures import Figures, Outcome, Result, alternate, compare
+from xcit_dense.benchmark.figures import Figures, Result, alternate, compare
 from xcit_dense.benchmark.meters import count_multiply_adds, count_peak_bytes, count_saved_bytes
 from xcit_dense.benchmark.options import Size
+from xcit_dense.errors import UserError
 from xcit_dense.mm.benchmark.contenders import CONTENDERS, REFERENCE, make, make_weights, prepare_config
+from xcit_dense.mm.benchmark.exported import Exporter, Predictions
 from xcit_dense.mm.benchmark.instances import limit_instances
 from xcit_dense.mm.benchmark.options import ModelOptions
+from xcit_dense.mm.benchmark.parts import time_parts
 from xcit_dense.mm.benchmark.samples import Batch, make_batch
 from xcit_dense.mm.benchmark.steps import outcome, predict, step
 from xcit_dense.mm.inference.classes import count_classes
@@ -46,41 +51,58 @@ def measure(options: ModelOptions, config: Config, size: Size) -> Result:
     batch = make_batch(config.default_scope == "mmseg", classes, size, options.batch, options.device)
     if options.instances is not None:
         config = limit_instances(config, lambda one: make(REFERENCE, one, weights, exact), batch, exact)
+        reference = make(REFERENCE, config, weights, exact)
     expected = outcome(reference, batch, exact)
+    predictions = Predictions.of_samples([] if options.train else predict(reference, batch, exact))
     del reference
-    models = {name: make(name, config, weights, options) for name in options.contenders}
-    figures = {name: _examine(name, model, batch, expected, options) for name, model in models.items()}
+    runs: dict[str, Callable[[], object]] = {}
+    exporter = Exporter(config, weights)
+    figures: dict[str, Figures] = {}
+    left_out: dict[str, str] = {}
+    for name in options.contenders:
+        runtime = CONTENDERS[name].runtime
+        try:
+            if runtime is None:
+                model = make(name, config, weights, options)
+                found = outcome(model, batch, options)
+            else:
+                exported = exporter.open(runtime, options.threads)
+        except (UserError, TorchDynamoException) as error:
+            if options.strict:
+                raise
+            left_out[name] = str(error)
+            logger.info("%s is left out: %s", name, error)
+            continue
+        if runtime is None:
+            errors = compare(name, found, expected, options.dtype, REFERENCE)
+            figures[name] = _count(name, model, batch, errors, options)
+            runs[name] = partial(step, model, batch, options)
+        else:
+            predicted = Predictions.of_results(exported.predict(batch))
+            errors = predicted.compare(name, predictions)
+            figures[name] = Figures(errors, None, None, None, objects=predicted.objects)
+            runs[name] = partial(exported.predict, batch)
+        logger.info("%s agrees and is counted", name)
     del expected
-    runs = {name: partial(step, model, batch, options) for name, model in models.items()}
     alternate(runs, figures, options)
     height, width = size
-    return Result(f"{height}x{width}", math.prod(size), figures)
+    return Result(f"{height}x{width}", math.prod(size), figures, left_out=left_out)
 
 
-def _examine(name: str, model: Any, batch: Batch, expected: Outcome, options: ModelOptions) -> Figures:
-    """Compares a contender with the expected outcome, and counts its bytes, multiply-adds and objects."""
-    errors = compare(name, outcome(model, batch, options), expected, options.dtype, REFERENCE)
+def _count(name: str, model: Any, batch: Batch, errors: dict[str, float], options: ModelOptions) -> Figures:
+    """Counts the bytes, multiply-adds and objects of a contender, and times its parts."""
     plain = CONTENDERS[name].is_module
     mode = "loss" if options.train else "predict"
-    with options.autocast:
-        figures = Figures(
-            errors,
-            count_multiply_adds(lambda images: model(images, batch.samples, mode=mode), batch.images)
-            if plain
-            else None,
-            count_saved_bytes(model, batch.images, batch.samples, mode=mode) if plain and options.train else None,
-            None,
-        )
+    figures = Figures(errors, None, None, None)
+    if plain:
+        with options.autocast:
+            figures.multiply_adds = count_multiply_adds(lambda x: model(x, batch.samples, mode=mode), batch.images)
+            if options.train:
+                figures.saved_bytes = count_saved_bytes(model, batch.images, batch.samples, mode=mode)
+        figures.parts = time_parts(model, batch, options)
     if plain or options.device == "cuda":
         figures.peak_bytes = count_peak_bytes(partial(step, model, batch, options), options.device)
+        model.zero_grad(set_to_none=True)
     if not options.train:
-        figures.objects = count_objects(predict(model, batch, options))
-    logger.info("%s agrees and is counted", name)
+        figures.objects = Predictions.of_samples(predict(model, batch, options)).objects
     return figures
-
-
-def count_objects(samples: list[Any]) -> int | None:
-    """Counts the objects of a detector's predictions. The predictions of a segmentor have none."""
-    if not all("pred_instances" in sample for sample in samples):
-        return None
-    return sum(len(sample.pred_instances) for sample in samples)

@@ -27,8 +27,8 @@ def table(result: Result, options: ModelOptions) -> str:
         row += [format_ratio(one.saved_bytes, 1e6), format_ratio(one.peak_bytes, 1e6)]
         row += [format_ratio(one.peak_bytes, peak), format_ratio(one.multiply_adds, 1e9)]
         rows.append([*row, "-" if one.objects is None else str(one.objects)])
+    text = f"\n{result.size}, {options}\n\n{format_rows(rows)}\n{parts_table(result)}"
     errors = [error for one in result.contenders.values() for error in one.errors.values()]
-    text = f"\n{result.size}, {options}\n\n{format_rows(rows)}\n"
     if errors:
         text += (
             f"\nAll agree with the library's heads in fp32 to {max(errors):.1e} standard deviations; "
@@ -37,3 +37,18 @@ def table(result: Result, options: ModelOptions) -> str:
     for name, reason in result.left_out.items():
         text += f"\nLeft out: {name}. {reason}"
     return text + "\n"
+
+
+def parts_table(result: Result) -> str:
+    """Returns the milliseconds of each part as a table in Markdown, with a column for each contender that has parts.
+
+    Args:
+        result: The figures.
+    """
+    columns = {name: one.parts for name, one in result.contenders.items() if one.parts}
+    if not columns:
+        return ""
+    labels = dict.fromkeys(label for parts in columns.values() for label in parts)
+    rows = [["part, ms", *columns]]
+    rows += [[label, *(format_ratio(parts.get(label), 1e-3) for parts in columns.values())] for label in labels]
+    return f"\n{format_rows(rows)}\n"

@@ -29,6 +29,21 @@ def predict(model: Any, batch: Batch, options: Conditions) -> list[Any]:
         return model(batch.images, batch.samples, mode="predict")
 
 
+def lose(model: Any, batch: Batch, options: Conditions) -> Tensor:
+    """Computes the sum of the losses.
+
+    Args:
+        model: A model of the MM libraries, in training mode.
+        batch: The images and the ground truth.
+        options: The number format.
+    """
+    torch.manual_seed(0)  # for the samplers of regions and for dropout
+    with options.autocast:
+        losses = model(batch.images, batch.samples, mode="loss")
+        total: Tensor = model.parse_losses(losses)[0]
+    return total
+
+
 def train(model: Any, batch: Batch, options: Conditions) -> None:
     """Computes the losses and the gradients of all parameters, as a training step does before the optimizer.
 
@@ -38,11 +53,7 @@ def train(model: Any, batch: Batch, options: Conditions) -> None:
         options: The number format.
     """
     model.zero_grad(set_to_none=True)
-    torch.manual_seed(0)  # for the samplers of regions and for dropout
-    with options.autocast:
-        losses = model(batch.images, batch.samples, mode="loss")
-        total, _ = model.parse_losses(losses)
-    total.backward()
+    lose(model, batch, options).backward()
 
 
 def step(model: Any, batch: Batch, options: Conditions) -> None:
@@ -67,7 +78,8 @@ def outcome(model: Any, batch: Batch, options: Conditions) -> Outcome:
     Returns:
         Tensors in fp32 by what they are.
     """
-    with torch.no_grad(), options.autocast:
+    # torch.compile compiles once for inference mode, and another time for other modes.
+    with torch.no_grad(), torch.inference_mode(not options.train), options.autocast:
         levels = model.backbone(batch.images)
         maps = model.neck(levels) if model.with_neck else levels
         found: dict[str, Any] = {"levels": levels}
