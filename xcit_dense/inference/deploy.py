@@ -63,7 +63,8 @@ def deploy(model: Model) -> Model:
         if type(module) in (nn.Sequential, Level):
             _fold_batch_norms(module, [*module._modules])
         elif _is_conv_module(module):
-            _fold_batch_norms(module, [{"norm": module.norm_name}.get(step, step) for step in module.order])
+            names = {"conv": "conv", "norm": module.norm_name, "act": "activate"}
+            _fold_batch_norms(module, [names[step] for step in module.order])
     for layer in use_winograd(model):
         layer.prepare_inference()
     for backbone in backbones:
@@ -89,6 +90,8 @@ def _fold_batch_norms(parent: Any, names: list[str]) -> None:
     for first, second in pairwise(names):
         conv: Any = getattr(parent, first, None)
         norm: Any = getattr(parent, second, None)
+        if conv is None or norm is None:
+            continue
         if plain_type(conv) not in (nn.Conv2d, nn.ConvTranspose2d):
             continue
         if _is_batch_norm(norm) and norm.running_mean is not None and not norm.training:
@@ -98,8 +101,7 @@ def _fold_batch_norms(parent: Any, names: list[str]) -> None:
 
 def _is_batch_norm(norm: Any) -> bool:
     """Whether a plain layer is a batch norm of PyTorch, MMEngine or this package."""
-    kind = plain_type(norm)
-    if kind in (SyncBatchNorm, nn.SyncBatchNorm):
-        return True
+    kind: Any = plain_type(norm)
     # The libraries have batch norms that differ only in the sizes that they allow.
-    return kind is not None and kind.forward is nn.modules.batchnorm._BatchNorm.forward
+    forwards = SyncBatchNorm.forward, nn.SyncBatchNorm.forward, nn.modules.batchnorm._BatchNorm.forward
+    return kind is not None and kind.forward in forwards

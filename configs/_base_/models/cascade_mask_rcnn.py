@@ -40,7 +40,7 @@ samples = [
 model = dict(
     type="CascadeRCNN",
     rpn_head=dict(loss_bbox=dict(_delete_=True, type="SmoothL1Loss", beta=1 / 9, loss_weight=1.0)),
-    roi_head=dict(type="CascadeRoIHead", num_stages=3, stage_loss_weights=[1, 0.5, 0.25], bbox_head=box_heads),
+    roi_head=dict(type="FusedCascadeRoIHead", num_stages=3, stage_loss_weights=[1, 0.5, 0.25], bbox_head=box_heads),
     train_cfg=dict(
         rpn=dict(allowed_border=0),
         rpn_proposal=dict(nms_pre=2000, max_per_img=2000),

@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchvision
+
+from xcit_dense.ops.mmcv.nms import nms
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -183,3 +186,16 @@ def test_nms_match_takes_arrays_and_no_boxes(mmcv_ops):
     assert mmcv_ops.nms_match(torch.zeros(0, 5), 0.5) == []
     groups = mmcv_ops.nms_match(np.array([[0.0, 0, 4, 4, 0.9]]), 0.5)
     assert [group.tolist() for group in groups] == [[0]]
+
+
+@pytest.mark.parametrize("groups", [1, 3, 100, 4000], ids="{} groups".format)
+def test_nms_of_many_boxes_keeps_what_torchvision_keeps_in_the_same_order(groups):
+    """mmcv moves the boxes of different classes apart. Some scores are equal, and some boxes touch or are inverted."""
+    generator = torch.Generator().manual_seed(groups)
+    near = torch.rand(4000, 2, generator=generator) * 300
+    boxes = torch.cat([near, near + torch.rand(4000, 2, generator=generator) * 60 - 2], 1)
+    boxes[::3] = boxes[::3].round()
+    boxes += torch.randint(groups, (4000, 1), generator=generator) * 400.0
+    scores = (torch.rand(4000, generator=generator) * 300).round() / 300
+    for threshold in (0.0, 0.5):
+        assert torch.equal(nms(boxes, scores, threshold, 0), torchvision.ops.nms(boxes, scores, threshold))

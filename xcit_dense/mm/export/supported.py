@@ -24,6 +24,8 @@ def check_detector(model: nn.Module) -> None:
     from mmdet.models.dense_heads import RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead
     from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 
+    from xcit_dense.mm.roi_heads import FusedCascadeRoIHead, FusedStandardRoIHead
+
     detector: Any = model
     if type(model) in (RetinaNet, RTMDet):
         heads = (RetinaHead,) if type(model) is RetinaNet else (RTMDetHead, RTMDetSepBNHead)
@@ -39,7 +41,14 @@ def check_detector(model: nn.Module) -> None:
     _check_type("the RPN", detector.rpn_head, RPNHead)
     _check_dense(detector.rpn_head, of_points=False)
     _check_test_cfg("model.test_cfg.rpn", detector.rpn_head.test_cfg)
-    _check_type("the RoI head", detector.roi_head, StandardRoIHead, CascadeRoIHead)
+    _check_type(
+        "the RoI head",
+        detector.roi_head,
+        StandardRoIHead,
+        CascadeRoIHead,
+        FusedStandardRoIHead,
+        FusedCascadeRoIHead,
+    )
     _check_roi_head(detector.roi_head)
     _check_test_cfg("model.test_cfg.rcnn", detector.roi_head.test_cfg)
 
@@ -97,6 +106,8 @@ def _check_roi_head(head: Any) -> None:
     from mmdet.models.roi_heads.mask_heads import FCNMaskHead
     from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
+    from xcit_dense.mm.roi_heads import FusedFCNMaskHead, FusedRoIExtractor
+
     if getattr(head, "shared_head", None) is not None:
         raise UserError(f"The shared head {type(head.shared_head).__name__} cannot be exported.")
     for box_head in listed(head.bbox_head):
@@ -109,10 +120,10 @@ def _check_roi_head(head: Any) -> None:
     extractors = listed(head.bbox_roi_extractor)
     if head.with_mask:
         for mask_head in listed(head.mask_head):
-            _check_type("a mask head", mask_head, FCNMaskHead)
+            _check_type("a mask head", mask_head, FCNMaskHead, FusedFCNMaskHead)
         extractors += listed(head.mask_roi_extractor)
     for extractor in extractors:
-        _check_type("a RoI extractor", extractor, SingleRoIExtractor)
+        _check_type("a RoI extractor", extractor, SingleRoIExtractor, FusedRoIExtractor)
         layer: Any = extractor.roi_layers[0]
         if type(layer).__name__ != "RoIAlign" or layer.pool_mode != "avg":
             raise UserError(

@@ -8,11 +8,13 @@ rows of a table on all cores. The gradient is the transposed sum: each cell adds
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from xcit_dense.ops.mmcv.bilinear import sample_points
@@ -120,6 +122,59 @@ def sum_rows_backward(gradient: Tensor, shape: torch.Size, rois: Tensor, pooling
     if total is None:
         total = gradient.new_zeros(batch * height * width, channels)
     return total.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def pool_levels(maps: Sequence[Tensor], rois: Tensor, level: Tensor, poolings: Sequence[Pooling]) -> Tensor:
+    """Pools the features inside boxes, each box from one level. Autograd computes the gradients of the maps.
+
+    Args:
+        maps: The levels (B, C, H, W), float32 or float64. The number of channels is the same.
+        rois: (K, 5) index of the image, x1, y1, x2, y2 in pixels of the image, of the same dtype.
+        level: (K,) int64, the index of the level of each box. A box with another index gets zeros.
+        poolings: What is computed from each level. The size is the same.
+
+    Returns:
+        (K, C, h, w) in channels-last memory: the average of the samples of each bin.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.ops.mmcv.roi_sums import Pooling, pool_levels
+        >>> maps = [torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)]
+        >>> rois = torch.tensor([[0.0, 0, 0, 4, 4]] * 2)
+        >>> poolings = [Pooling(size=(1, 1), scale=scale) for scale in (1.0, 0.5)]
+        >>> pool_levels(maps, rois, torch.tensor([1, 0]), poolings).flatten().tolist()
+        [0.0, 1.0]
+    """
+    return _PoolLevels.apply(rois, level, poolings, *maps)
+
+
+class _PoolLevels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rois: Tensor, level: Tensor, poolings: Sequence[Pooling], *maps: Tensor) -> Tensor:
+        ctx.save_for_backward(rois, level)
+        ctx.poolings, ctx.shapes = poolings, [x.shape for x in maps]
+        of_level = [(level == number).nonzero()[:, 0] for number in range(len(maps))]
+        all_pooled = sum(map(len, of_level)) == len(rois)
+        make = maps[0].new_empty if all_pooled else maps[0].new_zeros
+        pooled = make(len(rois), *poolings[0].size, maps[0].shape[1])  # (K, h, w, C)
+        for x, index, pooling in zip(maps, of_level, poolings):
+            if len(index):
+                pooled.index_copy_(0, index, sum_rows(x, rois[index], pooling))
+        return pooled.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rois, level = ctx.saved_tensors
+        grad = grad.permute(0, 2, 3, 1)  # (K, C, h, w) -> (K, h, w, C)
+        gradients: list[Tensor | None] = [None] * 3
+        for number, (shape, pooling) in enumerate(zip(ctx.shapes, ctx.poolings)):
+            if ctx.needs_input_grad[3 + number]:
+                index = (level == number).nonzero()[:, 0]
+                gradients.append(sum_rows_backward(grad[index], shape, rois[index], pooling))
+            else:
+                gradients.append(None)
+        return tuple(gradients)
 
 
 @dataclass(frozen=True)
