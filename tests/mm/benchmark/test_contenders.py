@@ -21,6 +21,14 @@ def test_the_librarys_heads_take_the_place_of_ours(head, kind):
     assert config.model.decode_head.type == f"Fused{kind}"
 
 
+def test_the_librarys_detector_has_the_librarys_layers_and_torchvisions_roi_align():
+    config = tiny_config("detection")
+    head = make("library-heads", config, make_weights(config), model_race_options()).roi_head
+    assert "xcit_dense" not in {type(module).__module__.split(".")[0] for module in head.modules()}
+    extractors = (head.bbox_roi_extractor, head.mask_roi_extractor)
+    assert all(layer.use_torchvision for extractor in extractors for layer in extractor.roi_layers)
+
+
 def test_timms_backbone_has_the_levels_and_frozen_parameters_of_the_config():
     config = named_config("detection", "retinanet")
     config.model.neck.in_channels = [128] * 3

@@ -31,7 +31,8 @@ def test_models_on_both_backbones_agree_and_are_counted(task, train):
     result = race.measure(options, named_config(task), SIZE)
     assert tuple(result.contenders) == names
     for one in result.contenders.values():
-        assert max(one.errors.values()) < 1e-4
+        # Rounding changes the sign of a few values before a ReLU, and so their gradients.
+        assert all(error < (1e-3 if "gradients" in key else 1e-5) for key, error in one.errors.items())
         compared = {key.removeprefix("gradients of ") for key in one.errors if key.startswith("gradients")}
         assert compared == (GRADIENTS[task] if train else set())
         assert one.multiply_adds > 0
@@ -41,13 +42,14 @@ def test_models_on_both_backbones_agree_and_are_counted(task, train):
         assert all(seconds > 0 for name, seconds in one.parts.items() if name in ("backbone", "neck"))
     text = table(result, options)
     assert f"64x96, tiny, batch 2, fp32, {'training step' if train else 'inference'} on CPU" in text
-    assert "All agree with the library's heads" in text
+    assert "The outputs of all agree with those of the library's heads" in text
+    assert ("The gradients of all agree" in text) == train
 
 
 def test_fused_heads_are_compared_with_the_librarys():
     result = race.measure(model_race_options(train=True), tiny_config("segmentation", "upernet"), SIZE)
     ours, library = result.contenders["ours"], result.contenders["library-heads"]
-    assert 0 < max(ours.errors.values()) < 1e-4
+    assert 0 < max(ours.errors.values()) < 1e-3
     assert max(library.errors.values()) == 0
     assert ours.multiply_adds < library.multiply_adds
     assert ours.saved_bytes < library.saved_bytes
@@ -126,5 +128,5 @@ def test_compiled_models_agree(task, train, monkeypatch):
     options = model_race_options(contenders=("compiled", "timm-compiled"), train=train)
     result = race.measure(options, named_config(task), SIZE)
     for one in result.contenders.values():
-        assert max(one.errors.values()) < 1e-4
+        assert max(one.errors.values()) < 1e-3
         assert one.parts == {}

@@ -28,12 +28,15 @@ def table(result: Result, options: ModelOptions) -> str:
         row += [format_ratio(one.peak_bytes, peak), format_ratio(one.multiply_adds, 1e9)]
         rows.append([*row, "-" if one.objects is None else str(one.objects)])
     text = f"\n{result.size}, {options}\n\n{format_rows(rows)}\n{parts_table(result)}"
-    errors = [error for one in result.contenders.values() for error in one.errors.values()]
-    if errors:
-        text += (
-            f"\nAll agree with the library's heads in fp32 to {max(errors):.1e} standard deviations; "
-            f"{TOLERANCES[options.dtype]:.0e} is allowed."
-        )
+    errors = [error for one in result.contenders.values() for error in one.errors.items()]
+    outputs = [error for key, error in errors if not key.startswith("gradients")]
+    gradients = [error for key, error in errors if key.startswith("gradients")]
+    for what, distances in (("outputs", outputs), ("gradients", gradients)):
+        if distances:
+            text += (
+                f"\nThe {what} of all agree with those of the library's heads in fp32 to {max(distances):.1e} standard "
+                f"deviations; {TOLERANCES[options.dtype]:.0e} is allowed."
+            )
     for name, reason in result.left_out.items():
         text += f"\nLeft out: {name}. {reason}"
     return text + "\n"
