@@ -16,6 +16,7 @@ from mmdet.models.roi_heads.cascade_roi_head import CascadeRoIHead
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import FCNMaskHead, _do_paste_mask
 from mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor import SingleRoIExtractor
 from mmdet.models.roi_heads.standard_roi_head import StandardRoIHead
+from mmdet.models.task_modules.assigners import BboxOverlaps2D
 from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.structures.bbox import bbox2roi
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
@@ -25,6 +26,7 @@ from mmengine.structures import InstanceData
 
 from tests.helpers.models import assert_close, randomise
 from xcit_dense.mm.roi_heads import (
+    FusedBboxOverlaps2D,
     FusedCascadeRoIHead,
     FusedFCNMaskHead,
     FusedRoIExtractor,
@@ -361,3 +363,20 @@ def test_polygons_are_left_to_the_library():
         truth.masks = PolygonMasks([polygon] * 3, HEIGHT, WIDTH)
     theirs, ours = (head.get_targets(samples, truths, ConfigDict(mask_size=28)) for head in make_heads())
     assert torch.equal(ours, theirs)
+
+
+# Overlaps --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["iou", "iof", "giou"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_overlaps_of_many_boxes_are_those_of_the_library_to_the_bit(mode, count):
+    boxes, anchors = make_boxes(count).float(), make_boxes(40000, 2).float()
+    expected = BboxOverlaps2D()(boxes, anchors, mode)
+    assert torch.equal(FusedBboxOverlaps2D()(boxes, anchors, mode), expected)
+
+
+def test_overlaps_of_aligned_boxes_are_those_of_the_library():
+    boxes, anchors = make_boxes(40000).float(), make_boxes(40000, 2).float()
+    expected = BboxOverlaps2D()(boxes, anchors, is_aligned=True)
+    assert torch.equal(FusedBboxOverlaps2D()(boxes, anchors, is_aligned=True), expected)

@@ -1,4 +1,5 @@
 # Mask R-CNN on the four levels of an XCiT. A leaf names the backbone's variant and, for the neck, its width.
+# The parts named Fused have the parameters and the outputs of MMDetection's parts, and are faster.
 model = dict(
     type="MaskRCNN",
     data_preprocessor=dict(
@@ -63,6 +64,7 @@ model = dict(
                 min_pos_iou=0.3,
                 match_low_quality=True,
                 ignore_iof_thr=-1,
+                iou_calculator=dict(type="FusedBboxOverlaps2D"),
             ),
             sampler=dict(type="RandomSampler", num=256, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False),
             allowed_border=-1,
