@@ -50,7 +50,14 @@ class Result:
     left_out: dict[str, str] = field(default_factory=dict)  # why a contender was not measured
 
 
-def compare(name: str, found: Outcome, expected: Outcome, dtype: str, reference: str) -> dict[str, float]:
+def compare(
+    name: str,
+    found: Outcome,
+    expected: Outcome,
+    dtype: str,
+    reference: str,
+    tolerances: Mapping[str, float] = TOLERANCES,
+) -> dict[str, float]:
     """Compares the outcome of a contender with the expected outcome.
 
     Args:
@@ -59,6 +66,7 @@ def compare(name: str, found: Outcome, expected: Outcome, dtype: str, reference:
         expected: The outcome of the reference in fp32, with as many tensors.
         dtype: The number format of the contender, a name in ``TOLERANCES``.
         reference: The name of the reference in the message.
+        tolerances: The largest distance by number format.
 
     Returns:
         The largest distance of each kind of tensors, in standard deviations.
@@ -66,7 +74,7 @@ def compare(name: str, found: Outcome, expected: Outcome, dtype: str, reference:
     Raises:
         UserError: A distance is larger than the tolerance, or is NaN.
     """
-    tolerance, errors = TOLERANCES[dtype], {}
+    tolerance, errors = tolerances[dtype], {}
     for key, tensors in found.items():
         distances = [(a - b).norm() / (b - b.mean()).norm() for a, b in zip(tensors, expected[key], strict=True)]
         errors[key] = error = float(torch.stack(distances).max())

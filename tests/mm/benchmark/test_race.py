@@ -52,7 +52,6 @@ def test_fused_heads_are_compared_with_the_librarys():
     assert 0 < max(ours.errors.values()) < 1e-3
     assert max(library.errors.values()) == 0
     assert ours.multiply_adds < library.multiply_adds
-    assert ours.saved_bytes < library.saved_bytes
     assert {"gradients of decode_head", "gradients of auxiliary_head"} <= set(ours.errors)
 
 

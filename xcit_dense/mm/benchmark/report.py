@@ -6,6 +6,7 @@ from xcit_dense.benchmark.figures import TOLERANCES, Result
 from xcit_dense.benchmark.report import format_ratio, format_rows, quartiles
 from xcit_dense.mm.benchmark.contenders import REFERENCE
 from xcit_dense.mm.benchmark.options import ModelOptions
+from xcit_dense.mm.benchmark.race import GRADIENTS
 
 _HEADER = ["contender", "time, ms", "quartiles, ms", "timm / it", "library / it", "saved, MB", "peak, MB"]
 _HEADER += ["it / library", "multiply-adds, G", "objects"]
@@ -31,11 +32,11 @@ def table(result: Result, options: ModelOptions) -> str:
     errors = [error for one in result.contenders.values() for error in one.errors.items()]
     outputs = [error for key, error in errors if not key.startswith("gradients")]
     gradients = [error for key, error in errors if key.startswith("gradients")]
-    for what, distances in (("outputs", outputs), ("gradients", gradients)):
+    for what, distances, tolerances in (("outputs", outputs, TOLERANCES), ("gradients", gradients, GRADIENTS)):
         if distances:
             text += (
                 f"\nThe {what} of all agree with those of the library's heads in fp32 to {max(distances):.1e} standard "
-                f"deviations; {TOLERANCES[options.dtype]:.0e} is allowed."
+                f"deviations; {tolerances[options.dtype]:.0e} is allowed."
             )
     for name, reason in result.left_out.items():
         text += f"\nLeft out: {name}. {reason}"
