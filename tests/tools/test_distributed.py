@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,8 @@ if os.environ["RANK"] == "0":
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+# The segmentor takes twice as long as the detector.
+TASKS = ["detection", pytest.param("segmentation", marks=pytest.mark.long)]
 SHARDS, RECOMPUTED = "strategy.type=XCiTFSDPStrategy", "strategy.activation_checkpointing=True"
 
 
@@ -110,8 +113,8 @@ def srun(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
-    """Each task trained by two processes for two steps, and tested by one and by two on three images.
+def run(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
+    """Trains a task with two processes for two steps, and tests it with one and with two on three images.
 
     Slurm starts the detector's training. The segmentor's is in shards, its second step with blocks recomputed. Necks
     and heads ask for the SyncBN of GPUs.
@@ -131,7 +134,12 @@ def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
             *short_run(2, **changes),
         )
 
-    def run(task, config, train):
+    segmentor = tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]
+    trainings = {"detection": (tools.shapes, train_detector), "segmentation": (segmentor, train_segmentor)}
+
+    @cache
+    def run(task):
+        config, train = trainings[task]
         directory = tmp_path_factory.mktemp(task)
         data = ["--data-root", shapes]
         train(config, [*data, "--work-dir", directory / "work"])
@@ -156,22 +164,18 @@ def runs(tools, documented, torchrun, srun, python, shapes, tmp_path_factory):
         one, two = (json.loads((directory / f"{name}.json").read_text()) for name in ("one", "two"))
         return SimpleNamespace(directory=directory, work_dir=directory / "work", one=one, two=two)
 
-    segmentor = tools.segmentation["sem_fpn_xcit_n12_p8_shapes"]
-    return {
-        "detection": run("detection", tools.shapes, train_detector),
-        "segmentation": run("segmentation", segmentor, train_segmentor),
-    }
+    return run
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
-def test_two_processes_test_as_one_does(runs, task):
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_test_as_one_does(run, task):
     """Three images, so that one process has one more than the other."""
-    assert len(runs[task].one) > 2
-    assert runs[task].two == pytest.approx(runs[task].one, abs=1e-6)
+    assert len(run(task).one) > 2
+    assert run(task).two == pytest.approx(run(task).one, abs=1e-6)
 
 
-def test_two_processes_find_the_objects_that_one_finds(runs):
-    one, two = (json.loads((runs["detection"].directory / f"{name}.bbox.json").read_text()) for name in ("one", "two"))
+def test_two_processes_find_the_objects_that_one_finds(run):
+    one, two = (json.loads((run("detection").directory / f"{name}.bbox.json").read_text()) for name in ("one", "two"))
     assert len(one) > 10
     assert len({box["image_id"] for box in one}) == 3
     for got, expected in zip(two, one, strict=True):
@@ -180,18 +184,19 @@ def test_two_processes_find_the_objects_that_one_finds(runs):
         assert [*got["bbox"], got["score"]] == pytest.approx([*expected["bbox"], expected["score"]], abs=1e-3)
 
 
-def test_two_processes_label_the_pixels_that_one_labels(runs):
+@pytest.mark.long
+def test_two_processes_label_the_pixels_that_one_labels(run):
     one, two = (
-        {path.name: path.read_bytes() for path in (runs["segmentation"].directory / name).glob("*.png")}
+        {path.name: path.read_bytes() for path in (run("segmentation").directory / name).glob("*.png")}
         for name in ("one", "two")
     )
     assert len(one) == 3
     assert two == one
 
 
-@pytest.mark.parametrize("task", ["detection", "segmentation"])
-def test_two_processes_train_into_one_directory(runs, task):
-    work_dir = runs[task].work_dir
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_train_into_one_directory(run, task):
+    work_dir = run(task).work_dir
     assert [record["iter"] for record in read_training_log(work_dir)] == [1, 2]
     assert (work_dir / "learning_curve.png").is_file()
     assert len(list(work_dir.glob("*/*.log"))) == (1 if task == "detection" else 2), "one a run"

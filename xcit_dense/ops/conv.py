@@ -163,7 +163,8 @@ class Pointwise:
     def backward(self, grad: Tensor, needs: Sequence[bool], x: Tensor, *operands: Tensor) -> Gradients:
         """Computes the gradients of ``x``, the weight and, if there is one, the bias."""
         weight, bias = _weight_and_bias(operands)
-        if _is_faster_as_convolution(grad.device, grad.dtype):
+        # In fp32, the matrix products of the gradients are a tenth faster than those of a convolution.
+        if grad.dtype == torch.bfloat16 and _is_faster_as_convolution(grad.device, grad.dtype):
             kernel = weight[:, :, None, None]  # (C', C) -> (C', C, 1, 1)
             grad_x, grad_kernel = Convolution().backward(grad, needs[:2], x, kernel)
             grad_weight = None if grad_kernel is None else grad_kernel.flatten(1)  # (C', C, 1, 1) -> (C', C)
