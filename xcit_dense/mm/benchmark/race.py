@@ -26,9 +26,10 @@ from xcit_dense.mm.benchmark.samples import Batch, make_batch
 from xcit_dense.mm.benchmark.steps import outcome, predict, step
 from xcit_dense.mm.inference.classes import count_classes
 
-GRADIENTS = {"fp32": 1e-3, "bf16": 0.5}
-"""As :data:`xcit_dense.benchmark.figures.TOLERANCES`, for gradients. In bf16, many signs before the ReLUs of neck and
-heads change by rounding, and gradients of the backbone differ by 0.2. A gradient of twice the size differs by 1.
+GRADIENTS = {"fp32": 1e-2, "bf16": 0.5}
+"""As :data:`xcit_dense.benchmark.figures.TOLERANCES`, for gradients. Rounding changes signs before the ReLUs of neck
+and heads. So the gradients of the library's UperNet in fp32 are 1e-3 standard deviations from its gradients in fp64. In
+bf16, gradients of the backbone differ by 0.2. A gradient of twice the size differs by 1.
 """
 
 logger = logging.getLogger(__name__)
