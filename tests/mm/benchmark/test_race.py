@@ -55,6 +55,14 @@ def test_fused_heads_are_compared_with_the_librarys():
     assert {"gradients of decode_head", "gradients of auxiliary_head"} <= set(ours.errors)
 
 
+@pytest.mark.parametrize(
+    ("task", "head"), [("detection", "dino"), ("detection", "mask2former"), ("segmentation", "mask2former")]
+)
+def test_heads_with_queries_are_refused(task, head):
+    with raises_user_error("is not measured", "queries", "--variant"):
+        race.measure(model_race_options(), tiny_config(task, head), SIZE)
+
+
 def test_a_detector_finds_as_many_objects_as_asked():
     options = model_race_options(contenders=("ours", "deployed"), batch=1, instances=3)
     result = race.measure(options, tiny_config("detection"), SIZE)

@@ -23,7 +23,7 @@ from xcit_dense.mm.benchmark.instances import limit_instances
 from xcit_dense.mm.benchmark.options import ModelOptions
 from xcit_dense.mm.benchmark.parts import time_parts
 from xcit_dense.mm.benchmark.samples import Batch, make_batch
-from xcit_dense.mm.benchmark.steps import outcome, predict, step
+from xcit_dense.mm.benchmark.steps import check_heads, outcome, predict, step
 from xcit_dense.mm.inference.classes import count_classes
 
 GRADIENTS = {"fp32": 1e-2, "bf16": 0.5}
@@ -53,6 +53,7 @@ def measure(options: ModelOptions, config: Config, size: Size) -> Result:
     weights = make_weights(config)
     exact = replace(options, dtype="fp32")
     reference = make(REFERENCE, config, weights, exact)
+    check_heads(reference)
     classes = count_classes(reference)
     batch = make_batch(config.default_scope == "mmseg", classes, size, options.batch, options.device)
     if options.instances is not None:

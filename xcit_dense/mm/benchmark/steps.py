@@ -7,11 +7,28 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xcit_dense.benchmark.figures import Outcome
 from xcit_dense.benchmark.options import Conditions
+from xcit_dense.errors import UserError
 from xcit_dense.mm.benchmark.samples import Batch
+
+
+def check_heads(model: Any) -> None:
+    """Checks that the heads of a model compute their outputs from maps alone, so that they can be compared.
+
+    Raises:
+        UserError: A head needs more than maps.
+    """
+    decode_head = getattr(model, "decode_head", None)
+    has_queries = any(hasattr(one, "decoder") or hasattr(one, "transformer_decoder") for one in (model, decode_head))
+    if has_queries or hasattr(model, "panoptic_head") or isinstance(decode_head, nn.ModuleList):
+        raise UserError(
+            f"{type(model).__name__} is not measured, because its heads need more than the maps of the backbone: "
+            "queries, or the output of another head. Measure a model with convolutional heads, or the backbone with "
+            "--variant."
+        )
 
 
 def predict(model: Any, batch: Batch, options: Conditions) -> list[Any]:
