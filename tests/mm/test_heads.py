@@ -12,11 +12,15 @@ pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 import xcit_dense.mm  # noqa: F401  isort: skip
 from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads.fcn_head import FCNHead
+from mmseg.models.decode_heads.fpn_head import FPNHead
 from mmseg.models.decode_heads.segformer_head import SegformerHead
 from mmseg.models.decode_heads.uper_head import UPerHead
+from mmseg.structures import SegDataSample
 
 from tests.helpers.models import assert_close, random_images, randomise
-from xcit_dense.mm.heads import FusedSegformerHead, FusedUPerHead
+from xcit_dense.mm.heads import FusedFCNHead, FusedFPNHead, FusedSegformerHead, FusedUPerHead
 
 SIZES = {
     "halves": [(32, 24), (16, 12), (8, 6), (4, 3)],
@@ -132,3 +136,55 @@ def test_other_interpolation_than_bilinear_is_that_of_the_library():
     levels = make_levels(SIZES["odd"])
     theirs, ours = make_pair("segformer", interpolate_mode="nearest", align_corners=None)
     assert_close(ours.eval()(levels), theirs.eval()(levels), 1e-8)
+
+
+LEVELS = {"in_channels": WIDTHS, "in_index": [0, 1, 2, 3]}
+LOSS_PAIRS = {
+    "upernet": (*PAIRS["upernet"], LEVELS),
+    "segformer": (*PAIRS["segformer"], LEVELS),
+    "sem_fpn": (FPNHead, FusedFPNHead, {**LEVELS, "feature_strides": [4, 8, 16, 32]}),
+    "fcn": (FCNHead, FusedFCNHead, {"in_channels": 6, "in_index": 0}),
+}
+CROSS_ENTROPY = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 0.4}
+
+
+def losses_of(head_type, arguments, loss, sampler=None, ignored=255):
+    """Returns the losses of a head, and the gradient of its logits (2, 5, 8, 6) for labels of 32 x 24 pixels."""
+    options = {"channels": 16, "num_classes": 5, "norm_cfg": {"type": "BN"}, "align_corners": False}
+    head = head_type(**arguments, **options, loss_decode=copy.deepcopy(loss), sampler=sampler)
+    logits = random_images(2, 5, 8, 6).requires_grad_()
+    labels = torch.randint(6, (2, 1, 32, 24), generator=torch.Generator().manual_seed(0))
+    labels = labels.where(labels < 5, ignored)
+    found = head.loss_by_feat(logits, [SegDataSample(gt_sem_seg=PixelData(data=one)) for one in labels])
+    sum(value for name, value in found.items() if "loss" in name).backward()
+    return found, logits.grad
+
+
+def assert_equal_losses(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", [CROSS_ENTROPY, [CROSS_ENTROPY, {**CROSS_ENTROPY, "avg_non_ignore": True}]], ids=str)
+@pytest.mark.parametrize("name", LOSS_PAIRS)
+def test_losses_and_their_gradients_are_those_of_the_library_without_logits_of_all_pixels(name, loss, monkeypatch):
+    library, fused, arguments = LOSS_PAIRS[name]
+    expected = losses_of(library, arguments, loss)
+    monkeypatch.setattr(library, "loss_by_feat", None)
+    assert_equal_losses(losses_of(fused, arguments, loss), expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "sampler"),
+    [
+        ({**CROSS_ENTROPY, "class_weight": [1.0, 2, 3, 4, 5]}, None),
+        ({"type": "DiceLoss"}, None),
+        ([CROSS_ENTROPY, {"type": "DiceLoss"}], None),
+        (CROSS_ENTROPY, {"type": "OHEMPixelSampler", "thresh": 0.7, "min_kept": 100}),
+    ],
+    ids=str,
+)
+def test_other_losses_are_those_of_the_library(loss, sampler):
+    library, fused, arguments = LOSS_PAIRS["fcn"]
+    # The original MMSegmentation looks up the weight of the class of each pixel, also of ignored pixels.
+    more = {"sampler": sampler, "ignored": 0}
+    assert_equal_losses(losses_of(fused, arguments, loss, **more), losses_of(library, arguments, loss, **more))

@@ -1,4 +1,4 @@
-"""Heads of MMSegmentation that fuse levels at the levels' own sizes, with the same parameters and results.
+"""Heads of MMSegmentation that need less time and memory, with the same parameters and results.
 
 MMSegmentation imports this module when it looks up its first model. Detectors do not need MMSegmentation.
 """
@@ -16,18 +16,76 @@ from xcit_dense.mm.config.libraries import prints_logged
 
 with prints_logged():
     from mmcv.cnn import ConvModule
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+    from mmseg.models.decode_heads.fcn_head import FCNHead
+    from mmseg.models.decode_heads.fpn_head import FPNHead
     from mmseg.models.decode_heads.psp_head import PPM
     from mmseg.models.decode_heads.segformer_head import SegformerHead
     from mmseg.models.decode_heads.uper_head import UPerHead
+    from mmseg.models.losses import CrossEntropyLoss
     from mmseg.registry import MODELS
 
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.upsampled_conv import convolve_upsampled
+from xcit_dense.ops.upsampled_loss import upsampled_cross_entropy
 from xcit_dense.ops.winograd_conv import WinogradConv2d
 
 
+class _LossInStrips(BaseDecodeHead):
+    """A head whose loss never has the logits of all pixels in memory.
+
+    These logits and their gradients are the largest part of the memory of a training step. A head with a sampler of
+    pixels, or with another loss than the mean cross entropy without weights of classes, does what the head of the
+    library does.
+    """
+
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: Sequence[Any]) -> dict[str, Tensor]:
+        """Computes the losses and the accuracy of the pixels.
+
+        Args:
+            seg_logits: Logits (B, classes, h, w).
+            batch_data_samples: The ground truth of each image.
+
+        Returns:
+            The losses by their names, and the accuracy in percent as ``acc_seg``.
+        """
+        several = isinstance(self.loss_decode, nn.ModuleList)
+        losses: list[Any] = [*self.loss_decode] if several else [self.loss_decode]
+        if self.sampler is not None or not all(_is_mean_cross_entropy(loss) for loss in losses):
+            return super().loss_by_feat(seg_logits, batch_data_samples)
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, 1, H, W) -> (B, H, W)
+        total, correct = upsampled_cross_entropy(seg_logits, labels, self.ignore_index, self.align_corners)
+        counted = (labels != self.ignore_index).sum()
+        tiny = torch.finfo(torch.float32).eps  # as in the library: a batch without labels has the loss 0
+        found: dict[str, Tensor] = {}
+        for loss in losses:
+            pixels = counted if loss.avg_non_ignore else labels.numel()
+            value = loss.loss_weight * total / (pixels + tiny)
+            found[loss.loss_name] = found[loss.loss_name] + value if loss.loss_name in found else value
+        found["acc_seg"] = (100 * (correct + tiny) / (counted + tiny)).reshape(1)
+        return found
+
+
+@MODELS.register_module(name="FusedFCNHead", force=True)
+class FusedFCNHead(_LossInStrips, FCNHead):
+    """MMSegmentation's ``FCNHead``, with less memory in training.
+
+    The loss never has the logits of all pixels in memory. Arguments, parameters, outputs and gradients are those of
+    ``FCNHead``, except for rounding, so weights load both ways.
+    """
+
+
+@MODELS.register_module(name="FusedFPNHead", force=True)
+class FusedFPNHead(_LossInStrips, FPNHead):
+    """MMSegmentation's ``FPNHead`` of Semantic FPN, with less memory in training.
+
+    The loss never has the logits of all pixels in memory. Arguments, parameters, outputs and gradients are those of
+    ``FPNHead``, except for rounding, so weights load both ways.
+    """
+
+
 @MODELS.register_module(name="FusedUPerHead", force=True)
-class FusedUPerHead(UPerHead):
+class FusedUPerHead(_LossInStrips, UPerHead):
     """MMSegmentation's ``UPerHead``, faster and with less memory.
 
     ``UPerHead`` enlarges all levels to the size of the finest level, concatenates them, and convolves the result. It
@@ -71,7 +129,7 @@ class FusedUPerHead(UPerHead):
 
 
 @MODELS.register_module(name="FusedSegformerHead", force=True)
-class FusedSegformerHead(SegformerHead):
+class FusedSegformerHead(_LossInStrips, SegformerHead):
     """MMSegmentation's ``SegformerHead``, faster and with less memory.
 
     ``SegformerHead`` enlarges all levels to the size of the finest level, concatenates them, and applies a linear layer
@@ -110,6 +168,13 @@ def _fuse(layer: Any, maps: Sequence[Tensor], align_corners: bool) -> Tensor:
     if layer.with_norm:
         x = layer.norm(x)
     return layer.activate(x) if layer.with_activation else x
+
+
+def _is_mean_cross_entropy(loss: Any) -> bool:
+    """Returns whether a loss is the mean of the cross entropies of the pixels, without weights of classes."""
+    if plain_type(loss) is not CrossEntropyLoss or loss.use_sigmoid or loss.use_mask:
+        return False
+    return loss.class_weight is None and loss.reduction == "mean"
 
 
 def _can_be_split(layer: Any) -> bool:

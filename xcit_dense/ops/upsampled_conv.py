@@ -105,6 +105,28 @@ def _mix(x: Tensor, weight: Tensor) -> list[Tensor]:
     return products
 
 
+def enlargement(side: int, larger: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Makes the matrix (larger, side) that enlarges a side as bilinear interpolation does.
+
+    Args:
+        side: Positions of the side.
+        larger: Positions of the enlarged side.
+        align_corners: As for ``F.interpolate``.
+        dtype: Dtype of the matrix.
+        device: Device of the matrix.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.ops.upsampled_conv import enlargement
+        >>> enlargement(2, 3, True, torch.float32, torch.device("cpu"))
+        tensor([[1.0000, 0.0000],
+                [0.5000, 0.5000],
+                [0.0000, 1.0000]])
+    """
+    identity = torch.eye(side, dtype=dtype, device=device)[None]
+    return F.interpolate(identity, larger, mode="linear", align_corners=align_corners)[0].mT
+
+
 def _enlargement(
     side: int, larger: int, kernel: int, align_corners: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -123,8 +145,7 @@ def _enlargement(
     Returns:
         (larger, kernel, side): what an output position sees at a position of the kernel.
     """
-    identity = torch.eye(side, dtype=torch.promote_types(dtype, torch.float32), device=device)[None]
-    enlarged = F.interpolate(identity, larger, mode="linear", align_corners=align_corners)[0].mT  # (larger, side)
+    enlarged = enlargement(side, larger, align_corners, torch.promote_types(dtype, torch.float32), device)
     padded = F.pad(enlarged, (0, 0, kernel // 2, kernel // 2))
     return torch.stack([padded[shift : shift + larger] for shift in range(kernel)], dim=1).to(dtype)
 

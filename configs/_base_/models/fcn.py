@@ -4,7 +4,7 @@ _base_ = "./segmentor_auxiliary.py"
 model = dict(
     backbone=dict(out_strides=(8, 16), out_indices=(7, 11)),
     decode_head=dict(
-        type="FCNHead",
+        type="FusedFCNHead",
         in_index=1,
         channels=512,
         num_convs=2,

@@ -2,7 +2,7 @@
 _base_ = "./segmentor.py"
 model = dict(
     auxiliary_head=dict(
-        type="FCNHead",
+        type="FusedFCNHead",
         channels=256,
         num_convs=1,
         concat_input=False,

@@ -3,7 +3,7 @@ _base_ = "./segmentor.py"
 model = dict(
     neck=dict(type="FPN", num_outs=4),
     decode_head=dict(
-        type="FPNHead",
+        type="FusedFPNHead",
         in_index=[0, 1, 2, 3],
         feature_strides=[4, 8, 16, 32],
         channels=128,

@@ -1,0 +1,100 @@
+"""The cross entropy of enlarged logits, without the enlarged logits in memory.
+
+A segmentor enlarges its logits to the size of the labels and applies the cross entropy. For 150 classes, the enlarged
+logits, their logarithms of probabilities and the gradients of both are the largest tensors of a training step. Here the
+loss and its gradient are computed in strips of rows. Only the gradient at the size of the logits is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from xcit_dense.ops.autocast import without_autocast
+from xcit_dense.ops.transforms import is_traced
+from xcit_dense.ops.upsampled_conv import enlargement
+
+# The enlarged logits of a strip. Larger strips need more memory, and smaller strips more calls.
+_ELEMENTS_OF_STRIP = 2**22
+
+
+def upsampled_cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_index: int = -100, align_corners: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Computes the cross entropy of logits that are enlarged to the size of the labels by bilinear interpolation.
+
+    The loss can be differentiated once.
+
+    Args:
+        logits: (B, classes, h, w).
+        labels: (B, H, W) int64, in [0, classes) or ``ignore_index``.
+        ignore_index: The label of pixels that do not count.
+        align_corners: As for ``F.interpolate``.
+
+    Returns:
+        The sum of the losses of all pixels, and the number of pixels whose largest logit is the logit of their label.
+
+    Example:
+        >>> import torch
+        >>> from xcit_dense.ops.upsampled_loss import upsampled_cross_entropy
+        >>> loss, correct = upsampled_cross_entropy(torch.zeros(1, 2, 2, 2), torch.zeros(1, 4, 4, dtype=torch.int64))
+        >>> round(loss.item(), 4), correct.item()
+        (11.0904, 16)
+    """
+    if is_traced():
+        y = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=align_corners)
+        return _loss_and_correct(y, labels, ignore_index)
+    loss, correct = _CrossEntropy.apply(logits, labels, ignore_index, align_corners)
+    return loss, correct
+
+
+def _loss_and_correct(y: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    loss = F.cross_entropy(y, labels, ignore_index=ignore_index, reduction="sum")
+    return loss, ((y.detach().argmax(1) == labels) & (labels != ignore_index)).sum()
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The forward pass computes the gradient of the logits too, because both need the enlarged logits."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, align_corners: bool
+    ) -> tuple[Tensor, Tensor]:
+        needs = ctx.needs_input_grad[0]
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        images, classes = logits.shape[:2]
+        height, width = labels.shape[1:]
+        vertical = enlargement(logits.shape[2], height, align_corners, dtype, logits.device)  # (H, h)
+        loss = logits.new_zeros((), dtype=dtype)
+        correct = labels.new_zeros(())
+        gradient = torch.zeros_like(logits, dtype=dtype) if needs else None
+        rows = max(1, _ELEMENTS_OF_STRIP // (images * classes * width))
+        with without_autocast(logits.device):
+            for start in range(0, height, rows):
+                matrix, of_strip = vertical[start : start + rows], labels[:, start : start + rows]
+                seen = matrix.any(0).nonzero()
+                first, last = int(seen[0]), int(seen[-1]) + 1
+                part = logits[:, :, first:last].detach().to(dtype).requires_grad_(needs)  # (B, classes, rows seen, w)
+                with torch.set_grad_enabled(needs):
+                    y = matrix[:, first:last] @ part  # (B, classes, rows, w)
+                    y = F.interpolate(y, of_strip.shape[1:], mode="bilinear", align_corners=align_corners)
+                    loss_of_strip, correct_of_strip = _loss_and_correct(y, of_strip, ignore_index)
+                loss += loss_of_strip.detach()
+                correct += correct_of_strip
+                if gradient is not None:
+                    gradient[:, :, first:last] += torch.autograd.grad(loss_of_strip, part)[0]
+        ctx.save_for_backward(gradient)
+        ctx.dtype = logits.dtype
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        # The product comes before the cast, because a gradient of fp16 can underflow without the scale of a GradScaler.
+        return (gradient * grad).to(ctx.dtype), None, None, None
