@@ -165,7 +165,7 @@ def _add(y: Tensor, products: Sequence[Sequence[Tensor]], align_corners: bool) -
 
 
 def _add_by_blocks(y: Tensor, products: Sequence[Sequence[Tensor]], align_corners: bool) -> Tensor:
-    """Does what :func:`_add` does, by blocks of the matrices. Without gradients, ``y`` is changed in place."""
+    """Does what :func:`_add` does, by blocks of the matrices. ``y`` is changed in place."""
     height, width = y.shape[1:3]
     enlargers = []
     for rows in products:
@@ -267,15 +267,16 @@ def _by_map(enlargers: Sequence[_Enlarger], products: Sequence[Tensor]) -> list[
 
 
 class _AddEnlarged(torch.autograd.Function):
-    """``y`` plus the enlarged products. The function is linear, so that it keeps no tensor for the backward pass."""
+    """Adds the enlarged products to ``y``, in place. The function is linear, so that it keeps no tensor."""
 
     @staticmethod
     def forward(enlargers: Sequence[_Enlarger], y: Tensor, *products: Tensor) -> Tensor:
-        return _add_enlarged(enlargers, y.clone(), products)
+        return _add_enlarged(enlargers, y, products)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.enlargers, _, *products = inputs
+        ctx.enlargers, y, *products = inputs
+        ctx.mark_dirty(y)
         ctx.shapes = [product.shape for product in products]
 
     @staticmethod
