@@ -228,7 +228,7 @@ def test_upernet_learns_from_its_auxiliary_head_at_two_fifths(path, built):
     assert model.with_auxiliary_head == path.stem.startswith("upernet")
     assert model.decode_head.loss_decode.loss_weight == 1
     if model.with_auxiliary_head:
-        assert type(model.auxiliary_head).__name__ == "FCNHead"
+        assert type(model.auxiliary_head).__name__ == "FusedFCNHead"
         assert model.auxiliary_head.loss_decode.loss_weight == 0.4
 
 
