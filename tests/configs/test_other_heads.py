@@ -52,7 +52,7 @@ DIFFERENT = {
     "detection/mask2former_xcit_s12": {"panoptic_head.in_channels", "data_preprocessor.seg_pad_value"},
     "detection/mask2former_xcit_s12_panoptic": {"panoptic_head.in_channels"},
     "segmentation/mask2former_xcit_s12": {"decode_head.in_channels"},
-    "segmentation/segformer_xcit_s12": {"decode_head.in_channels", "decode_head.type"},
+    "segmentation/segformer_xcit_s12": {"decode_head.in_channels"},
     "segmentation/fcn_xcit_s12": LEVELS_OF_HEADS,
     "segmentation/deeplabv3plus_xcit_s12": {
         *LEVELS_OF_HEADS,
@@ -89,11 +89,20 @@ def flatten(node, prefix=""):
 
 
 def model_fields(config):
-    """The fields of a model around its backbone. Fields of the library that have the default value are left out."""
+    """The fields of a model around its backbone. Fields of the library that have the default value are left out.
+
+    Parts of this package count as the parts of the library that they replace. Their own tests compare the two.
+    """
     fields = flatten(plain(config.model.to_dict()))
     left_out = ("backbone.", "pretrained", "test_cfg.crop_size", "test_cfg.stride")
     kept = (key for key in fields if not key.startswith(left_out) and not key.endswith("requires_grad"))
-    return {key: fields[key] for key in kept}
+    values = {key: fields[key] for key in kept}
+    for key, value in values.items():
+        if key.endswith(".type") and isinstance(value, str):
+            values[key] = value.removeprefix("Fused")
+    if values.get("train_cfg.rpn.assigner.iou_calculator.type") == "BboxOverlaps2D":
+        del values["train_cfg.rpn.assigner.iou_calculator.type"]
+    return values
 
 
 # Every config
