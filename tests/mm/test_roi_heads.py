@@ -29,7 +29,7 @@ from xcit_dense.mm.roi_heads import (
     FusedBboxOverlaps2D,
     FusedCascadeRoIHead,
     FusedFCNMaskHead,
-    FusedRoIExtractor,
+    FusedSingleRoIExtractor,
     FusedStandardRoIHead,
     draw_masks,
 )
@@ -86,7 +86,7 @@ def make_heads(**options):
 
 
 @pytest.mark.parametrize(
-    "name", ["FusedRoIExtractor", "FusedFCNMaskHead", "FusedStandardRoIHead", "FusedCascadeRoIHead"]
+    "name", ["FusedSingleRoIExtractor", "FusedFCNMaskHead", "FusedStandardRoIHead", "FusedCascadeRoIHead"]
 )
 def test_mmdetection_finds_the_parts_by_their_names(name):
     from mmdet.registry import MODELS
@@ -106,7 +106,7 @@ def test_the_import_of_the_package_does_not_import_the_models_of_mmdetection():
 def test_the_extractor_has_the_outputs_and_gradients_of_the_library(levels, ratio, factor):
     maps, rois = make_levels()[:levels], make_rois()
     results = []
-    for kind in (SingleRoIExtractor, FusedRoIExtractor):
+    for kind in (SingleRoIExtractor, FusedSingleRoIExtractor):
         pooled = kind(**extractor_arguments(ratio=ratio))(tuple(maps), rois, factor)
         grad = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(3), dtype=pooled.dtype)
         results.append([pooled, *torch.autograd.grad(pooled, maps, grad)])
@@ -116,27 +116,29 @@ def test_the_extractor_has_the_outputs_and_gradients_of_the_library(levels, rati
 
 def test_levels_without_boxes_get_zero_gradients():
     maps = make_levels()
-    pooled = FusedRoIExtractor(**extractor_arguments())(tuple(maps), bbox2roi([make_boxes(1) * 0 + 40, make_boxes(0)]))
+    pooled = FusedSingleRoIExtractor(**extractor_arguments())(
+        tuple(maps), bbox2roi([make_boxes(1) * 0 + 40, make_boxes(0)])
+    )
     gradients = torch.autograd.grad(pooled.sum(), maps)
     assert [bool(one.any()) for one in gradients] == [False] * 4
 
 
 def test_without_boxes_the_output_is_empty():
     rois = torch.zeros(0, 5, dtype=torch.float64)
-    assert FusedRoIExtractor(**extractor_arguments())(tuple(make_levels()), rois).shape == (0, CHANNELS, 7, 7)
+    assert FusedSingleRoIExtractor(**extractor_arguments())(tuple(make_levels()), rois).shape == (0, CHANNELS, 7, 7)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_levels_of_lower_precision_are_pooled_as_the_library_pools_them(dtype):
     maps, rois = [x.detach() for x in make_levels(dtype)], make_rois().float()
     theirs = SingleRoIExtractor(**extractor_arguments())(tuple(maps), rois)
-    ours = FusedRoIExtractor(**extractor_arguments())(tuple(maps), rois)
+    ours = FusedSingleRoIExtractor(**extractor_arguments())(tuple(maps), rois)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, theirs)
 
 
 def test_a_layer_with_a_hook_is_called():
-    extractor, calls = FusedRoIExtractor(**extractor_arguments()), []
+    extractor, calls = FusedSingleRoIExtractor(**extractor_arguments()), []
     extractor.roi_layers[0].register_forward_hook(lambda *call: calls.append(call))
     expected = SingleRoIExtractor(**extractor_arguments())(tuple(make_levels()), make_rois())
     torch.testing.assert_close(extractor(tuple(make_levels()), make_rois()), expected)
@@ -148,7 +150,7 @@ def test_the_maximum_is_left_to_the_library():
     arguments["roi_layer"]["pool_mode"] = "max"
     maps = tuple(x.detach().float() for x in make_levels())
     expected = SingleRoIExtractor(**copy.deepcopy(arguments))(maps, make_rois().float())
-    assert torch.equal(FusedRoIExtractor(**arguments)(maps, make_rois().float()), expected)
+    assert torch.equal(FusedSingleRoIExtractor(**arguments)(maps, make_rois().float()), expected)
 
 
 # The mask head ---------------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ def make_roi_heads(cascade=False, **mask_options):
     stage = {"assigner": assigner, "sampler": sampler, "mask_size": 28, "pos_weight": -1, "debug": False}
     test = {"score_thr": 0.0, "nms": {"type": "nms", "iou_threshold": 0.5}, "max_per_img": 9, "mask_thr_binary": 0.5}
     heads = []
-    kinds = [("SingleRoIExtractor", "FCNMaskHead"), ("FusedRoIExtractor", "FusedFCNMaskHead")]
+    kinds = [("SingleRoIExtractor", "FCNMaskHead"), ("FusedSingleRoIExtractor", "FusedFCNMaskHead")]
     for (extractor, mask_head), kind in zip(
         kinds, (CascadeRoIHead, FusedCascadeRoIHead) if cascade else (StandardRoIHead, FusedStandardRoIHead)
     ):

@@ -46,8 +46,8 @@ _BOXES_AT_ONCE = 2**14
 """The number of anchors whose overlaps are computed at once."""
 
 
-@MODELS.register_module(name="FusedRoIExtractor", force=True)
-class FusedRoIExtractor(SingleRoIExtractor):
+@MODELS.register_module(name="FusedSingleRoIExtractor", force=True)
+class FusedSingleRoIExtractor(SingleRoIExtractor):
     """MMDetection's ``SingleRoIExtractor``, faster on a CPU.
 
     Bins are sums of weighted rows of the maps (:func:`xcit_dense.ops.mmcv.roi_sums.pool_levels`), also if mmcv has
@@ -57,9 +57,9 @@ class FusedRoIExtractor(SingleRoIExtractor):
 
     Example:
         >>> import torch
-        >>> from xcit_dense.mm.roi_heads import FusedRoIExtractor
+        >>> from xcit_dense.mm.roi_heads import FusedSingleRoIExtractor
         >>> layer = dict(type="RoIAlign", output_size=7, sampling_ratio=0)
-        >>> extractor = FusedRoIExtractor(layer, out_channels=16, featmap_strides=[4, 8])
+        >>> extractor = FusedSingleRoIExtractor(layer, out_channels=16, featmap_strides=[4, 8])
         >>> levels = (torch.rand(1, 16, 32, 32), torch.rand(1, 16, 16, 16))
         >>> extractor(levels, torch.tensor([[0.0, 8, 8, 40, 40]])).shape
         torch.Size([1, 16, 7, 7])

@@ -106,7 +106,7 @@ def _check_roi_head(head: Any) -> None:
     from mmdet.models.roi_heads.mask_heads import FCNMaskHead
     from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
-    from xcit_dense.mm.roi_heads import FusedFCNMaskHead, FusedRoIExtractor
+    from xcit_dense.mm.roi_heads import FusedFCNMaskHead, FusedSingleRoIExtractor
 
     if getattr(head, "shared_head", None) is not None:
         raise UserError(f"The shared head {type(head.shared_head).__name__} cannot be exported.")
@@ -123,7 +123,7 @@ def _check_roi_head(head: Any) -> None:
             _check_type("a mask head", mask_head, FCNMaskHead, FusedFCNMaskHead)
         extractors += listed(head.mask_roi_extractor)
     for extractor in extractors:
-        _check_type("a RoI extractor", extractor, SingleRoIExtractor, FusedRoIExtractor)
+        _check_type("a RoI extractor", extractor, SingleRoIExtractor, FusedSingleRoIExtractor)
         layer: Any = extractor.roi_layers[0]
         if type(layer).__name__ != "RoIAlign" or layer.pool_mode != "avg":
             raise UserError(
