@@ -9,7 +9,7 @@ pytest.importorskip("mmcv", reason="mmcv is not installed")
 import xcit_dense.mm  # noqa: F401  isort: skip
 from mmengine.registry import DefaultScope
 
-from tests.helpers.recipes import config_steps, head_fields, pipeline_steps, plain
+from tests.helpers.recipes import config_steps, head_fields, library_parts, pipeline_steps, plain
 from tests.helpers.reference import read_reference
 
 DIRECTORY = Path(__file__).parents[2] / "configs" / "detection"
@@ -40,7 +40,7 @@ def test_every_published_recipe_has_its_config_and_no_other_config_has_the_name(
 
 @of_each
 def test_the_heads_and_their_settings_are_the_published_ones(name, read):
-    model = plain(read(path_of(name)).model.to_dict())
+    model = library_parts(plain(read(path_of(name)).model.to_dict()))
     published = head_fields(PUBLISHED[RECIPES[name]["head"]])
     assert {part: model[part] for part in published} == published
     assert published.keys() == {"rpn_head", "roi_head", "train_cfg", "test_cfg"}

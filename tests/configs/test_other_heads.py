@@ -15,7 +15,7 @@ import xcit_dense.mm  # noqa: F401  isort: skip
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from tests.helpers.recipes import plain
+from tests.helpers.recipes import library_parts, plain
 from xcit_dense import VARIANTS
 from xcit_dense.mm.config.checks import check_config
 from xcit_dense.mm.config.load import load_config
@@ -89,20 +89,11 @@ def flatten(node, prefix=""):
 
 
 def model_fields(config):
-    """The fields of a model around its backbone. Fields of the library that have the default value are left out.
-
-    Parts of this package count as the parts of the library that they replace. Their own tests compare the two.
-    """
-    fields = flatten(plain(config.model.to_dict()))
+    """The fields of a model around its backbone. Fields of the library that have the default value are left out."""
+    fields = flatten(library_parts(plain(config.model.to_dict())))
     left_out = ("backbone.", "pretrained", "test_cfg.crop_size", "test_cfg.stride")
     kept = (key for key in fields if not key.startswith(left_out) and not key.endswith("requires_grad"))
-    values = {key: fields[key] for key in kept}
-    for key, value in values.items():
-        if key.endswith(".type") and isinstance(value, str):
-            values[key] = value.removeprefix("Fused")
-    if values.get("train_cfg.rpn.assigner.iou_calculator.type") == "BboxOverlaps2D":
-        del values["train_cfg.rpn.assigner.iou_calculator.type"]
-    return values
+    return {key: fields[key] for key in kept}
 
 
 # Every config

@@ -47,14 +47,14 @@ def upsampled_cross_entropy(
     """
     if is_traced():
         y = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=align_corners)
-        return _loss_and_correct(y, labels, ignore_index)
+        loss = F.cross_entropy(y, labels, ignore_index=ignore_index, reduction="sum")
+        return loss, _count_correct(y, labels, ignore_index)
     loss, correct = _CrossEntropy.apply(logits, labels, ignore_index, align_corners)
     return loss, correct
 
 
-def _loss_and_correct(y: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    loss = F.cross_entropy(y, labels, ignore_index=ignore_index, reduction="sum")
-    return loss, ((y.detach().argmax(1) == labels) & (labels != ignore_index)).sum()
+def _count_correct(scores: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    return ((scores.detach().argmax(1) == labels) & (labels != ignore_index)).sum()
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -78,15 +78,20 @@ class _CrossEntropy(torch.autograd.Function):
                 matrix, of_strip = vertical[start : start + rows], labels[:, start : start + rows]
                 seen = matrix.any(0).nonzero()
                 first, last = int(seen[0]), int(seen[-1]) + 1
-                part = logits[:, :, first:last].detach().to(dtype).requires_grad_(needs)  # (B, classes, rows seen, w)
-                with torch.set_grad_enabled(needs):
-                    y = matrix[:, first:last] @ part  # (B, classes, rows, w)
-                    y = F.interpolate(y, of_strip.shape[1:], mode="bilinear", align_corners=align_corners)
-                    loss_of_strip, correct_of_strip = _loss_and_correct(y, of_strip, ignore_index)
-                loss += loss_of_strip.detach()
-                correct += correct_of_strip
+                y = matrix[:, first:last] @ logits[:, :, first:last].to(dtype)  # (B, classes, rows, w)
+                z = F.interpolate(y, of_strip.shape[1:], mode="bilinear", align_corners=align_corners)
+                logs = z.log_softmax(1)  # (B, classes, rows, W)
+                loss += F.nll_loss(logs, of_strip, ignore_index=ignore_index, reduction="sum")
+                correct += _count_correct(logs, of_strip, ignore_index)
                 if gradient is not None:
-                    gradient[:, :, first:last] += torch.autograd.grad(loss_of_strip, part)[0]
+                    # The gradient of the cross entropy is the probability, minus one for the label.
+                    counted = of_strip != ignore_index
+                    grad = logs.exp_().scatter_add_(
+                        1, of_strip.where(counted, 0)[:, None], -torch.ones_like(logs[:, :1])
+                    )
+                    grad *= counted[:, None]
+                    grad = torch.ops.aten.upsample_bilinear2d_backward(grad, z.shape[2:], y.shape, align_corners)
+                    gradient[:, :, first:last] += matrix[:, first:last].mT @ grad
         ctx.save_for_backward(gradient)
         ctx.dtype = logits.dtype
         ctx.mark_non_differentiable(correct)

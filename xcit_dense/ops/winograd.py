@@ -92,7 +92,9 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     x = x.permute(0, 2, 3, 1)  # (B, C, H, W) -> (B, H, W, C)
     channels = kernel.shape[3]
-    out = x.new_empty(*x.shape[:3], channels)
+    # Not a view: an activation in place may follow, and autograd allows none on views that are made in a function.
+    y = torch.empty((len(x), channels, *x.shape[1:3]), dtype=x.dtype, memory_format=torch.channels_last)
+    out = y.permute(0, 2, 3, 1)  # (B, H, W, C')
     tiles = _Tiles(x, B.mT)
     largest = tiles.strip_size * channels
     products, halves, results = x.new_empty(36 * largest), x.new_empty(24 * largest), x.new_empty(16 * largest)
@@ -107,7 +109,7 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         result = results[: 16 * size].view(4, 4, size)
         torch.bmm(A.mT.expand(4, 4, 6), half, out=result)
         _write(result, bias, out[strip.images, 4 * strip.rows.start : 4 * strip.rows.stop])
-    return out.permute(0, 3, 1, 2)  # (B, H, W, C') -> (B, C', H, W)
+    return y
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
