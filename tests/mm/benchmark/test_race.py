@@ -117,6 +117,7 @@ def test_a_runtime_that_is_missing_is_left_out_or_refused(monkeypatch):
         race.measure(model_race_options(contenders=names), config, SIZE)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 @pytest.mark.parametrize("train", [False, True])
@@ -126,6 +127,7 @@ def test_models_agree_in_bf16(task, train):
     assert 1e-4 < max(one.errors["levels"] for one in result.contenders.values()) < 0.1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 @pytest.mark.parametrize("train", [False, True])
