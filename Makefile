@@ -81,7 +81,7 @@ demo demo-seg: shapes
 benchmark: OUT ?= work_dirs/benchmark
 benchmark: measure := $(python) tools/benchmark.py --threads 2 --rounds 5
 benchmark: several := --variant nano_12_p16 --sizes 512x512,1024x1024,2048x2048,4096x4096
-benchmark: whole := ours,library-heads,timm
+benchmark: peers := ours,library-heads,timm
 benchmark: setup
 	for v in small_12_p16 small_12_p8; do \
 	    $(measure) --variant $$v --out $(OUT)/$$v --contenders ours,deployed,literal,timm,timm-compiled && \
@@ -89,11 +89,11 @@ benchmark: setup
 	    $(measure) --variant $$v --out $(OUT)/$$v-train --train --contenders ours,checkpointed,timm || exit 1; \
 	done
 	for m in mask_rcnn_xcit_s12 sem_fpn_xcit_s12 upernet_xcit_s12; do \
-	    $(measure) --model $$m --out $(OUT)/$$m --contenders $(whole),deployed || exit 1; \
+	    $(measure) --model $$m --out $(OUT)/$$m --contenders $(peers),deployed || exit 1; \
 	done
-	$(measure) --model mask_rcnn_xcit_s12 --instances 100 --out $(OUT)/mask_rcnn_xcit_s12-100 --contenders $(whole),deployed
-	$(measure) --model mask_rcnn_xcit_s12 --train --sizes 800x1120 --out $(OUT)/mask_rcnn_xcit_s12-train --contenders $(whole)
-	$(measure) --model upernet_xcit_s12 --train --sizes 512x512 --out $(OUT)/upernet_xcit_s12-train --contenders $(whole)
+	$(measure) --model mask_rcnn_xcit_s12 --instances 100 --out $(OUT)/mask_rcnn_xcit_s12-100 --contenders $(peers),deployed
+	$(measure) --model mask_rcnn_xcit_s12 --train --sizes 800x1120 --out $(OUT)/mask_rcnn_xcit_s12-train --contenders $(peers)
+	$(measure) --model upernet_xcit_s12 --train --sizes 512x512 --out $(OUT)/upernet_xcit_s12-train --contenders $(peers)
 	$(measure) $(several) --out $(OUT)/growth --contenders ours,deployed,timm
 	$(measure) $(several) --out $(OUT)/growth-train --train --contenders ours,checkpointed
 

@@ -62,7 +62,7 @@ class TimmXCiT(nn.Module):
 
 
 def to_timm(weights: State) -> State:
-    """Returns weights of this package's XCiT, alone or in a larger model, by the names of :class:`TimmXCiT`."""
+    """Returns weights of this package's XCiT, or of a model that contains it, by the names of :class:`TimmXCiT`."""
     return {name.replace("pos_embeder", "pos_embed"): value for name, value in weights.items()}
 
 

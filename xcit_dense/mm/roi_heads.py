@@ -329,7 +329,7 @@ class FusedBboxOverlaps2D(BboxOverlaps2D):
 
 
 class _AsksForOneClass:
-    """A RoI head that tells :class:`FusedFCNMaskHead` the class of each RoI."""
+    """A RoI head that gives :class:`FusedFCNMaskHead` the class of each RoI."""
 
     def predict_mask(
         self, x: Sequence[Tensor], batch_img_metas: Sequence[Any], results_list: Sequence[Any], rescale: bool = False

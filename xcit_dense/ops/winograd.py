@@ -43,7 +43,8 @@ def _powers(columns: int) -> Tensor:
 
 A = _powers(_TILE).float()
 B = torch.linalg.inv(_powers(_TILE + 2)).float()
-G = _powers(3)  # in fp64: the transform of a kernel takes little time
+G = _powers(3)
+_KERNEL = torch.kron(G, G)  # (36, 9), transforms the rows and columns of a kernel at once
 
 
 def is_faster(x: Tensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], dtype: torch.dtype) -> bool:
@@ -66,9 +67,8 @@ def is_faster(x: Tensor, weight: Tensor, stride: tuple[int, ...], padding: tuple
 
 def transform_kernel(weight: Tensor) -> Tensor:
     """Returns G w G' for all channels of a weight (C', C, 3, 3), as (6, 6, C, C')."""
-    matrix = torch.kron(G, G).to(weight.dtype)  # (36, 9)
     rows = weight.permute(2, 3, 1, 0).flatten(2).flatten(0, 1)  # (C', C, 3, 3) -> (9, C C')
-    return (matrix @ rows).view(6, 6, *weight.shape[1::-1])
+    return (_KERNEL.to(rows) @ rows).view(6, 6, *weight.shape[1::-1])
 
 
 def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -129,8 +129,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
         transformed, grad_transformed = tiles.transform(strip), grad_tiles.transform(strip)
         for index in range(6):
             total[index].baddbmm_(transformed[index].mT, grad_transformed[index])
-    matrix = torch.kron(G, G).to(x.dtype)  # (36, 9)
-    weight = matrix.mT @ total.view(36, -1)  # (9, C C')
+    weight = _KERNEL.mT.to(total) @ total.view(36, -1)  # (9, C C')
     return weight.view(3, 3, *total.shape[2:]).permute(3, 2, 0, 1)  # (3, 3, C, C') -> (C', C, 3, 3)
 
 
@@ -167,8 +166,8 @@ class _Tiles:
         height, width = _TILE * self.rows_of_strip + 2 * self.margin, _TILE * self.columns
         self.padded = x.new_zeros(self.images_of_strip, height, width, channels)
         # The last tile sees two positions behind its row.
-        self.half = x.new_zeros((6 * self.strip_size * _TILE + 2) * channels)
-        self.whole = x.new_empty(36 * self.strip_size * channels)
+        self.by_rows = x.new_zeros((6 * self.strip_size * _TILE + 2) * channels)
+        self.tiles = x.new_empty(36 * self.strip_size * channels)
 
     def strips(self) -> Iterator[_Strip]:
         """Yields the strips of the map."""
@@ -182,16 +181,16 @@ class _Tiles:
         size, channels = self.matrix.shape[1], self.x.shape[3]
         padded = self._pad(strip)
         images, rows, width = len(padded), strip.rows.stop - strip.rows.start, padded.shape[2]
-        half = self.half[: 6 * images * rows * width * channels].view(6, images * rows, width * channels)
+        by_rows = self.by_rows[: 6 * images * rows * width * channels].view(6, images * rows, width * channels)
         for index in range(images * rows):
             top = _TILE * (index % rows)
             tile_row = padded[index // rows, top : top + size].view(size, width * channels)
-            torch.mm(self.matrix, tile_row, out=half[:, index])
+            torch.mm(self.matrix, tile_row, out=by_rows[:, index])
         count = 6 * images * rows * self.columns
-        columns = self.half.as_strided((count, size, channels), (_TILE * channels, channels, 1))
-        whole = self.whole[: count * 6 * channels].view(count, 6, channels)
-        torch.bmm(self.matrix.expand(count, 6, size), columns, out=whole)
-        return whole.view(6, -1, 6, channels).transpose(1, 2)  # (6, tiles, 6, C) -> (6, 6, tiles, C)
+        columns = self.by_rows.as_strided((count, size, channels), (_TILE * channels, channels, 1))
+        tiles = self.tiles[: count * 6 * channels].view(count, 6, channels)
+        torch.bmm(self.matrix.expand(count, 6, size), columns, out=tiles)
+        return tiles.view(6, -1, 6, channels).transpose(1, 2)  # (6, tiles, 6, C) -> (6, 6, tiles, C)
 
     def _pad(self, strip: _Strip) -> Tensor:
         """Returns the positions that the tiles of a strip see, with zeros outside of the map."""

@@ -1,4 +1,4 @@
-"""Options of a benchmark of a whole model."""
+"""Options of a benchmark of a complete model."""
 
 from __future__ import annotations
 

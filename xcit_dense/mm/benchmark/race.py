@@ -1,4 +1,4 @@
-"""The race of whole models: contenders are compared, then counted, then timed alternately."""
+"""The race of complete models: contenders are compared, then counted, then timed alternately."""
 
 from __future__ import annotations
 

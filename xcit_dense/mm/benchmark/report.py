@@ -1,4 +1,4 @@
-"""The results of whole models as tables."""
+"""The results of complete models as tables."""
 
 from __future__ import annotations
 

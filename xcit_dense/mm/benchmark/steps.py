@@ -16,7 +16,7 @@ from xcit_dense.mm.benchmark.samples import Batch
 
 
 def check_heads(model: Any) -> None:
-    """Checks that the heads of a model compute their outputs from maps alone, so that they can be compared.
+    """Checks that the heads of a model compute their outputs only from maps, so that they can be compared.
 
     Raises:
         UserError: A head needs more than maps.
