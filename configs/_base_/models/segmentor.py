@@ -1,6 +1,6 @@
 # The settings that both segmentors share: preprocessing, backbone, and a test on complete images.
 model = dict(
-    type="EncoderDecoder",
+    type="FusedEncoderDecoder",
     data_preprocessor=dict(
         type="SegDataPreProcessor",
         mean=[123.675, 116.28, 103.53],

@@ -65,8 +65,10 @@ def check_segmentor(model: nn.Module) -> None:
     from mmseg.models import EncoderDecoder
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
+    from xcit_dense.mm.segmentors import FusedEncoderDecoder
+
     segmentor: Any = model
-    if type(model) is not EncoderDecoder:
+    if type(model) not in (EncoderDecoder, FusedEncoderDecoder):
         raise UserError(
             f"{type(model).__name__} cannot be exported; export an EncoderDecoder, or the backbone with "
             "--part backbone."
