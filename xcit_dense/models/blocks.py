@@ -141,9 +141,18 @@ class PositionalEncodingFourier(nn.Module):
             return False
         return plain_type(self.token_projection) is nn.Conv2d  # a hook has to run at every call
 
+    def encode_rows(self, height: int, width: int, rows: slice) -> Tensor:
+        """Computes some rows of the encoding of ``height`` x ``width`` tokens, (1, C, number of rows, width)."""
+        return self._project(self._waves(height)[:, rows], self._waves(width))
+
     def _encode(self, height: int, width: int) -> Tensor:
-        waves_y = self._waves(height)[:, :, None].expand(-1, -1, width)  # (hidden_dim, height, width)
-        waves_x = self._waves(width)[:, None, :].expand(-1, height, -1)  # (hidden_dim, height, width)
+        return self._project(self._waves(height), self._waves(width))
+
+    def _project(self, waves_y: Tensor, waves_x: Tensor) -> Tensor:
+        """Projects waves (hidden_dim, height) and (hidden_dim, width) to the encoding (1, C, height, width)."""
+        height, width = waves_y.shape[1], waves_x.shape[1]
+        waves_y = waves_y[:, :, None].expand(-1, -1, width)  # (hidden_dim, height, width)
+        waves_x = waves_x[:, None, :].expand(-1, height, -1)  # (hidden_dim, height, width)
         waves = torch.cat((waves_y, waves_x))[None]  # (1, 2 hidden_dim, height, width)
         return self.token_projection(channels_last(waves))
 
@@ -258,14 +267,34 @@ class XCABlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         height, width = x.shape[2:]
-        tokens = map_to_tokens(x)  # (B, H W, C)
-        tokens = _add(tokens, self.drop_path(_branch(self.attn, XCA, self.norm1, self.gamma1, tokens)))
-        # The sums are sums of tokens. Between sums of maps, an exported graph would have transposes.
-        mixed = _branch(self.local_mp, LPI, self.norm3, self.gamma3, tokens_to_map(tokens, height, width))
-        tokens = _add(tokens, self.drop_path(map_to_tokens(mixed)))
-        mapped = _branch(self.mlp, MLP, self.norm2, self.gamma2, tokens_to_map(tokens, height, width))
-        tokens = _add(tokens, self.drop_path(map_to_tokens(mapped)))
+        tokens = self.add_attention(map_to_tokens(x))  # (B, H W, C)
+        tokens = self.add_neighbours(tokens, height, width)
+        tokens = self.add_mlp(tokens, height, width)
         return tokens_to_map(tokens, height, width)
+
+    # The sums are sums of tokens. Between sums of maps, an exported graph would have transposes.
+
+    def add_attention(self, tokens: Tensor, token_map: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Adds the branch XCA to tokens (B, N, C).
+
+        Args:
+            tokens: The tokens of an image, in any order.
+            token_map: M and c of :meth:`XCA.token_map`, for tokens that are a part of an image. By default,
+                the tokens are all tokens of the image.
+        """
+        if token_map is None:
+            return _add(tokens, self.drop_path(_branch(self.attn, XCA, self.norm1, self.gamma1, tokens)))
+        return _add(tokens, self.attn.apply_token_map(tokens, *token_map, norm=self.norm1, gain=self.gamma1))
+
+    def add_neighbours(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Adds the branch LPI to the tokens (B, H W, C) of a map. Each token depends on two rows and columns around."""
+        mixed = _branch(self.local_mp, LPI, self.norm3, self.gamma3, tokens_to_map(tokens, height, width))
+        return _add(tokens, self.drop_path(map_to_tokens(mixed)))
+
+    def add_mlp(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Adds the branch MLP to the tokens (B, H W, C) of a map. Each token is computed by itself."""
+        mapped = _branch(self.mlp, MLP, self.norm2, self.gamma2, tokens_to_map(tokens, height, width))
+        return _add(tokens, self.drop_path(map_to_tokens(mapped)))
 
 
 def _branch(layer: nn.Module, own: type[nn.Module], norm: nn.Module, gain: Tensor, x: Tensor) -> Tensor:

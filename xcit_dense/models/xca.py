@@ -138,14 +138,9 @@ class XCA(nn.Module):
         Raises:
             UserError: The covariance form is asked for, and ``qkv`` or ``proj`` is not a plain layer.
         """
-        if self._choose_form(x, form or self.form) == "literal":
-            y = self._literal(x if norm is None else norm(x))
-        elif product_dtype(x) == torch.float16:
-            # M times a gain underflows in fp16, because gains start at 1e-5.
-            y = self._covariance(x, norm)
-        else:
-            # A gain that is part of M needs no memory.
-            y, gain = self._covariance(x, norm, gain), None
+        if self._choose_form(x, form or self.form) == "covariance":
+            return self.proj_drop(self._covariance(x, norm, gain))
+        y = self._literal(x if norm is None else norm(x))
         return self.proj_drop(y if gain is None else y * gain)
 
     def _choose_form(self, x: Tensor, form: Form | None) -> Form:
@@ -207,27 +202,70 @@ class XCA(nn.Module):
         y = y.permute(0, 3, 1, 2).flatten(2)  # (B, h, d, N) -> (B, N, h, d) -> (B, N, C)
         return self.proj(y)
 
-    def _covariance(self, x: Tensor, norm: nn.Module | None, gain: Tensor | None = None) -> Tensor:
+    def _covariance(self, x: Tensor, norm: nn.Module | None, gain: Tensor | None) -> Tensor:
         """The covariance form, (B, N, C) -> (B, N, C).
 
         Everything that does not grow with N, and every sum over tokens, is computed in at least fp32.
         """
-        steps = [] if norm is None else [norm]
         # PyTorch checks a trace without gradients, and must see the same operators.
         if norm is not None and (not torch.is_grad_enabled() or torch.jit.is_tracing()):  # type: ignore[attr-defined]
-            x, steps = norm(x), []  # computed once for both products
-        dtype = product_dtype(x)
-        G = multiply(_Covariance(dtype), x, steps=steps)  # (B, C + 1, C + 1)
-        with without_autocast(x.device):
-            M, c = self._token_map(G, _shortest_length(dtype))
-            if gain is not None:
-                M, c = gain.to(M.dtype)[:, None] * M, gain.to(c.dtype) * c
-        # The product with the tokens has the dtype of the literal form's projection.
-        return multiply(_TokenMap(dtype), x, M, c, steps=steps)
+            x, norm = norm(x), None  # computed once for both products
+        G = self.covariance(x, norm)
+        return self.apply_token_map(x, *self.token_map(G, product_dtype(x)), norm=norm, gain=gain)
 
-    def _token_map(self, covariance: Tensor, shortest: float) -> tuple[Tensor, Tensor]:
-        """Computes M (B, C, C) and c (B, C) of XCA = X M' + 1 c' from the covariance G of [X, 1], (B, C + 1, C + 1)."""
-        G, h, C = covariance, self.num_heads, self.proj.out_features
+    def covariance(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Computes G = [X, 1]' [X, 1], the first step of the covariance form.
+
+        G is a sum over tokens. So G of an image is the sum of G over parts of the image.
+
+        Args:
+            x: Tokens, (B, N, C).
+            norm: A norm layer that makes X from ``x``. By default, ``x`` is X.
+
+        Returns:
+            (B, C + 1, C + 1), in at least fp32.
+        """
+        return multiply(_Covariance(product_dtype(x)), x, steps=[] if norm is None else [norm])
+
+    def apply_token_map(
+        self, x: Tensor, M: Tensor, c: Tensor, norm: nn.Module | None = None, gain: Tensor | None = None
+    ) -> Tensor:
+        """Computes X M' + 1 c', the last step of the covariance form. Each token is computed by itself.
+
+        Args:
+            x: Tokens, (B, N, C).
+            M: (B, C, C), from :meth:`token_map`.
+            c: (B, C), from :meth:`token_map`.
+            norm: A norm layer that makes X from ``x``. By default, ``x`` is X.
+            gain: (C,), multiplies the result.
+
+        Returns:
+            Tokens (B, N, C).
+        """
+        dtype = product_dtype(x)
+        if gain is not None and dtype != torch.float16:
+            # A gain that is part of M needs no memory. In fp16 M times a gain underflows, because gains start at 1e-5.
+            with without_autocast(x.device):
+                M, c, gain = gain.to(M.dtype)[:, None] * M, gain.to(c.dtype) * c, None
+        # The product with the tokens has the dtype of the literal form's projection.
+        y = multiply(_TokenMap(dtype), x, M, c, steps=[] if norm is None else [norm])
+        return y if gain is None else y * gain
+
+    def token_map(self, G: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Computes M and c of XCA = X M' + 1 c', the second step of the covariance form.
+
+        Args:
+            G: The covariance [X, 1]' [X, 1] over all tokens of an image, (B, C + 1, C + 1).
+            dtype: The dtype of products with tokens.
+
+        Returns:
+            M (B, C, C) and c (B, C), in the dtype of G.
+        """
+        with without_autocast(G.device):
+            return self._token_map(G, _shortest_length(dtype))
+
+    def _token_map(self, G: Tensor, shortest: float) -> tuple[Tensor, Tensor]:
+        h, C = self.num_heads, self.proj.out_features
         weight, bias = self.qkv.weight.to(G.dtype), self.qkv.bias
         weight_of_ones = weight.new_zeros(weight.shape[0]) if bias is None else bias.to(G.dtype)
         W = torch.cat((weight, weight_of_ones[:, None]), dim=1)  # (3 C, C + 1)
