@@ -9,6 +9,7 @@ The folders, from bottom to top; each imports only from those before it:
 - ``ops``, ``weights``: numbers without architecture; checkpoint files and published names.
 - ``models``: XCiT, its blocks and its pyramid.
 - ``media``, ``visualization``, ``predictions``: files, drawings, and the objects that predictions are.
+- ``streaming``: the levels of one image that is too large for the memory.
 - ``inference``: models that only predict. ``datasets`` and ``integrations`` are on the same level.
 - ``mm``: everything that touches MMEngine, MMCV, MMDetection and MMSegmentation.
 - ``cli``, ``benchmark``: command lines and measurements.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from xcit_dense.models.pretrained import load_weights
     from xcit_dense.models.token_pyramid import TokenPyramid
     from xcit_dense.models.xcit import XCiT
+    from xcit_dense.streaming.stream import stream
     from xcit_dense.variants import VARIANTS
     from xcit_dense.weights.zoo import list_weights
 
@@ -45,6 +47,7 @@ __all__ = [
     "list_weights",
     "load",
     "load_weights",
+    "stream",
     "train",
 ]
 
@@ -60,6 +63,7 @@ _HOMES = {
     "list_weights": "xcit_dense.weights.zoo",
     "load": "xcit_dense.api.loading",
     "load_weights": "xcit_dense.models.pretrained",
+    "stream": "xcit_dense.streaming.stream",
     "train": "xcit_dense.api.training",
 }
 """The module of each public name."""

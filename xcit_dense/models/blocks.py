@@ -284,7 +284,7 @@ class XCABlock(nn.Module):
         """
         if token_map is None:
             return _add(tokens, self.drop_path(_branch(self.attn, XCA, self.norm1, self.gamma1, tokens)))
-        return _add(tokens, self.attn.apply_token_map(tokens, *token_map, norm=self.norm1, gain=self.gamma1))
+        return _add(tokens, self.attn.apply_token_map(tokens, token_map, self.norm1, self.gamma1))
 
     def add_neighbours(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Adds the branch LPI to the tokens (B, H W, C) of a map. Each token depends on two rows and columns around."""

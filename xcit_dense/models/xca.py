@@ -211,7 +211,7 @@ class XCA(nn.Module):
         if norm is not None and (not torch.is_grad_enabled() or torch.jit.is_tracing()):  # type: ignore[attr-defined]
             x, norm = norm(x), None  # computed once for both products
         G = self.covariance(x, norm)
-        return self.apply_token_map(x, *self.token_map(G, product_dtype(x)), norm=norm, gain=gain)
+        return self.apply_token_map(x, self.token_map(G, product_dtype(x)), norm, gain)
 
     def covariance(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Computes G = [X, 1]' [X, 1], the first step of the covariance form.
@@ -228,20 +228,24 @@ class XCA(nn.Module):
         return multiply(_Covariance(product_dtype(x)), x, steps=[] if norm is None else [norm])
 
     def apply_token_map(
-        self, x: Tensor, M: Tensor, c: Tensor, norm: nn.Module | None = None, gain: Tensor | None = None
+        self,
+        x: Tensor,
+        token_map: tuple[Tensor, Tensor],
+        norm: nn.Module | None = None,
+        gain: Tensor | None = None,
     ) -> Tensor:
         """Computes X M' + 1 c', the last step of the covariance form. Each token is computed by itself.
 
         Args:
             x: Tokens, (B, N, C).
-            M: (B, C, C), from :meth:`token_map`.
-            c: (B, C), from :meth:`token_map`.
+            token_map: M (B, C, C) and c (B, C), from :meth:`token_map`.
             norm: A norm layer that makes X from ``x``. By default, ``x`` is X.
             gain: (C,), multiplies the result.
 
         Returns:
             Tokens (B, N, C).
         """
+        M, c = token_map
         dtype = product_dtype(x)
         if gain is not None and dtype != torch.float16:
             # A gain that is part of M needs no memory. In fp16 M times a gain underflows, because gains start at 1e-5.
@@ -251,21 +255,21 @@ class XCA(nn.Module):
         y = multiply(_TokenMap(dtype), x, M, c, steps=[] if norm is None else [norm])
         return y if gain is None else y * gain
 
-    def token_map(self, G: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def token_map(self, covariance: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Computes M and c of XCA = X M' + 1 c', the second step of the covariance form.
 
         Args:
-            G: The covariance [X, 1]' [X, 1] over all tokens of an image, (B, C + 1, C + 1).
+            covariance: G = [X, 1]' [X, 1] over all tokens of an image, (B, C + 1, C + 1).
             dtype: The dtype of products with tokens.
 
         Returns:
             M (B, C, C) and c (B, C), in the dtype of G.
         """
-        with without_autocast(G.device):
-            return self._token_map(G, _shortest_length(dtype))
+        with without_autocast(covariance.device):
+            return self._token_map(covariance, _shortest_length(dtype))
 
-    def _token_map(self, G: Tensor, shortest: float) -> tuple[Tensor, Tensor]:
-        h, C = self.num_heads, self.proj.out_features
+    def _token_map(self, covariance: Tensor, shortest: float) -> tuple[Tensor, Tensor]:
+        G, h, C = covariance, self.num_heads, self.proj.out_features
         weight, bias = self.qkv.weight.to(G.dtype), self.qkv.bias
         weight_of_ones = weight.new_zeros(weight.shape[0]) if bias is None else bias.to(G.dtype)
         W = torch.cat((weight, weight_of_ones[:, None]), dim=1)  # (3 C, C + 1)

@@ -1,0 +1,183 @@
+"""The levels of a streamed image, computed from token maps where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from xcit_dense.errors import UserError
+from xcit_dense.models.blocks import tokens_to_map
+from xcit_dense.models.xcit import XCiT
+from xcit_dense.ops.layers import floating_weight
+from xcit_dense.rasters.window import Window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+def level_size(tokens: int, patch_size: int, stride: int) -> int:
+    """Returns the positions of a level along a side. Strides above the patch size round down, but not below 1.
+
+    Args:
+        tokens: Tokens along the side.
+        patch_size: Pixels of a token.
+        stride: The stride of the level.
+
+    Example:
+        >>> from xcit_dense.streaming.levels import level_size
+        >>> level_size(5, patch_size=16, stride=4), level_size(5, patch_size=16, stride=32)
+        (20, 2)
+    """
+    return tokens * patch_size // stride or 1
+
+
+def source_tokens(start: int, stop: int, tokens: int, patch_size: int, stride: int) -> slice:
+    """Returns the tokens along a side that make some positions of a level.
+
+    Args:
+        start: The first position.
+        stop: The position after the last one.
+        tokens: Tokens along the side.
+        patch_size: Pixels of a token.
+        stride: The stride of the level.
+
+    Example:
+        >>> from xcit_dense.streaming.levels import source_tokens
+        >>> source_tokens(3, 9, tokens=5, patch_size=16, stride=4)
+        slice(0, 3, None)
+    """
+    first = start * stride // patch_size
+    last = -(-stop * stride // patch_size)
+    return slice(first, min(last, tokens))
+
+
+class StreamedLevels:
+    """The levels of an image that :func:`xcit_dense.stream` has computed. A context manager that frees the memory.
+
+    Args:
+        backbone: The XCiT.
+        size: Rows and columns of pixels of the image.
+        maps: For each level, the output (h, w, C) of the block that makes the level.
+
+    Attributes:
+        height: Rows of pixels of the image.
+        width: Columns of pixels of the image.
+        shapes: The shape (C, H, W) of each level, finest first.
+        strides: The stride of each level in pixels.
+    """
+
+    def __init__(self, backbone: XCiT, size: tuple[int, int], maps: Sequence[Tensor]) -> None:
+        self.height, self.width = size
+        self.strides = backbone.out_strides
+        self._tokens = rows, columns = tuple(maps[0].shape[:2])
+        self._patch_size = p = backbone.patch_size
+        self.shapes = [
+            (channels, level_size(rows, p, stride), level_size(columns, p, stride))
+            for channels, stride in zip(backbone.out_channels, self.strides)
+        ]
+        self._modules = [backbone.get_submodule(name) for name in backbone.level_modules()]
+        self._device = floating_weight(backbone).device
+        self._maps: list[Tensor] = list(maps)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the token maps. Tensors that were read stay valid."""
+        self._maps = []
+
+    def read(self, level: int, window: Window) -> Tensor:
+        """Computes a part of a level.
+
+        Args:
+            level: The number of the level, from 0 for the finest.
+            window: The part, in positions of the level.
+
+        Returns:
+            (1, C, window.height, window.width), on the device of the backbone, without gradients.
+
+        Raises:
+            UserError: The level does not exist, the window is empty or reaches beyond the level, or the levels are
+                closed.
+        """
+        self._check(level, window)
+        stride, (rows, columns) = self.strides[level], self._tokens
+        bottom, right = window.row + window.height, window.column + window.width
+        of_rows = source_tokens(window.row, bottom, rows, self._patch_size, stride)
+        of_columns = source_tokens(window.column, right, columns, self._patch_size, stride)
+        part = self._maps[level][of_rows, of_columns].to(self._device, copy=True)  # (rows, columns, C)
+        with torch.no_grad():
+            y = self._modules[level](tokens_to_map(part.flatten(0, 1)[None], *part.shape[:2]))
+        # A token makes several positions of a fine level. The window may begin and end inside of a token.
+        y = y[:, :, window.row - of_rows.start * self._patch_size // stride :]
+        y = y[:, :, :, window.column - of_columns.start * self._patch_size // stride :]
+        return y[:, :, : window.height, : window.width]
+
+    def tiles(self, size: int) -> Iterator[tuple[Window, list[Tensor]]]:
+        """Iterates over the image in tiles. Tiles do not overlap.
+
+        Args:
+            size: Pixels of a tile along each side: a multiple of the largest stride. A tile at the right or lower
+                border also contains the pixels that are left, so it may be larger by less than two times the largest
+                of stride and patch size.
+
+        Yields:
+            The tile in pixels of the image, and the part of each level that the tile makes, (1, C, h, w). A position
+            (y, x) of a part begins stride * y rows and stride * x columns after the corner of the tile.
+
+        Raises:
+            UserError: ``size`` is not a positive multiple of the largest stride.
+        """
+        largest = max(*self.strides, self._patch_size)
+        if size < 1 or size % largest:
+            raise UserError(f"size={size} must be a positive multiple of {largest}; write for example {32 * largest}.")
+        coarsest = self.shapes[-1]
+        for top, bottom in _spans(self.height, size, coarsest[1] * self.strides[-1]):
+            for left, right in _spans(self.width, size, coarsest[2] * self.strides[-1]):
+                parts = []
+                for level, (stride, (_, rows, columns)) in enumerate(zip(self.strides, self.shapes)):
+                    row, height = _positions(top, bottom, stride, rows, self.height)
+                    column, width = _positions(left, right, stride, columns, self.width)
+                    parts.append(self.read(level, Window(row, column, height, width)))
+                yield Window(top, left, bottom - top, right - left), parts
+
+    def _check(self, level: int, window: Window) -> None:
+        if not self._maps:
+            raise UserError("The levels are closed; read them inside of the with statement.")
+        if not 0 <= level < len(self.shapes):
+            raise UserError(f"level={level} does not exist; write a number from 0 to {len(self.shapes) - 1}.")
+        _, rows, columns = self.shapes[level]
+        fits_rows = 0 <= window.row < window.row + window.height <= rows
+        fits_columns = 0 <= window.column < window.column + window.width <= columns
+        if not fits_rows or not fits_columns:
+            raise UserError(
+                f"{window} is empty or reaches beyond level {level}, which has {rows} rows and {columns} columns; "
+                "write a window inside of the level."
+            )
+
+
+def _spans(pixels: int, size: int, covered: int) -> Iterator[tuple[int, int]]:
+    """Yields the begin and end of each tile along a side. The last tile takes the pixels that are left.
+
+    Args:
+        pixels: Pixels of the image along the side.
+        size: Pixels of a tile.
+        covered: Pixels that the coarsest level covers. A tile that begins after them would have no position of the
+            level.
+    """
+    starts = range(0, min(pixels, covered), size)
+    for start in starts:
+        yield start, pixels if start == starts[-1] else start + size
+
+
+def _positions(start: int, end: int, stride: int, positions: int, pixels: int) -> tuple[int, int]:
+    """Returns the first position and the number of positions of a level that a tile makes along a side."""
+    first = start // stride
+    last = positions if end == pixels else end // stride
+    return first, last - first
