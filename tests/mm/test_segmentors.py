@@ -3,51 +3,71 @@ import torch
 
 pytest.importorskip("mmseg")
 
+from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from tests.helpers.models import random_images
+from tests.helpers.models import random_images, randomise
 from xcit_dense.mm.segmentors import FusedEncoderDecoder
 
 
-def make_pair(classes):
-    """Makes the library's segmentor and the faster segmentor. Only what follows the head is used."""
+def make_pair(**changes):
+    """Makes the library's segmentor and the segmentor that can leave out logits, with the same weights."""
+    head = {"type": "FCNHead", "in_channels": 128, "channels": 8, "num_classes": 5, "align_corners": False, **changes}
     backbone = {"type": "XCiT", "variant": "nano_12_p16"}
-    head = {"type": "FCNHead", "in_channels": 128, "channels": 8, "num_classes": classes, "align_corners": False}
-    if classes == 2:
-        head |= {"out_channels": 1, "threshold": 0.4, "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": True}}
+    config = ConfigDict(backbone=backbone, decode_head=head, test_cfg={"mode": "whole"})
     with DefaultScope.overwrite_default_scope("mmseg"):
-        return [
-            kind(backbone=backbone, decode_head=head, test_cfg={}) for kind in (EncoderDecoder, FusedEncoderDecoder)
-        ]
+        theirs, ours = (kind(**config) for kind in (EncoderDecoder, FusedEncoderDecoder))
+    randomise(theirs)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs.eval(), ours.eval()
 
 
+def predict(segmentor, images, meta):
+    samples = [SegDataSample(metainfo={"img_shape": images.shape[2:4], **meta}) for _ in images]
+    with torch.no_grad():
+        return segmentor.predict(images, samples)
+
+
+SIZE = (48, 64)
 SAMPLES = {
-    "as it is": {"ori_shape": (20, 30)},
+    "as it is": {"ori_shape": SIZE},
     "resized": {"ori_shape": (33, 47)},
-    "padded": {"ori_shape": (18, 25), "padding_size": [0, 5, 0, 2]},
-    "padded twice": {"ori_shape": (18, 25), "padding_size": [0, 9, 0, 9], "img_padding_size": [2, 3, 1, 1]},
-    "flipped": {"ori_shape": (20, 30), "flip": True, "flip_direction": "horizontal"},
-    "flipped and resized": {"ori_shape": (40, 31), "flip": True, "flip_direction": "vertical"},
+    "padded": {"ori_shape": (40, 57), "padding_size": [0, 5, 0, 2]},
+    "padded twice": {"ori_shape": (40, 57), "padding_size": [0, 9, 0, 9], "img_padding_size": [2, 3, 1, 1]},
+    "flipped": {"ori_shape": SIZE, "flip": True, "flip_direction": "horizontal"},
+    "flipped and resized": {"ori_shape": (80, 31), "flip": True, "flip_direction": "vertical"},
 }
 
 
 @pytest.mark.parametrize("meta", SAMPLES.values(), ids=SAMPLES)
-@pytest.mark.parametrize("classes", [2, 5])
-def test_logits_and_labels_are_those_of_the_library(classes, meta):
-    logits = random_images(2, 1 if classes == 2 else classes, 20, 30)
-    results = []
-    for segmentor in make_pair(classes):
-        results.append(segmentor.postprocess_result(logits.clone(), [SegDataSample(metainfo=meta) for _ in range(2)]))
-    for expected, found in zip(*results):
-        assert torch.equal(found.seg_logits.data, expected.seg_logits.data)
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_labels_without_logits_are_those_of_the_library(align_corners, meta):
+    theirs, ours = make_pair(align_corners=align_corners)
+    ours.keeps_logits = False
+    images = random_images(2, 3, *SIZE)
+    for expected, found in zip(predict(theirs, images, meta), predict(ours, images, meta)):
         assert torch.equal(found.pred_sem_seg.data, expected.pred_sem_seg.data)
+        assert "seg_logits" not in found
 
 
-def test_logits_without_samples_are_not_changed():
-    logits = random_images(2, 5, 20, 30)
-    _, segmentor = make_pair(5)
-    found = segmentor.postprocess_result(logits)
-    assert torch.equal(found[1].seg_logits.data, logits[1])
-    assert torch.equal(found[1].pred_sem_seg.data, logits[1].argmax(dim=0, keepdim=True))
+def test_logits_are_kept_by_default():
+    theirs, ours = make_pair()
+    images = random_images(1, 3, *SIZE)
+    (expected,), (found,) = (predict(model, images, SAMPLES["resized"]) for model in (theirs, ours))
+    assert torch.equal(found.seg_logits.data, expected.seg_logits.data)
+    assert torch.equal(found.pred_sem_seg.data, expected.pred_sem_seg.data)
+
+
+@pytest.mark.parametrize("slides", [False, True])
+def test_windows_and_single_logits_are_predicted_as_in_the_library(slides):
+    sigmoid = {"type": "CrossEntropyLoss", "use_sigmoid": True}
+    changes = {} if slides else {"num_classes": 2, "out_channels": 1, "threshold": 0.5, "loss_decode": sigmoid}
+    theirs, ours = make_pair(**changes)
+    ours.keeps_logits = False
+    for model in (theirs, ours):
+        model.test_cfg.update({"mode": "slide", "crop_size": (32, 32), "stride": (16, 16)} if slides else {})
+    images = random_images(1, 3, *SIZE)
+    (expected,), (found,) = (predict(model, images, SAMPLES["resized"]) for model in (theirs, ours))
+    assert torch.equal(found.pred_sem_seg.data, expected.pred_sem_seg.data)

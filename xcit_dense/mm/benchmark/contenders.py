@@ -130,6 +130,7 @@ def make(name: str, config: Config, weights: State, options: ModelOptions) -> nn
         use_winograd(model)
     if contender.deployed and not options.train:
         deploy(model)
+        model.keeps_logits = False  # of a FusedEncoderDecoder, as in predictions
     model.to(options.device)
     if contender.compiled:
         compile_parts(model)
