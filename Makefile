@@ -100,7 +100,8 @@ benchmark: setup
 # Needs uv.
 lock:
 	for stack in mm openmmlab; do \
-	    uv pip compile --quiet --universal --python-version 3.10 --extra $$stack --extra dev --no-emit-index-url \
+	    large=$$(test $$stack = openmmlab || echo --extra large --extra slides); \
+	    uv pip compile --quiet --universal --python-version 3.10 --extra $$stack --extra dev $$large --no-emit-index-url \
 	        --no-header --no-annotate -c requirements/constraints.txt --override requirements/overrides.txt setup.py requirements/headless.in \
 	        -o requirements/$$stack.lock || exit 1; \
 	done

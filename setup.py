@@ -75,8 +75,8 @@ predict = [
 mm_common = [*predict, "ijson>=3.2", "shapely"]
 # OpenCV and Pillow do not read TIFFs of many bands. tifffile needs imagecodecs for LZW and other compressions.
 bands = ["imagecodecs", "tifffile>=2023.1.23"]
-# What reads and writes images of any size by windows. tifffile reads tiles through zarr: its releases for Python 3.10 need
-# zarr 2, and its later releases need zarr 3.
+# What reads and writes images of any size by windows. tifffile reads tiles through zarr: its releases for Python 3.10
+# need zarr 2, and its later releases need zarr 3.
 large = [
     *bands,
     "rasterio>=1.4",
@@ -84,6 +84,8 @@ large = [
     "zarr>=2.18,<3; python_version < '3.11'",
     "zarr>=3.0.8; python_version >= '3.11'",
 ]
+# Slides of microscopes. openslide-bin is the library itself.
+slides = ["openslide-bin", "openslide-python>=1.3"]
 # What exports, servers and other libraries need. Each is imported only by its own module.
 export = [
     "onnx>=1.17",
@@ -140,6 +142,7 @@ setup(
         "openmmlab": openmmlab + mm_common,
         "bands": bands,
         "large": large,
+        "slides": slides,
         "export": export,
         "openvino": openvino,
         "serve": serve,

@@ -43,3 +43,21 @@ def copy_as_tiffs(shapes, root):
         else:
             target.write_bytes(source.read_bytes())
     return root
+
+
+def write_geotiff(path, pixels, place=True, **options):
+    """Writes an image (H, W, N) through rasterio: tiled and compressed, with a place in Germany."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra [large] is not installed")
+    height, width, bands = pixels.shape
+    options = {"driver": "GTiff", "tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate", **options}
+    if options["driver"] != "GTiff":
+        options = {key: value for key, value in options.items() if key not in ("tiled", "blockxsize", "blockysize")}
+    if options["driver"] == "JP2OpenJPEG":
+        del options["compress"]
+    if place:
+        transform = rasterio.Affine(0.5, 0, 400000, 0, -0.5, 5000000)
+        options = {"crs": "EPSG:32633", "transform": transform, **options}
+    size = {"height": height, "width": width, "count": bands, "dtype": pixels.dtype}
+    with rasterio.open(path, "w", **size, **options) as file:
+        file.write(np.moveaxis(pixels, 2, 0))
+    return path

@@ -89,12 +89,12 @@ def test_transparent_pixels_of_a_png_do_not_have_data(tmp_path):
 def test_an_image_without_tiles_that_is_too_large_is_an_error_before_it_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("xcit_dense.rasters.memory.LIMIT", 10)
     Image.new("L", (30, 20)).save(tmp_path / "a.png")
-    with pytest.raises(RasterError, match="has 600 pixels, but .png files of at most 10 pixels"):
+    with pytest.raises(RasterError, match=r"has 600 pixels, but \.png files of at most 10 pixels"):
         open_source(tmp_path / "a.png")
 
 
 def test_unknown_suffixes_and_missing_files_are_errors(tmp_path):
-    with pytest.raises(RasterError, match="the suffixes are .tif"):
+    with pytest.raises(RasterError, match=r"the suffixes are \.tif"):
         open_source(tmp_path / "a.txt")
     with pytest.raises(RasterError, match="No image at"):
         open_source(tmp_path / "a.tif")

@@ -43,7 +43,7 @@ class Canvas:
             self.array: npt.NDArray[Any] = open_memmap(self.path, mode="r")
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is not a readable .npy file ({error}); start again with another --out.") from error
-        self._start = self.array.offset  # type: ignore[attr-defined]
+        self._start = self.array.offset
         self._file = os.open(self.path, os.O_RDWR)
 
     @classmethod
