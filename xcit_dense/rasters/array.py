@@ -21,7 +21,7 @@ class ArraySource(Source):
         georeference: The place on the Earth.
         nodata: The value of pixels without data.
         path: The name in messages.
-        valid: (H, W): False where the array does not have data. By default the nodata value decides.
+        has_alpha: Whether the last band is an opacity. Pixels with the opacity 0 do not have data.
 
     Raises:
         UserError: The array has another number of dimensions.
@@ -38,14 +38,15 @@ class ArraySource(Source):
         georeference: Georeference | None = None,
         nodata: float | None = None,
         path: str | Path = "array",
-        valid: npt.NDArray[np.bool_] | None = None,
+        has_alpha: bool = False,
     ) -> None:
         if array.ndim not in (2, 3):
             raise UserError(f"The array has the shape {array.shape}; give (H, W, N) or (H, W).")
         self._array = array if array.ndim == 3 else array[..., None]
-        self._valid = valid
+        self._has_alpha = has_alpha
         self.path = Path(path)
         self.height, self.width, self.bands = self._array.shape
+        self.colours = self.bands - has_alpha
         self.dtype = array.dtype
         self.georeference = georeference
         self.nodata = nodata
@@ -54,4 +55,5 @@ class ArraySource(Source):
         return self._array[window.slices][..., [band - 1 for band in bands]]
 
     def _read_valid(self, window: Window) -> npt.NDArray[np.bool_]:
-        return super()._read_valid(window) if self._valid is None else self._valid[window.slices].copy()
+        valid = super()._read_valid(window)
+        return valid & (self._array[window.slices][..., -1] > 0) if self._has_alpha else valid

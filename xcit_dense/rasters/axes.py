@@ -55,6 +55,7 @@ class AxesSource(Source):
         self._band_axis = others[0] if others else ""
         self.height, self.width = array.shape[axes.index("Y")], array.shape[axes.index("X")]
         self.bands = array.shape[axes.index(self._band_axis)] if others else 1
+        self.colours = self.bands
         self.dtype = np.dtype(array.dtype)
         self.georeference = georeference
         self.nodata = nodata

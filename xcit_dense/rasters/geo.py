@@ -39,6 +39,8 @@ class GeoSource(Source):
         self.height, self.width, self.bands = self._file.height, self._file.width, self._file.count
         if self.bands == 0:
             raise RasterError(f"{path} contains several images; give one image a file.")
+        meanings = [meaning.name for meaning in self._file.colorinterp]
+        self.colours = 0 if "palette" in meanings else self.bands - meanings.count("alpha")
         self.dtype = np.result_type(*self._file.dtypes)
         if self.dtype.kind not in "buif":
             raise RasterError(f"{path} has values of the type {self.dtype}; give integers or floating-point numbers.")

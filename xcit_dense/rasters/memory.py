@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from xcit_dense.media.bands import read_bands, read_raster
 from xcit_dense.rasters.array import ArraySource
 from xcit_dense.rasters.source import RasterError
@@ -28,6 +26,7 @@ def open_file(path: Path) -> ArraySource:
         RasterError: The image has more pixels than :data:`LIMIT`.
 
     Example:
+        >>> import numpy as np
         >>> from xcit_dense.media.images import write_image
         >>> write_image(Path("field.png"), np.full((20, 30, 3), 7, np.uint8))
         >>> open_file(Path("field.png"))
@@ -41,6 +40,6 @@ def open_file(path: Path) -> ArraySource:
             "memory; convert the image to a tiled GeoTIFF: rio convert IN.png OUT.tif --co TILED=YES."
         )
     array = read_bands(path, range(1, header.bands + 1))
-    # The formats of this module have an opacity as the second or fourth band.
-    valid = array[..., -1] > 0 if header.bands in (2, 4) else np.ones(array.shape[:2], np.bool_)
-    return ArraySource(array, path=path, valid=valid)
+    # The formats of this module have an opacity as the second or fourth band. TIFFs may have any band there.
+    has_alpha = header.bands in (2, 4) and not path.suffix.lower().startswith(".tif")
+    return ArraySource(array, path=path, has_alpha=has_alpha)

@@ -40,7 +40,7 @@ class SlideSource(Source):
             raise RasterError(f"{path} is not a readable slide ({reason_of(error)}); give an intact file.") from error
         self.path = path
         self.width, self.height = self._slide.dimensions
-        self.bands, self.dtype = 3, np.dtype(np.uint8)
+        self.bands, self.colours, self.dtype = 3, 3, np.dtype(np.uint8)
         colour = bytes.fromhex(self._slide.properties.get(_BACKGROUND, "ffffff"))
         self._background = np.frombuffer(colour, np.uint8)
 

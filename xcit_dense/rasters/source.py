@@ -67,6 +67,8 @@ class Source(ABC):
         height: The number of rows.
         width: The number of columns.
         bands: The number of bands.
+        colours: The number of bands without an alpha band: 1 is a grey image and 3 is a colour image. 0 if the values
+            are numbers of a colour table.
         dtype: The type of the values.
         georeference: The place on the Earth. None if the file does not have one.
         nodata: The value of pixels without data. None if the file does not name one.
@@ -76,6 +78,7 @@ class Source(ABC):
     height: int
     width: int
     bands: int
+    colours: int
     dtype: np.dtype[Any]
     georeference: Georeference | None = None
     nodata: float | None = None
