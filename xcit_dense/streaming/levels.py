@@ -157,8 +157,8 @@ class StreamedLevels:
         fits_columns = 0 <= window.column < window.column + window.width <= columns
         if not fits_rows or not fits_columns:
             raise UserError(
-                f"{window} is empty or reaches beyond level {level}, which has {rows} rows and {columns} columns; "
-                "write a window inside of the level."
+                f"The window of {window} is empty or reaches beyond level {level}, which has {rows} rows and "
+                f"{columns} columns; write a window inside of the level."
             )
 
 

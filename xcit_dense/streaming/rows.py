@@ -74,6 +74,14 @@ class SourceRows:
 
     Raises:
         UserError: There is not one mean and one standard deviation for each band, or a standard deviation is 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from xcit_dense.rasters.array import ArraySource
+        >>> from xcit_dense.streaming.rows import SourceRows
+        >>> source = ArraySource(np.full((40, 60, 3), 140, np.uint8))
+        >>> SourceRows(source, mean=(100, 100, 100), std=(20, 20, 20)).read(8, 16).unique()
+        tensor([2.])
     """
 
     def __init__(self, source: Source, mean: Sequence[float], std: Sequence[float], bands: Sequence[int] = ()) -> None:

@@ -21,7 +21,7 @@ from xcit_dense.streaming.storage import allocate, format_size
 from xcit_dense.streaming.sweeps import Covariance, choose_strip, count_tokens, sweep_block, sweep_stem
 from xcit_dense.utils.progress import track
 
-STRIP_MEMORY = 2**28
+STRIP_MEMORY = 2**27
 """Bytes that the computation of a strip takes by default, about."""
 
 _log = logging.getLogger(__name__)
