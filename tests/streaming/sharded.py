@@ -1,0 +1,58 @@
+"""One process of an image in several processes: run by test_shard.py."""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from tests.helpers.models import random_images, tiny_xcit
+from xcit_dense.streaming.shard import sharded_levels, sum_gradients
+
+
+def slope(level, number):
+    """Returns a gradient for a complete level."""
+    return torch.randn(level, generator=torch.Generator().manual_seed(number))
+
+
+def count_bytes(sent):
+    """Lets torch.distributed record the bytes of the tensors that it sums and sends."""
+    all_reduce, batch = distributed.all_reduce, distributed.batch_isend_irecv
+
+    def counted_sum(tensor, **options):
+        sent["covariances"] += tensor.nbytes
+        return all_reduce(tensor, **options)
+
+    def counted_batch(operations):
+        sent["halos"] += sum(each.tensor.nbytes for each in operations if each.op is distributed.isend)
+        return batch(operations)
+
+    distributed.all_reduce, distributed.batch_isend_irecv = counted_sum, counted_batch
+
+
+def main(directory, ranks, rank):
+    """Computes the levels and gradients of each case, and saves them."""
+    distributed.init_process_group("gloo", init_method=f"file://{directory}/group", rank=rank, world_size=ranks)
+    results = []
+    sent = dict.fromkeys(("covariances", "halos"), 0)
+    count_bytes(sent)
+    for options, size, shapes in torch.load(Path(directory, "cases.pt"), weights_only=False):
+        backbone = tiny_xcit(norm_eval=True, **options).train()
+        sent.update(covariances=0, halos=0)
+        band = sharded_levels(backbone, random_images(1, 3, *size))
+        forward = dict(sent)
+        slopes = [
+            slope(shape, number)[:, :, rows.start : rows.stop]
+            for number, (shape, rows) in enumerate(zip(shapes, band.rows))
+        ]
+        sum((level * each).sum() for level, each in zip(band.levels, slopes)).backward()
+        both = dict(sent)
+        sum_gradients(list(backbone.parameters()))
+        gradients = {name: parameter.grad for name, parameter in backbone.named_parameters()}
+        results.append(([level.detach() for level in band.levels], band.rows, gradients, forward, both))
+    torch.save(results, Path(directory, f"{rank}.pt"))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

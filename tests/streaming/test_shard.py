@@ -1,0 +1,96 @@
+"""Levels and gradients of an image in several processes equal those of one process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers.models import raises_user_error, random_images, tiny_xcit
+from tests.streaming.sharded import slope
+from xcit_dense.streaming.shard import band_bounds, communication, sharded_levels
+
+CASES = (
+    ({}, (160, 90)),
+    ({"patch_size": 16, "with_cp": True}, (207, 75)),
+    ({"out_strides": (8, 64), "out_indices": (1, 3)}, (261, 40)),
+    ({"patch_size": 16, "out_strides": (16,), "out_indices": (2,)}, (97, 33)),
+)
+
+
+def one_process(options, size):
+    """Returns the levels and the gradients of the complete image."""
+    backbone = tiny_xcit(norm_eval=True, **options).train()
+    levels = backbone(random_images(1, 3, *size))
+    sum((level * slope(level.shape, number)).sum() for number, level in enumerate(levels)).backward()
+    return levels, {name: parameter.grad for name, parameter in backbone.named_parameters()}
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def shards(request, tmp_path_factory):
+    """Runs all cases in several processes. Returns the results of each process."""
+    directory = tmp_path_factory.mktemp("shards")
+    cases = [(options, size, [level.shape for level in one_process(options, size)[0]]) for options, size in CASES]
+    torch.save(cases, directory / "cases.pt")
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.streaming.sharded", str(directory), str(request.param)]
+    processes = [subprocess.Popen([*command, str(rank)], env=environment, cwd=root) for rank in range(request.param)]
+    try:
+        assert [process.wait(900) for process in processes] == [0] * request.param
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(directory / f"{rank}.pt", weights_only=False) for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_levels_and_gradients_equal_one_process(shards, case):
+    levels, gradients = one_process(*CASES[case])
+    for number, level in enumerate(levels):
+        parts = [shard[case][0][number] for shard in shards]
+        rows = [row for shard in shards for row in shard[case][1][number]]
+        assert rows == list(range(level.shape[2]))
+        assert (torch.cat(parts, dim=2) - level).abs().max() <= 1e-4 * level.std()
+    for _, _, found, _, _ in (shard[case] for shard in shards):
+        for name, gradient in gradients.items():
+            assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_the_communication_is_stated_exactly(shards, case):
+    options, (_, width) = CASES[case]
+    backbone = tiny_xcit(**options)
+    _, _, _, forward, both = shards[len(shards) // 2][case]
+    borders = min(2, len(shards) - 1)
+    for sent, backward in ((forward, False), (both, True)):
+        stated = communication(backbone, width, backward)
+        assert sent["covariances"] == stated.covariances
+        assert sent["halos"] == stated.halos * borders // 2
+
+
+def test_bands_begin_where_positions_of_all_levels_begin():
+    assert band_bounds(tiny_xcit(), 17, 3) == [(0, 4), (4, 8), (8, 17)]
+    assert band_bounds(tiny_xcit(), 1, 1) == [(0, 1)]
+
+
+def test_too_many_processes_are_refused():
+    with raises_user_error("17 rows", "5 processes", "at most 4"):
+        band_bounds(tiny_xcit(), 17, 5)
+
+
+def test_backbones_that_depend_on_the_complete_image_are_refused():
+    with raises_user_error("training mode", "norm_eval=True"):
+        sharded_levels(tiny_xcit().train(), random_images(1, 3, 64, 64))
+    with raises_user_error("training mode", "pos_drop", "without dropout"):
+        sharded_levels(tiny_xcit(norm_eval=True, drop_rate=0.1).train(), random_images(1, 3, 64, 64))
+    with raises_user_error("use an XCiT"):
+        sharded_levels(nn.Linear(2, 2), random_images(1, 3, 64, 64))
+
+
+def test_processes_that_are_not_connected_are_refused():
+    with raises_user_error("not connected", "torchrun"):
+        sharded_levels(tiny_xcit().eval(), random_images(1, 3, 64, 64))

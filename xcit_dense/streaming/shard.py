@@ -1,0 +1,202 @@
+"""One image over several processes: each process holds a band of rows.
+
+The symbols are the symbols of :mod:`xcit_dense.models.xca`. For each block, the processes sum G, and each process gets
+two rows of tokens from each of its neighbours, which LPI needs. Everything else of a band is computed by itself. The
+levels and the gradients equal those of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, distributed, nn
+from torch.utils.checkpoint import checkpoint
+
+from xcit_dense.errors import UserError
+from xcit_dense.models.blocks import XCABlock, map_to_tokens, tokens_to_map
+from xcit_dense.models.xcit import XCiT
+from xcit_dense.ops.autocast import product_dtype
+from xcit_dense.ops.layers import floating_weight
+from xcit_dense.streaming.checks import check_eval, check_parts
+from xcit_dense.streaming.exchange import Group, add_halos, sum_over_ranks
+from xcit_dense.streaming.levels import level_size
+from xcit_dense.streaming.rows import Rows, as_rows
+from xcit_dense.streaming.sweeps import HALO, count_tokens, embed
+
+
+@dataclass(frozen=True)
+class Band:
+    """The levels of the band of one process.
+
+    Attributes:
+        levels: A map (1, C, rows, W) for each level, finest first.
+        rows: For each level, its rows in the level of the complete image.
+    """
+
+    levels: tuple[Tensor, ...]
+    rows: tuple[range, ...]
+
+
+def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = None) -> Band:
+    """Computes the levels of one image in several processes. Each process computes a band of rows.
+
+    Every process of the group calls this function with the same weights and the same image. A process reads only the
+    rows of its band, and one row of tokens above. With gradients, every process calls ``backward`` on its part of the
+    loss, and each part must depend on the same levels; otherwise the processes wait for each other forever. The parts
+    must sum to the loss of the image. The gradient of a parameter is then the sum over the processes:
+    :func:`sum_gradients`.
+
+    Args:
+        backbone: An XCiT whose batch norms are in evaluation mode (``norm_eval=True``), without dropout. With
+            ``with_cp``, the backward pass recomputes the blocks, and communicates again.
+        image: One image of normalised pixels: a tensor (1, channels, H, W), or an image that is read by rows.
+        group: The processes, in the order of their bands, with the backend gloo or NCCL. By default all processes.
+
+    Returns:
+        The levels of the band of this process. The bands of all processes make the levels of the complete image.
+
+    Raises:
+        UserError: The backbone is another one than XCiT, or has a module that cannot be computed by bands. The image
+            has too few rows for the number of processes. The processes are not connected.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch import distributed
+        >>> from xcit_dense import XCiT
+        >>> from xcit_dense.streaming.shard import sharded_levels
+        >>> store = f"file://{tempfile.mkdtemp()}/store"
+        >>> distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+        >>> band = sharded_levels(XCiT("nano_12_p16").eval(), torch.rand(1, 3, 128, 96))
+        >>> band.rows
+        (range(0, 32), range(0, 16), range(0, 8), range(0, 4))
+        >>> distributed.destroy_process_group()
+    """
+    model = check_parts(backbone)
+    check_eval(model)
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise UserError(
+            "The processes are not connected; start them with torchrun and call torch.distributed.init_process_group "
+            "first."
+        )
+    rows = as_rows(image)
+    height, width = count_tokens(rows, model.patch_size)
+    bounds = band_bounds(model, height, distributed.get_world_size(group))
+    top, bottom = bounds[distributed.get_rank(group)]
+    x = map_to_tokens(embed(model, rows, top, bottom))  # (1, N, C)
+    levels = []
+    of_level = list(zip(model.level_modules(), model.out_indices))
+    for index, block in enumerate(cast(list[XCABlock], model.list_blocks())):
+        if model.with_cp and model.training:
+            x = checkpoint(_run_block, block, x, bottom - top, group, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = _run_block(block, x, bottom - top, group)
+        for name, source in of_level:
+            if source == index:
+                levels.append(model.get_submodule(name)(tokens_to_map(x, bottom - top, width)))
+    places = []
+    for stride in model.out_strides:
+        size = level_size(height, model.patch_size, stride)
+        stop = size if bottom == height else bottom * model.patch_size // stride
+        places.append(range(top * model.patch_size // stride, stop))
+    return Band(tuple(levels), tuple(places))
+
+
+def _run_block(block: XCABlock, x: Tensor, rows: int, group: Group) -> Tensor:
+    """Applies a block to the tokens (1, rows * w, C) of a band."""
+    width = x.shape[1] // rows
+    G = sum_over_ranks(block.attn.covariance(x, block.norm1), group)  # (1, C + 1, C + 1)
+    x = block.add_attention(x, block.attn.token_map(G, product_dtype(x)))
+    above = 0 if distributed.get_rank(group) == 0 else HALO
+    x = add_halos(x, HALO * width, group)  # the band with its halos
+    x = block.add_neighbours(x, x.shape[1] // width, width)
+    x = x[:, above * width : (above + rows) * width]  # (1, rows * w, C)
+    return block.add_mlp(x, rows, width)
+
+
+def band_bounds(backbone: XCiT, tokens: int, ranks: int) -> list[tuple[int, int]]:
+    """Divides rows of tokens into bands of about one size.
+
+    A band begins where a position of every level begins.
+
+    Args:
+        backbone: The XCiT.
+        tokens: Rows of tokens of the image.
+        ranks: Number of processes.
+
+    Returns:
+        For each process, its first row and the row after its last one.
+
+    Raises:
+        UserError: There are too few rows.
+
+    Example:
+        >>> from xcit_dense import XCiT
+        >>> from xcit_dense.streaming.shard import band_bounds
+        >>> band_bounds(XCiT("nano_12_p16"), tokens=21, ranks=3)
+        [(0, 6), (6, 12), (12, 21)]
+    """
+    unit = max(HALO, backbone.out_strides[-1] // backbone.patch_size)
+    units = tokens // unit
+    if units < ranks > 1:
+        raise UserError(
+            f"An image of {tokens} rows of tokens cannot be divided over {ranks} processes, because each process needs "
+            f"{unit} rows; use at most {max(units, 1)} processes."
+        )
+    edges = [unit * (units * rank // ranks) for rank in range(ranks)] + [tokens]
+    return [(edges[rank], edges[rank + 1]) for rank in range(ranks)]
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], group: Group = None) -> None:
+    """Sums the gradients of parameters over the processes of an image, in place.
+
+    Call it after ``backward``, with the parameters in the same order in each process. A parameter without a gradient
+    is left out. Do not call it for a model in DistributedDataParallel, which averages gradients itself: multiply the
+    loss by the number of processes instead.
+
+    Args:
+        parameters: The parameters of the model: ``list(model.parameters())``.
+        group: The processes. By default all.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None:
+            distributed.all_reduce(parameter.grad, group=group)
+
+
+@dataclass(frozen=True)
+class Communication:
+    """Bytes that one process contributes for one image, without those of :func:`sum_gradients`.
+
+    Attributes:
+        covariances: Bytes of the tensors that are summed over processes. A ring of n processes sends them 2 (n - 1) / n
+            times.
+        halos: Bytes of the rows that a process with two neighbours sends to both.
+    """
+
+    covariances: int
+    halos: int
+
+
+def communication(backbone: XCiT, width: int, backward: bool = False) -> Communication:
+    """Counts the bytes of communication. They do not depend on the height of the image and the number of processes.
+
+    Args:
+        backbone: The XCiT.
+        width: Columns of pixels of the image.
+        backward: Whether to count the backward pass too.
+
+    Example:
+        >>> from xcit_dense import XCiT
+        >>> from xcit_dense.streaming.shard import communication
+        >>> communication(XCiT("small_12_p16"), width=40_000)
+        Communication(covariances=7114800, halos=184320000)
+    """
+    itemsize = floating_weight(backbone.pos_embeder).dtype.itemsize
+    columns = -(-width // backbone.patch_size)
+    G = (backbone.embed_dim + 1) ** 2 * max(itemsize, 4)
+    halo = HALO * columns * backbone.embed_dim * itemsize
+    times = len(backbone.blocks) * (2 if backward else 1)
+    if backward and backbone.with_cp:
+        times += len(backbone.blocks)
+    return Communication(covariances=times * G, halos=times * 2 * halo)
