@@ -146,6 +146,12 @@ def test_positions_are_encoded_by_the_formula(height, width):
     torch.testing.assert_close(encoding(height, width)[0].double(), torch.from_numpy(expected), rtol=0, atol=1e-5)
 
 
+def test_rows_of_the_encoding_are_those_of_the_complete_encoding():
+    encoding = randomise(PositionalEncodingFourier(16, hidden_dim=4))
+    complete = encoding(9, 5)
+    assert_close(encoding.encode_rows(9, 5, slice(2, 6)), complete[:, :, 2:6])
+
+
 def test_positions_in_double_precision_are_encoded_in_double_precision(bare_encoding):
     encoded = bare_encoding.double()(5, 3)[0]
     torch.testing.assert_close(encoded, torch.from_numpy(waves_in_loops(5, 3)), rtol=0, atol=1e-12)

@@ -337,6 +337,15 @@ def test_xca_compiles_in_one_graph_and_again_at_most_once_a_form():
     assert backend.frame_count <= 3  # the first size, any size of its form, and any size of the other form
 
 
+def test_parts_of_an_image_give_the_covariance_by_sum_and_take_the_token_map_one_by_one():
+    xca, x = attention(qkv_bias=True), tokens(MANY)
+    parts = x.split(7, dim=1)
+    G = sum(xca.covariance(part) for part in parts)
+    assert_close(G, xca.covariance(x))
+    token_map = xca.token_map(G, x.dtype)
+    assert_close(torch.cat([xca.apply_token_map(part, token_map) for part in parts], dim=1), xca(x, form="literal"))
+
+
 @both_forms
 def test_xca_does_not_depend_on_the_order_of_the_tokens(form):
     xca, x = attention(), tokens(MANY)
