@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from xcit_dense.errors import UserError
+from xcit_dense.inference.processes import on_rank_zero, rank_and_world, wait
 from xcit_dense.inference.stream import Engine, FileFrame, describe, predict, read
 from xcit_dense.media.inputs import Medium
 from xcit_dense.media.results import make_categories, make_results, read_records, write_record, write_results
@@ -54,22 +54,26 @@ def reserve(out: Path) -> None:
     Raises:
         UserError: The directory contains results, or cannot be made.
     """
-    rank, _ = rank_and_world()
-    fault: list[str | None] = [None]
-    if rank == 0:
-        taken = [str(out / name) for name in OUTPUTS if (out / name).exists()]
-        if taken:
-            fault = [f"{', '.join(taken)} exists already; name another directory, or remove the old results."]
-        else:
-            try:
-                (out / "parts").mkdir(parents=True)
-            except OSError as error:
-                fault = [f"{out} cannot be made: {error.strerror}; name another directory."]
-    group = _process_group()
-    if group is not None:
-        group.broadcast_object_list(fault)
-    if fault[0]:
-        raise UserError(fault[0])
+    on_rank_zero(lambda: make_empty(out, OUTPUTS))
+
+
+def make_empty(out: Path, outputs: Sequence[str]) -> None:
+    """Makes an output directory with a directory ``parts``.
+
+    Args:
+        out: The output directory.
+        outputs: The names of the files and directories that a run writes.
+
+    Raises:
+        UserError: One of these names exists already, or the directory cannot be made.
+    """
+    taken = [str(out / name) for name in outputs if (out / name).exists()]
+    if taken:
+        raise UserError(f"{', '.join(taken)} exists already; name another directory, or remove the old results.")
+    try:
+        (out / "parts").mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be made: {error.strerror}; name another directory.") from error
 
 
 def run(
@@ -107,9 +111,7 @@ def run(
             predictions = predict(engine, frames, batch, lambda frame, error: fail(frame.medium, error))
             for _ in write(engine, predictions, out, part, score_thr, fail):
                 count()
-        group = _process_group()
-        if group is not None:
-            group.barrier()
+        wait()
         return _sum_up(engine, out, parts) if rank == 0 else None
     except BaseException as error:
         if rank == 0:
@@ -164,21 +166,6 @@ def write(
                 fail(frame.medium, error)
             else:
                 yield frame
-
-
-def rank_and_world() -> tuple[int, int]:
-    """The rank of this process, and the number of processes that have joined each other."""
-    group = _process_group()
-    return (0, 1) if group is None else (group.get_rank(), group.get_world_size())
-
-
-def _process_group() -> Any:
-    """PyTorch's module of distributed functions if this process has joined others, or else None."""
-    if "torch" not in sys.modules:  # only PyTorch joins processes
-        return None
-    from torch import distributed
-
-    return distributed if distributed.is_available() and distributed.is_initialized() else None
 
 
 def _is_of_disk(error: Exception) -> bool:
