@@ -36,12 +36,14 @@ class Medium:
         return self.path.suffix.lower() in VIDEO_EXTENSIONS
 
 
-def find_media(inputs: Sequence[str]) -> list[Medium]:
+def find_media(inputs: Sequence[str], suffixes: Sequence[str] = ()) -> list[Medium]:
     """Finds the images and videos that a command line names.
 
     Args:
         inputs: Files; directories, which are searched recursively, links included; and patterns, for example
             ``'photos/**/*.jpg'``.
+        suffixes: Further suffixes of images. An input with one of these suffixes may also be a directory that is an
+            image.
 
     Returns:
         Each file once, in the order of the inputs. Files of one directory or pattern are sorted by path.
@@ -58,11 +60,11 @@ def find_media(inputs: Sequence[str]) -> list[Medium]:
         ['a.jpg', 'trip/b.png']
     """
     directories: dict[Path, Path] = {}  # of each file, the directory that its input names
+    known = tuple(dict.fromkeys((*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS, *suffixes)))
     for text in inputs:
-        found = _find(text)
+        found = _find(text, known, suffixes)
         if not found:
-            suffixes = " ".join((*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS))
-            raise UserError(f"{text} contains no images or videos; their suffixes are {suffixes}.")
+            raise UserError(f"{text} contains no images or videos; their suffixes are {' '.join(known)}.")
         for file, directory in found:
             directories.setdefault(absolute(file), absolute(directory))
     root = Path(os.path.commonpath(list(directories.values())))
@@ -76,21 +78,21 @@ def find_media(inputs: Sequence[str]) -> list[Medium]:
     return media
 
 
-def _find(text: str) -> list[tuple[Path, Path]]:
+def _find(text: str, known: Sequence[str], directories: Sequence[str]) -> list[tuple[Path, Path]]:
     """The files that one input names, each with the directory that the names of its outputs start from."""
     path = Path(text)
-    if path.is_file():
+    if path.is_file() or (path.is_dir() and path.suffix.lower() in directories):
         return [(path, path.parent)]
     if path.is_dir():
-        return [(file, path) for file in visible_files(path) if _is_medium(file)]
+        return [(file, path) for file in visible_files(path) if _is_medium(file, known)]
     if not glob.has_magic(text):
         raise UserError(f"No image, video or directory at {text}; check the path.")
     found: list[tuple[Path, Path]] = []
     for name in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 (Path.glob refuses absolute patterns)
         match = Path(name)
         if match.is_dir():
-            found.extend((file, file.parent) for file in visible_files(match) if _is_medium(file))
-        elif _is_medium(match):
+            found.extend((file, file.parent) for file in visible_files(match) if _is_medium(file, known))
+        elif _is_medium(match, known):
             found.append((match, match.parent))
     return found
 
@@ -104,5 +106,5 @@ def _unique_stem(relative: Path, taken: set[str]) -> str:
     return stem
 
 
-def _is_medium(path: Path) -> bool:
-    return path.suffix.lower() in (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS) and not path.name.startswith(".")
+def _is_medium(path: Path, known: Sequence[str]) -> bool:
+    return path.suffix.lower() in known and not path.name.startswith(".")

@@ -1,0 +1,122 @@
+"""Writes what was found in images of any size: label maps, objects, class scores and previews."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from xcit_dense.inference.windows.blend import empty_label
+from xcit_dense.inference.windows.engine import WindowEngine
+from xcit_dense.inference.windows.journal import Record
+from xcit_dense.inference.windows.merge import Merger
+from xcit_dense.inference.windows.objects import Found, encode_in_image, from_json
+from xcit_dense.inference.windows.plan import Plan
+from xcit_dense.media.inputs import Medium
+from xcit_dense.media.results import make_categories, write_results
+from xcit_dense.rasters.canvas import Canvas
+from xcit_dense.rasters.source import Source
+
+_COCO_PIXELS = 2**32  # COCO's run-length code counts pixels in 32 bits
+
+
+class Outputs:
+    """The output directory of a run.
+
+    Args:
+        engine: The model with the names and the colours of the classes.
+        out: The directory.
+        preview: Write a small drawing of each image.
+    """
+
+    def __init__(self, engine: WindowEngine, out: Path, preview: bool) -> None:
+        self._engine = engine
+        self._out = out
+        self._preview = preview
+
+    def write_labels(self, medium: Medium, source: Source, labels: Canvas, scores: Canvas | None) -> None:
+        """Writes the label map of an image.
+
+        Args:
+            medium: The image.
+            source: The opened image.
+            labels: The label map.
+            scores: The class scores, or None.
+
+        Raises:
+            UserError: A file cannot be written.
+        """
+        from xcit_dense.rasters.labels import write_label_map
+
+        engine = self._engine
+        path = self._out / "labels" / f"{medium.stem}.tif"
+        write_label_map(
+            path,
+            labels.array,
+            classes=engine.classes,
+            palette=engine.palette,
+            georeference=source.georeference,
+            nodata=empty_label(len(engine.classes)),
+        )
+
+    def write_objects(
+        self, medium: Medium, source: Source, plan: Plan, records: Iterable[Record], directory: Path
+    ) -> None:
+        """Merges the objects of an image and writes them.
+
+        Args:
+            medium: The image.
+            source: The opened image.
+            plan: The windows.
+            records: The record of each row of windows, in order.
+            directory: The directory for the parts of the image.
+
+        Raises:
+            UserError: A file cannot be written.
+        """
+        found = list(merge_rows(plan, records))
+        results = [self._result(one, plan) for one in found]
+        image = {"file_name": medium.name, "height": plan.height, "width": plan.width}
+        (directory / "coco.jsonl").write_text(json.dumps({"image": image, "results": results}) + "\n")
+
+    def join(self, directories: Iterable[Path]) -> int:
+        """Writes COCO's two files of all images.
+
+        Args:
+            directories: The directories for the parts of the images.
+
+        Returns:
+            The number of objects.
+
+        Raises:
+            UserError: A file cannot be written.
+        """
+        parts = [directory / "coco.jsonl" for directory in directories]
+        return write_results(self._out, parts, make_categories(self._engine.classes))
+
+    def _result(self, found: Found, plan: Plan) -> dict[str, Any]:
+        """COCO's entry of an object."""
+        x1, y1, x2, y2 = found.box
+        category = make_categories(self._engine.classes)[found.label]["id"]
+        result = {"category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": found.score}
+        if found.mask is not None and plan.height * plan.width < _COCO_PIXELS:
+            result["segmentation"] = encode_in_image(found.mask, plan.height, plan.width)
+        return result
+
+
+def merge_rows(plan: Plan, records: Iterable[Record]) -> Iterator[Found]:
+    """Merges the objects of all windows of an image.
+
+    Args:
+        plan: The windows.
+        records: The record of each row of windows, in order.
+
+    Yields:
+        The objects of the image.
+    """
+    merger = Merger(plan.height, plan.width)
+    for record in records:
+        after = record["row"] + 1
+        next_row = plan.rows[after] if after < len(plan.rows) else plan.height
+        yield from merger.add_row(map(from_json, record["objects"]), next_row)
