@@ -9,6 +9,7 @@ from xcit_dense.inference.model import Model
 from xcit_dense.mm.config.checks import check_config
 from xcit_dense.mm.config.load import load_config
 from xcit_dense.mm.inference.predict import join, make_predictor
+from xcit_dense.mm.inference.window_engine import MMWindowEngine, use_native_size
 
 
 def load_model(
@@ -39,8 +40,48 @@ def load_model(
     Raises:
         UserError: The config does not fit, or the weights cannot be read or are incomplete.
     """
+    loaded = _load(config, options, launcher, bands)
+    return Model(make_predictor(loaded, weights, verbose, device))
+
+
+def load_window_engine(
+    config: Path,
+    weights: str,
+    options: dict[str, Any] | None = None,
+    *,
+    scale: float = 1.0,
+    device: str | None = None,
+    launcher: str = "none",
+    verbose: bool = False,
+    bands: dict[str, Any] | None = None,
+) -> MMWindowEngine:
+    """As :func:`load_model`, for prediction by windows (:mod:`xcit_dense.inference.windows`).
+
+    Args:
+        config: As for :func:`load_model`.
+        weights: As for :func:`load_model`.
+        options: As for :func:`load_model`.
+        scale: The size of what the model sees over the size of the window.
+        device: As for :func:`load_model`.
+        launcher: As for :func:`load_model`.
+        verbose: As for :func:`load_model`.
+        bands: As for :func:`load_model`.
+
+    Returns:
+        The model, deployed.
+
+    Raises:
+        UserError: As for :func:`load_model`.
+    """
+    loaded = _load(config, options, launcher, bands)
+    use_native_size(loaded)
+    return MMWindowEngine(make_predictor(loaded, weights, verbose, device), loaded, scale)
+
+
+def _load(config: Path, options: dict[str, Any] | None, launcher: str, bands: dict[str, Any] | None) -> Any:
+    """Reads and checks a config, and joins the processes."""
     loaded = load_config(config, options, **(bands or {}))
     loaded.launcher = launcher
     check_config(loaded, ())
     join(launcher)
-    return Model(make_predictor(loaded, weights, verbose, device))
+    return loaded

@@ -98,12 +98,23 @@ class Predictor:
             OSError: The image does not fit the model.
             UserError: The image has another type or another number of bands.
         """
+        if isinstance(self.load, LoadBands) and path is not None:
+            numbers = ",".join(map(str, self.load.bands))
+            raise UserError(f"the model needs the bands {numbers} of image files, which a video does not have")
+        return self._prepare(self.make_sample(image, path))
+
+    def make_sample(self, image: Any, path: Path | None = None) -> dict[str, Any]:
+        """Makes of an image in memory what :attr:`load` makes of a file.
+
+        Args:
+            image: As for :meth:`accept`.
+            path: As for :meth:`accept`.
+
+        Raises:
+            UserError: The image has another type or another number of bands.
+        """
         if isinstance(self.load, LoadBands):
-            bands = self.load.bands
-            if path is not None:
-                numbers = ",".join(map(str, bands))
-                raise UserError(f"the model needs the bands {numbers} of image files, which a video does not have")
-            pixels: Any = to_bands(image, len(bands))
+            pixels: Any = to_bands(image, len(self.load.bands))
         else:
             pixels = np.ascontiguousarray(to_rgb(image)[..., ::-1])  # the libraries' pipelines take BGR
             if getattr(self.load, "color_type", "color").startswith("grayscale"):
@@ -111,7 +122,7 @@ class Predictor:
             if getattr(self.load, "to_float32", False):
                 pixels = pixels.astype(np.float32)
         shape = pixels.shape[:2]
-        return self._prepare({"img": pixels, "img_path": str(path or ""), "img_shape": shape, "ori_shape": shape})
+        return {"img": pixels, "img_path": str(path or ""), "img_shape": shape, "ori_shape": shape, "img_id": 0}
 
     def infer(self, inputs: Sequence[Input]) -> list[Prediction]:
         """Runs the model.
