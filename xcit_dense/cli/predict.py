@@ -8,6 +8,10 @@ Examples:
 
 DIR receives pictures/ with what was found drawn over each image; for detection results.json and images.json in COCO's
 format, for segmentation labels/ with a PNG of class indices for each image. DIR must not have results already.
+
+    predict [CONFIG] WEIGHTS big.tif --window 1024 --out DIR    an image of any size, by windows at native resolution
+
+Then DIR receives labels/ with GeoTIFFs, or objects/ with GeoJSON and COCO's JSON; and previews/.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from xcit_dense.cli.options import (
     start_mm,
 )
 from xcit_dense.cli.positionals import is_exported, read_model_arguments
+from xcit_dense.cli.windows import add_windows, predict_by_windows, window_options
 from xcit_dense.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,10 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bands(parser, trains=False)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument(
-        "--score-thr", type=float, default=0.3, metavar="S", help="draw objects of this score or more; default 0.3"
+        "--score-thr",
+        type=float,
+        default=0.3,
+        metavar="S",
+        help="draw objects of this score or more; with --window, merge and write only these; default 0.3",
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images of one size at once; default 1")
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images of one size, or windows, at once; default 1"
+    )
     parser.add_argument("--no-draw", action="store_true", help="write only results, without pictures")
+    add_windows(parser)
+    parser.add_argument("--scores", action="store_true", help="with --window, write the class scores too")
+    parser.add_argument("--resume", action="store_true", help="go on with a run by windows that ended early")
     add_launcher(parser, ["none", "pytorch"])
     add_verbose(parser)
 
@@ -69,15 +83,21 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--batch {args.batch} is not possible; write 1 or more.")
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr {args.score_thr} is not a score; write a number from 0 to 1.")
-    model, media = _open_exported(args) if is_exported(args.words[0]) else _open(args)
-    score_thr = None if args.no_draw else args.score_thr
-    summary = model.predict_files(media, args.out, batch=args.batch, score_thr=score_thr)
-    status = report(summary, args.out) if summary else 0
+    windows = window_options(args, "scores", "resume")
+    status = _predict_complete(args) if windows is None else predict_by_windows(args, windows)
     if args.launcher != "none":
         from xcit_dense.mm.runtime.launch import leave
 
         leave(status)
     sys.exit(status)
+
+
+def _predict_complete(args: argparse.Namespace) -> int:
+    """Predicts complete images. Returns the exit status."""
+    model, media = _open_exported(args) if is_exported(args.words[0]) else _open(args)
+    score_thr = None if args.no_draw else args.score_thr
+    summary = model.predict_files(media, args.out, batch=args.batch, score_thr=score_thr)
+    return report(summary, args.out) if summary else 0
 
 
 def _open(args: argparse.Namespace) -> tuple[Model, list[Medium]]:

@@ -30,6 +30,7 @@ from xcit_dense.cli.options import (
     start_mm,
 )
 from xcit_dense.cli.positionals import is_exported, read_model_arguments
+from xcit_dense.cli.windows import add_windows, window_options
 from xcit_dense.errors import UserError
 from xcit_dense.utils.files import atomic_write
 
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tta", action="store_true", help="merge predictions for the sizes and flips of the config's tta_pipeline"
     )
+    add_windows(parser)
     add_verbose(parser)
 
 
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     """Evaluates, writes metrics and images where asked, and sums up."""
     if args.out:
         check_out(args.out)
+    windows = window_options(args)
     positionals = read_model_arguments(args.words, takes_inputs=False)
     start_mm(args.device)
 
@@ -77,6 +80,8 @@ def run(args: argparse.Namespace) -> None:
         add_hook(config, type="DrawImagesHook", directory=str(args.show_dir.resolve()))
     if args.tta:
         augment(config)
+    if windows:
+        use_windows(config, args, windows, exported)
     config.pop("strategy", None)  # a strategy shards a model to train it
     if not exported:
         add_hook(config, type="DeployHook")
@@ -128,6 +133,18 @@ def augment(config: Any) -> None:
         )
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
     config.model = {**config.tta_model, "module": config.model}
+
+
+def use_windows(config: Any, args: argparse.Namespace, windows: dict[str, Any], exported: bool) -> None:
+    """Makes the test predict each image by windows, as predict does."""
+    if args.tta or exported:
+        other = "--tta" if args.tta else "an exported model"
+        raise UserError(f"--window does not work with {other}; leave --window out, or test the model of a config.")
+    from xcit_dense.mm.inference.window_engine import use_native_size  # registers the type
+
+    use_native_size(config)
+    options = {"window": windows["side"], "overlap": windows["overlap"], "scale": windows["scale"]}
+    config.model = {"type": "mmengine.WindowedModel", "module": config.model, **options}
 
 
 def add_hook(config: Any, **hook: Any) -> None:
