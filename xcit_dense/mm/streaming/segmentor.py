@@ -1,0 +1,236 @@
+"""Necks and decode heads of MMSegmentation as graphs of maps, which are computed window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from xcit_dense.errors import UserError
+from xcit_dense.mm.config.libraries import prints_logged
+
+with prints_logged():
+    from mmcv.cnn import ConvModule
+    from mmseg.models.data_preprocessor import SegDataPreProcessor
+    from mmseg.models.decode_heads import FPNHead, UPerHead
+    from mmseg.models.decode_heads.psp_head import PPM
+    from mmseg.models.necks import FPN
+    from mmseg.models.segmentors import EncoderDecoder
+    from mmseg.models.utils.wrappers import Upsample
+
+from xcit_dense.mm.heads import FusedFPNHead, FusedUPerHead
+from xcit_dense.ops.layers import plain_type
+from xcit_dense.ops.winograd_conv import WinogradConv2d
+from xcit_dense.rasters.window import Window
+from xcit_dense.streaming.maps import Add, Apply, Concatenate, Enlarge, Level, Levels, Map, Pool, PooledMap
+
+_CONVOLUTIONS = (nn.Conv2d, WinogradConv2d)
+_ACTIVATIONS = (
+    *(nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.ELU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU),
+    *(nn.Hardswish, nn.Hardsigmoid, nn.Identity),
+)
+"""Activations that compute each number from only this number."""
+
+_TILE = 128  # positions along each side of the windows from which the pooling pyramid sums a level
+
+
+def map_logits(model: Any, levels: Levels, height: int, width: int) -> Map:
+    """Makes the map of the logits of an image, in the size of the image.
+
+    The map has the values of ``model.predict`` for the complete image, except for rounding. No level is read before
+    the map is read.
+
+    Args:
+        model: An ``EncoderDecoder`` in evaluation mode, deployed or not: without a neck or with the neck ``FPN``, and
+            with the head ``FPNHead``, ``FusedFPNHead``, ``UPerHead`` or ``FusedUPerHead``.
+        levels: The levels of the model's backbone for the image.
+        height: The height of the image in pixels.
+        width: The width of the image in pixels.
+
+    Returns:
+        The map (1, classes, height, width). A model of two classes may have one logit.
+
+    Raises:
+        UserError: A part of the model cannot be computed by windows. The message names the part.
+    """
+    _check_segmentor(model)
+    maps: list[Map] = [Level(levels, index) for index in range(len(levels.shapes))]
+    if model.with_neck:
+        maps = _apply_fpn(model.neck, maps)
+    head = model.decode_head
+    if plain_type(head) in (FPNHead, FusedFPNHead):
+        features = _apply_fpn_head(head, _select(head, maps))
+    else:
+        features = _apply_uper_head(head, _select(head, maps))
+    logits = _classify(head, features)
+    return Enlarge(logits, height, width, align_corners=head.align_corners)
+
+
+def read_labels(model: Any, logits: Map, window: Window) -> Tensor:
+    """Computes the labels of a window of an image, as ``model.predict`` does for the complete image.
+
+    Args:
+        model: The segmentor.
+        logits: The map of :func:`map_logits`.
+        window: The window, (h, w) pixels.
+
+    Returns:
+        (h, w), int64.
+    """
+    found = logits.read(window)  # (1, classes, h, w)
+    if found.shape[1] > 1:
+        return found.argmax(dim=1)[0]
+    return (found[0, 0].sigmoid() > model.decode_head.threshold).long()
+
+
+def _refuse(name: str, why: str) -> NoReturn:
+    raise UserError(f"{name} {why}, which cannot be computed by --stream; predict by windows: write --window 1024.")
+
+
+def _check_segmentor(model: Any) -> None:
+    kind = plain_type(model)
+    if kind is not EncoderDecoder:
+        what = "has a hook" if kind is None else f"is a {kind.__name__}, and not an EncoderDecoder"
+        _refuse("The model", what)
+    mode = model.test_cfg.get("mode", "whole")
+    if mode != "whole":
+        raise UserError(
+            f"model.test_cfg.mode is {mode!r}, and --stream computes the complete image; write --window 1024, or "
+            "--cfg-options model.test_cfg.mode=whole."
+        )
+    prepare = model.data_preprocessor
+    if plain_type(prepare) is not SegDataPreProcessor:
+        _refuse("model.data_preprocessor", f"is a {type(prepare).__name__}")
+    if prepare.test_cfg:
+        _refuse("model.data_preprocessor", f"pads images in tests (test_cfg={dict(prepare.test_cfg)})")
+    head = model.decode_head
+    if plain_type(head) not in (FPNHead, FusedFPNHead, UPerHead, FusedUPerHead):
+        _refuse("model.decode_head", _describe(head))
+    if model.with_neck and plain_type(model.neck) is not FPN:
+        _refuse("model.neck", _describe(model.neck))
+
+
+def _describe(module: nn.Module) -> str:
+    if plain_type(module) is None:
+        return f"is a {type(module).__name__} with a hook or a parametrized weight"
+    return f"is a {type(module).__name__}"
+
+
+def _select(head: Any, maps: Sequence[Map]) -> list[Map]:
+    if max(head.in_index) >= len(maps):
+        _refuse("model.decode_head", f"reads level {max(head.in_index)} of a neck with extra levels")
+    return [maps[index] for index in head.in_index]
+
+
+def _apply_fpn(neck: Any, levels: Sequence[Map]) -> list[Map]:
+    """The neck FPN without its extra levels."""
+    options = dict(neck.upsample_cfg)
+    if set(options) - {"mode", "align_corners"} or options.get("mode") not in ("nearest", "bilinear"):
+        _refuse("model.neck", f"has upsample_cfg={options}")
+    mode, corners = options["mode"], bool(options.get("align_corners"))
+    levels = levels[neck.start_level : neck.backbone_end_level]
+    laterals = [_convolve(f"model.neck.lateral_convs.{i}", neck.lateral_convs[i], x) for i, x in enumerate(levels)]
+    for index in reversed(range(len(laterals) - 1)):
+        fine = laterals[index]
+        laterals[index] = Add(fine, Enlarge(laterals[index + 1], fine.height, fine.width, mode, corners))
+    return [_convolve(f"model.neck.fpn_convs.{i}", neck.fpn_convs[i], x) for i, x in enumerate(laterals)]
+
+
+def _apply_fpn_head(head: Any, levels: Sequence[Map]) -> Map:
+    """The features of ``FPNHead`` before the classification."""
+    scaled: list[Map] = []
+    for number, level in enumerate(levels):
+        x = level
+        for index, step in enumerate(head.scale_heads[number]):
+            name = f"model.decode_head.scale_heads.{number}.{index}"
+            if plain_type(step) is Upsample and not step.size and isinstance(step.scale_factor, float):
+                height, width = int(x.height * step.scale_factor), int(x.width * step.scale_factor)
+                x = Enlarge(x, height, width, step.mode, bool(step.align_corners))
+            else:
+                x = _convolve(name, step, x)
+        scaled.append(x)
+    first, *others = scaled
+    return Add(first, *(_enlarge_like(x, first, head) for x in others)) if others else first
+
+
+def _apply_uper_head(head: Any, levels: Sequence[Map]) -> Map:
+    """The features of ``UPerHead`` before the classification."""
+    name = "model.decode_head"
+    laterals = [_convolve(f"{name}.lateral_convs.{i}", head.lateral_convs[i], x) for i, x in enumerate(levels[:-1])]
+    laterals.append(_apply_pyramid(head, levels[-1]))
+    for index in reversed(range(len(laterals) - 1)):
+        fine = laterals[index]
+        laterals[index] = Add(fine, _enlarge_like(laterals[index + 1], fine, head))
+    outputs = [_convolve(f"{name}.fpn_convs.{i}", head.fpn_convs[i], x) for i, x in enumerate(laterals[:-1])]
+    outputs.append(laterals[-1])
+    joined = Concatenate(outputs[0], *(_enlarge_like(x, outputs[0], head) for x in outputs[1:]))
+    return _convolve(f"{name}.fpn_bottleneck", head.fpn_bottleneck, joined)
+
+
+def _apply_pyramid(head: Any, level: Map) -> Map:
+    """The pooling pyramid of ``UPerHead``, which sees the complete level."""
+    name = "model.decode_head.psp_modules"
+    pyramid = head.psp_modules
+    if plain_type(pyramid) is not PPM:
+        _refuse(name, _describe(pyramid))
+    counts = []
+    for index, (pooling, _) in enumerate(pyramid):
+        if plain_type(pooling) is not nn.AdaptiveAvgPool2d or not isinstance(pooling.output_size, int):
+            _refuse(f"{name}.{index}.0", _describe(pooling))
+        counts.append(pooling.output_size)
+    pool = Pool(level, counts, _TILE)
+    branches: list[Map] = [level]
+    for index, (_, layer) in enumerate(pyramid):
+        branch = _convolve(f"{name}.{index}.1", layer, PooledMap(pool, index))
+        branches.append(_enlarge_like(branch, level, head))
+    return _convolve("model.decode_head.bottleneck", head.bottleneck, Concatenate(*branches))
+
+
+def _enlarge_like(x: Map, like: Map, head: Any) -> Map:
+    return Enlarge(x, like.height, like.width, align_corners=head.align_corners)
+
+
+def _classify(head: Any, features: Map) -> Map:
+    layer = head.conv_seg
+    if plain_type(layer) is not nn.Conv2d or layer.kernel_size != (1, 1) or layer.stride != (1, 1):
+        _refuse("model.decode_head.conv_seg", _describe(layer))
+    if head.dropout is not None and head.dropout.training:
+        _refuse("model.decode_head.dropout", "is in training mode")
+    return Apply(features, layer, layer.out_channels)
+
+
+def _convolve(name: str, layer: Any, x: Map) -> Map:
+    """Applies a ``ConvModule`` that keeps the size of the map."""
+    if plain_type(layer) is not ConvModule:
+        _refuse(name, _describe(layer))
+    conv = layer.conv
+    if plain_type(conv) not in _CONVOLUTIONS or layer.with_spectral_norm:
+        _refuse(f"{name}.conv", _describe(conv))
+    reach = [dilation * (side // 2) for dilation, side in zip(conv.dilation, conv.kernel_size)]
+    if (
+        layer.with_explicit_padding
+        or conv.padding_mode != "zeros"
+        or conv.stride != (1, 1)
+        or any(side % 2 == 0 for side in conv.kernel_size)
+        or tuple(reach) != tuple(conv.padding)
+    ):
+        _refuse(f"{name}.conv", "changes the size of the map, or is not padded with zeros")
+    if layer.with_norm:
+        _check_norm(name, layer)
+    if layer.with_activation and plain_type(layer.activate) not in _ACTIVATIONS:
+        _refuse(f"{name}.activate", _describe(layer.activate))
+    return Apply(x, layer, conv.out_channels, halo=max(reach))
+
+
+def _check_norm(name: str, layer: Any) -> None:
+    norm, name = layer.norm, f"{name}.{layer.norm_name}"
+    if plain_type(norm) is nn.Identity:  # deploy has made the batch norm a part of the convolution
+        return
+    if plain_type(norm) is None or not isinstance(norm, _BatchNorm):
+        _refuse(name, f"{_describe(norm)} and needs the complete map")
+    if norm.training or norm.running_mean is None:
+        raise UserError(
+            f"{name} is a batch norm in training mode, which needs the complete map; call model.eval() first."
+        )
