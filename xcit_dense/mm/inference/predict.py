@@ -198,7 +198,8 @@ def make_predictor(config: Config, weights: str, verbose: bool = False, device: 
     model.to(device or get_device()).eval()
     if any(isinstance(module, Backbone) for module in model.modules()):
         deploy(model)
-    model.keeps_logits = False  # of a FusedEncoderDecoder
+    predicting: Any = model
+    predicting.keeps_logits = False  # of a FusedEncoderDecoder
     dataset = test_dataset(config)
     load, prepare = _split_pipeline(dataset.get("pipeline") or [])
     meta = checkpoint.get("meta") or {}
