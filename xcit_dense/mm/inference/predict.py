@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -135,7 +135,7 @@ class Predictor:
         """
         data = {name: [one.data[name] for one in inputs] for name in ("inputs", "data_samples")}
         model: Any = self.model
-        with self._lock, torch.no_grad():
+        with self._lock, torch.no_grad(), _without_logits(model):
             samples = model.test_step(data)
         return [self._convert(one, sample) for one, sample in zip(inputs, samples)]
 
@@ -158,6 +158,16 @@ class Predictor:
         if self.segments:
             return Segmentation(labels=sample.pred_sem_seg.data[0].cpu().numpy(), **common)
         return Detection.from_instances(predicted_instances(sample.pred_instances), **common)
+
+
+@contextmanager
+def _without_logits(model: Any) -> Iterator[None]:
+    """Lets a FusedEncoderDecoder predict labels only."""
+    model.keeps_logits = False
+    try:
+        yield
+    finally:
+        model.keeps_logits = True
 
 
 def join(launcher: str) -> None:
@@ -198,8 +208,6 @@ def make_predictor(config: Config, weights: str, verbose: bool = False, device: 
     model.to(device or get_device()).eval()
     if any(isinstance(module, Backbone) for module in model.modules()):
         deploy(model)
-    predicting: Any = model
-    predicting.keeps_logits = False  # of a FusedEncoderDecoder
     dataset = test_dataset(config)
     load, prepare = _split_pipeline(dataset.get("pipeline") or [])
     meta = checkpoint.get("meta") or {}
