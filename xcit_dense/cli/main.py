@@ -24,6 +24,7 @@ _NAMES = (
     "export",
     "convert",
     "convert-data",
+    "chips",
     "shapes",
     "zoo",
     "doctor",

@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from xcit_dense.errors import UserError
+from xcit_dense.rasters.gdal import rasterio_env
 from xcit_dense.rasters.geotiff import writing
+from xcit_dense.rasters.open import is_large
 from xcit_dense.rasters.source import Georeference
+from xcit_dense.rasters.zarr_array import import_zarr
 from xcit_dense.rasters.zarr_writer import write_zarr
 from xcit_dense.structures import Colour
 from xcit_dense.utils.files import atomic_write
@@ -118,6 +121,32 @@ def write_scores(
         options |= {"dtype": "float32", "nbits": 16}
     with writing(path, scores, georeference, None, "average", **options) as file:
         file.descriptions = tuple(classes)
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Reads the class names that a label map contains.
+
+    Args:
+        path: A file that :func:`write_label_map` has written, or another image.
+
+    Returns:
+        The names. Empty if the file does not have names.
+
+    Raises:
+        MissingLibraryError: A library of the extra ``[large]`` is not installed.
+
+    Example:
+        >>> write_label_map("named.tif", np.zeros((8, 8), np.uint8), classes=["field", "house"])
+        >>> read_names("named.tif")
+        ['field', 'house']
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".zarr":
+        return list(import_zarr().open(str(path), mode="r").attrs.get(NAMES, []))
+    if not is_large(path):
+        return []
+    with rasterio_env() as rasterio, rasterio.open(path) as file:
+        return list(json.loads(file.tags(1).get(NAMES, "[]")))
 
 
 def _check_suffix(path: Path) -> None:

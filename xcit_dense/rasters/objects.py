@@ -79,8 +79,8 @@ def write_geojson(
 ) -> int:
     """Writes objects as GeoJSON, atomically and one object at a time.
 
-    RFC 7946 allows only longitude and latitude. An image has its own CRS, and positions in another CRS are less exact, so
-    the file has the image's CRS in the member ``crs``, which GDAL and QGIS read. Without a georeference, the
+    RFC 7946 allows only longitude and latitude. This function keeps the CRS of the image, so that positions stay exact,
+    and names the CRS in the member ``crs``, which GDAL and QGIS read. Without a georeference, the
     coordinates are pixels: x to the right, and y down. The member ``coordinates`` of the file is then ``"pixels"``,
     and otherwise ``"map"``.
 
@@ -109,11 +109,8 @@ def write_geojson(
     with atomic_write(Path(path)) as part, part.open("w", encoding="utf-8") as file:
         file.write(json.dumps(header, ensure_ascii=False)[:-1] + ', "features": [')
         for one in objects:
-            try:
-                feature = json.dumps(_feature(one, classes, georeference), ensure_ascii=False, allow_nan=False)
-            except ValueError as error:
-                raise UserError(f"The object {one.box} has numbers that are not finite; check the weights.") from error
-            file.write((",\n" if count else "\n") + feature)
+            feature = _feature(one, classes, georeference)
+            file.write((",\n" if count else "\n") + json.dumps(feature, ensure_ascii=False))
             count += 1
         file.write("\n]}\n")
     return count
@@ -135,15 +132,14 @@ def _place(georeference: Georeference | None) -> dict[str, Any]:
 
 
 def _feature(one: MapObject, classes: Sequence[str], georeference: Georeference | None) -> dict[str, Any]:
-    from shapely import get_coordinates
     from shapely.affinity import affine_transform
     from shapely.geometry import mapping
 
+    if not np.isfinite([*one.box, one.score]).all():
+        raise UserError(f"The object {one.box} with the score {one.score} is not finite; check the weights.")
     outline = one.outline()
     if georeference is not None:
         a, b, c, d, e, f = georeference.transform
         outline = affine_transform(outline, [a, b, d, e, c, f])
-    if not np.isfinite(get_coordinates(outline)).all():
-        raise ValueError("coordinates that are not finite")
     properties = {"class": classes[one.label], "class_id": one.label, "score": one.score}
     return {"type": "Feature", "properties": properties, "geometry": mapping(outline)}

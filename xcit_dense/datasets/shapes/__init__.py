@@ -1,7 +1,8 @@
 """The embedded data set "shapes": small generated images with ground truth, to train on without a download.
 
-:mod:`.scene` draws one image. :mod:`.write` writes the data set in COCO's and in ADE20K's layout. A new kind of shape
-is one more class in :mod:`.scene`. Raise ``FORMAT`` in :mod:`.write` with any change of the images.
+:mod:`.scene` draws one image. :mod:`.write` writes the data set in COCO's and in ADE20K's layout. :mod:`.map` writes
+one large image of many scenes. A new kind of shape is one more class in :mod:`.scene`. Raise ``FORMAT`` in
+:mod:`.write` with any change of the images.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _write_split(root: Path, split: int, count: int, size: int, seed: int) -> No
         segment_map = np.ones((size, size), np.int32)  # 1 is the background
         categories: dict[int, int] = {1: _BACKGROUND["id"]}
         for number, instance in enumerate(scene.instances, start=2):
-            annotation, mask = _annotate(instance, size)
+            annotation, mask = annotate(instance, size)
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
             label_map[mask] = 2 + instance.label
             segment_map[mask] = number
@@ -187,8 +187,16 @@ def _describe_segment(mask: npt.NDArray[np.bool_], number: int, category: int) -
     }
 
 
-def _annotate(instance: Instance, size: int) -> tuple[dict[str, Any], npt.NDArray[np.bool_]]:
-    """Converts an instance to an annotation in COCO's format and a mask (size, size)."""
+def annotate(instance: Instance, size: int) -> tuple[dict[str, Any], npt.NDArray[np.bool_]]:
+    """Converts an instance to an annotation in COCO's format and a mask.
+
+    Args:
+        instance: The shape.
+        size: Width and height of the image.
+
+    Returns:
+        The annotation without ids, and the mask (size, size).
+    """
     polygons = [np.asarray(part.exterior.coords)[:-1].round(2).ravel().tolist() for part in parts(instance.visible)]
     encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, size, size))
     annotation = {
