@@ -174,4 +174,4 @@ def check_space(directory: Path, needed: int) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be written: {error.strerror or error}; free some space, then write --resume.")
+    return UserError(f"{path} cannot be written: {error.strerror or error}; free some space, or name another path.")
