@@ -15,6 +15,7 @@ from xcit_dense.errors import UserError
 from xcit_dense.media.bands import read_bands
 from xcit_dense.rasters.labels import write_label_map
 from xcit_dense.rasters.open import open_source
+from xcit_dense.rasters.source import Georeference
 from xcit_dense.rasters.window import Window
 
 pytest.importorskip("rasterio", reason="the extra [large] is not installed")
@@ -128,6 +129,11 @@ def test_labels_of_another_size_place_or_kind_are_errors(tmp_path):
     write_label_map(tmp_path / "small.tif", np.zeros((200, 299), np.uint8), classes=CLASSES)
     with pytest.raises(UserError, match="give a label map of the image's size"):
         cut_chips(path, tmp_path / "small.tif", tmp_path / "out")
+    georeference = Georeference("", (0.5, 0, 400001, 0, -0.5, 5000000))
+    write_label_map(tmp_path / "b.tif", np.zeros((200, 300), np.uint8), classes=CLASSES, georeference=georeference)
+    placed = write_geotiff(tmp_path / "placed.tif", noise(200, 300, 3, "uint8", 250))
+    with pytest.raises(UserError, match="are different places of the map"):
+        cut_chips(placed, tmp_path / "b.tif", tmp_path / "out")
     with pytest.raises(UserError, match="has 3 bands of uint8; give a label map"):
         cut_chips(path, path, tmp_path / "out")
     (tmp_path / "full").mkdir()

@@ -24,7 +24,7 @@ def test_boxes_without_a_place_are_in_pixels(tmp_path):
     objects = [MapObject((10, 20, 30, 60), 1, 0.75), MapObject((0, 0, 5, 5), 0, 0.5)]
     assert write_geojson(tmp_path / "a.geojson", objects, classes=CLASSES) == 2
     content, shapes = read(tmp_path / "a.geojson")
-    assert content["coordinates"] == "pixels"
+    assert content["positions"] == "pixels"
     assert "crs" not in content
     assert shapes[0].equals(box(10, 20, 30, 60))
     assert content["features"][0]["properties"] == {"class": "house", "class_id": 1, "score": 0.75}
@@ -34,7 +34,7 @@ def test_objects_of_a_map_have_its_coordinates_and_its_crs(tmp_path):
     place = Georeference(rasterio.CRS.from_epsg(32633).to_wkt(), (0.5, 0, 400000, 0, -0.5, 5000000))
     write_geojson(tmp_path / "a.geojson", [MapObject((10, 20, 30, 60), 1, 0.75)], classes=CLASSES, georeference=place)
     content, shapes = read(tmp_path / "a.geojson")
-    assert content["coordinates"] == "map"
+    assert content["positions"] == "map"
     assert content["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
     assert shapes[0].bounds == (400005, 4999970, 400015, 4999990)
 
@@ -43,7 +43,7 @@ def test_a_rotated_transform_moves_every_corner(tmp_path):
     place = Georeference("", (0, 2, 100, 3, 0, 200))
     write_geojson(tmp_path / "a.geojson", [MapObject((1, 2, 3, 5), 0, 1)], classes=CLASSES, georeference=place)
     content, shapes = read(tmp_path / "a.geojson")
-    assert content["coordinates"] == "map"
+    assert content["positions"] == "map"
     assert shapes[0].bounds == (104, 203, 110, 209)
 
 

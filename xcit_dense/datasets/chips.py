@@ -134,8 +134,7 @@ def _check_sources(source: Source, labels: Source, size: int) -> None:
             f"{source.path} has {source.height} rows and {source.width} columns, but {labels.path} has "
             f"{labels.height} and {labels.width}; give a label map of the image's size."
         )
-    places = (source.georeference, labels.georeference)
-    if None not in places and not np.allclose(*(place.transform for place in places if place)):
+    if source.georeference and labels.georeference and not _same_place(source, labels):
         raise UserError(f"{source.path} and {labels.path} are different places of the map; give the image's label map.")
     if labels.bands != 1 or labels.dtype.kind not in "bui":
         raise UserError(
@@ -146,6 +145,16 @@ def _check_sources(source: Source, labels: Source, size: int) -> None:
             f"{source.path} has {source.height} rows and {source.width} columns, but chips have {size} pixels a side; "
             f"write --size {min(source.height, source.width)} or less."
         )
+
+
+def _same_place(source: Source, labels: Source) -> bool:
+    """Whether two corners of the images are less than half a pixel apart."""
+    one, other = source.georeference, labels.georeference
+    assert one is not None
+    assert other is not None
+    pixel = np.hypot(one.transform[0], one.transform[3])
+    corners = ((0, 0), (source.width, source.height))
+    return all(np.hypot(*np.subtract(one.to_map(*at), other.to_map(*at))) < pixel / 2 for at in corners)
 
 
 def _blocks(source: Source, size: int, overlap: int) -> list[Window]:

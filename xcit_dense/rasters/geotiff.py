@@ -92,7 +92,7 @@ def writing(
 
 def _factors(longest: int) -> list[int]:
     """The reductions of the overviews: 2, 4, 8 and so on."""
-    factors = []
+    factors: list[int] = []
     while longest // 2 ** len(factors) > _SMALLEST:
         factors.append(2 ** (len(factors) + 1))
     return factors

@@ -81,7 +81,7 @@ def write_geojson(
 
     RFC 7946 allows only longitude and latitude. This function keeps the CRS of the image, so that positions stay exact,
     and names the CRS in the member ``crs``, which GDAL and QGIS read. Without a georeference, the
-    coordinates are pixels: x to the right, and y down. The member ``coordinates`` of the file is then ``"pixels"``,
+    coordinates are pixels: x to the right, and y down. The member ``positions`` of the file is then ``"pixels"``,
     and otherwise ``"map"``.
 
     Args:
@@ -119,16 +119,16 @@ def write_geojson(
 def _place(georeference: Georeference | None) -> dict[str, Any]:
     """The members of a GeoJSON file that say what its coordinates mean."""
     if georeference is None:
-        return {"coordinates": "pixels"}
+        return {"positions": "pixels"}
     if not georeference.crs:
-        return {"coordinates": "map"}
+        return {"positions": "map"}
     with rasterio_env() as rasterio:
         authority = rasterio.CRS.from_wkt(georeference.crs).to_authority()
     if authority is None:
         # A CRS without a number. GDAL does not read WKT in GeoJSON, but a reader finds the CRS.
-        return {"coordinates": "map", "crs_wkt": georeference.crs}
+        return {"positions": "map", "crs_wkt": georeference.crs}
     name = f"urn:ogc:def:crs:{authority[0]}::{authority[1]}"
-    return {"coordinates": "map", "crs": {"type": "name", "properties": {"name": name}}}
+    return {"positions": "map", "crs": {"type": "name", "properties": {"name": name}}}
 
 
 def _feature(one: MapObject, classes: Sequence[str], georeference: Georeference | None) -> dict[str, Any]:

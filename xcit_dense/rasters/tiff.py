@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from xcit_dense.errors import MissingLibraryError
 from xcit_dense.rasters import geo, memory
@@ -34,7 +35,8 @@ def open_file(path: Path) -> Source:
     try:
         file = TiffFile(path)
         series = file.series[0]
-        orientation = file.pages[0].tags.valueof(_ORIENTATION, 1)
+        page: Any = file.pages[0]
+        orientation = page.tags.valueof(_ORIENTATION, 1)
     except Exception as error:  # a damaged file, in which any value is possible
         raise RasterError(f"{path} is not a readable image ({reason_of(error)}); give an intact file.") from error
     if orientation in range(2, 9):

@@ -51,7 +51,7 @@ def write_zarr(
         path.parent.mkdir(parents=True, exist_ok=True)
         chunks = (_CHUNK, _CHUNK, 1)[: array.ndim]
         file = zarr.open(str(part), mode="w", shape=array.shape, chunks=chunks, dtype=array.dtype)
-        for block in blocks_of(*array.shape[:2], size=_CHUNK):
+        for block in blocks_of(array.shape[0], array.shape[1], _CHUNK):
             file[block.slices] = np.asarray(array[block.slices])
         file.attrs.update(attributes)
         if is_zarr:
