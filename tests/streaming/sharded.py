@@ -1,5 +1,6 @@
-"""One process of an image in several processes: run by test_shard.py."""
+"""One of three processes, of which some share an image: run by test_shard.py."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,16 +31,25 @@ def count_bytes(sent):
     distributed.all_reduce, distributed.batch_isend_irecv = counted_sum, counted_batch
 
 
-def main(directory, ranks, rank):
-    """Computes the levels and gradients of each case, and saves them."""
-    distributed.init_process_group("gloo", init_method=f"file://{directory}/group", rank=rank, world_size=ranks)
-    results = []
+def main(directory, ranks):
+    """Computes the levels and gradients of each case in some of the processes, and saves them."""
+    rank = int(os.environ["RANK"])
+    distributed.init_process_group("gloo", init_method=f"file://{directory}/group", rank=rank, world_size=3)
+    group = distributed.new_group(ranks) if len(ranks) < 3 else None
+    if rank in ranks:
+        torch.save(list(run_cases(directory, group)), Path(directory, f"{rank}.pt"))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def run_cases(directory, group):
+    """Yields what the test compares, for each case."""
     sent = dict.fromkeys(("covariances", "halos"), 0)
     count_bytes(sent)
     for options, size, shapes in torch.load(Path(directory, "cases.pt"), weights_only=False):
         backbone = tiny_xcit(norm_eval=True, **options).train()
         sent.update(covariances=0, halos=0)
-        band = sharded_levels(backbone, random_images(1, 3, *size))
+        band = sharded_levels(backbone, random_images(1, 3, *size), group)
         forward = dict(sent)
         slopes = [
             slope(shape, number)[:, :, rows.start : rows.stop]
@@ -47,12 +57,10 @@ def main(directory, ranks, rank):
         ]
         sum((level * each).sum() for level, each in zip(band.levels, slopes)).backward()
         both = dict(sent)
-        sum_gradients(list(backbone.parameters()))
+        sum_gradients(list(backbone.parameters()), group)
         gradients = {name: parameter.grad for name, parameter in backbone.named_parameters()}
-        results.append(([level.detach() for level in band.levels], band.rows, gradients, forward, both))
-    torch.save(results, Path(directory, f"{rank}.pt"))
-    distributed.destroy_process_group()
+        yield [level.detach() for level in band.levels], band.rows, gradients, forward, both
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], [int(rank) for rank in sys.argv[2:]])
