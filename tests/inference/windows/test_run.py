@@ -35,6 +35,7 @@ class Engine:
     classes = ("dark", "bright")
     palette = ((0, 0, 0), (255, 255, 255))
     threshold = None
+    drawn = ()
     fill = (0.0, 0.0, 0.0)
     fingerprint = {"weights": "1"}  # noqa: RUF012
 

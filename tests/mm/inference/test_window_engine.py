@@ -89,7 +89,7 @@ def test_the_fill_is_black_after_the_normalisation(setups):
 def test_bands_that_do_not_fit_are_refused_with_the_option_that_helps(setups):
     _, engine = setups["segmentation"]
     assert tuple(engine.choose_bands(ArraySource(np.zeros((9, 9, 1), np.uint8)))) == (1, 1, 1)
-    assert tuple(engine.choose_bands(ArraySource(np.zeros((9, 9, 4), np.uint8)))) == (1, 2, 3)
+    assert tuple(engine.choose_bands(ArraySource(np.zeros((9, 9, 3), np.uint8)))) == (1, 2, 3)
     for array in (np.zeros((9, 9, 5), np.uint8), np.zeros((9, 9, 3), np.uint16)):
         with pytest.raises(UserError, match="--bands"):
             engine.choose_bands(ArraySource(array))

@@ -39,6 +39,10 @@ class WindowEngine(Protocol):
         """The value of each band that pixels without data get: the mean of the normalisation."""
 
     @property
+    def drawn(self) -> Sequence[int]:
+        """The bands that drawings show, as for :func:`xcit_dense.rasters.preview.preview_labels`."""
+
+    @property
     def fingerprint(self) -> Mapping[str, str]:
         """Texts that change with the weights and the config. A run resumes only if they are the same."""
 

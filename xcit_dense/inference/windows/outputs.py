@@ -16,6 +16,9 @@ from xcit_dense.inference.windows.plan import Plan
 from xcit_dense.media.inputs import Medium
 from xcit_dense.media.results import make_categories, write_results
 from xcit_dense.rasters.canvas import Canvas
+from xcit_dense.rasters.labels import write_label_map, write_scores
+from xcit_dense.rasters.objects import MapObject, write_geojson
+from xcit_dense.rasters.preview import preview_labels, preview_objects
 from xcit_dense.rasters.source import Source
 
 _COCO_PIXELS = 2**32  # COCO's run-length code counts pixels in 32 bits
@@ -47,18 +50,16 @@ class Outputs:
         Raises:
             UserError: A file cannot be written.
         """
-        from xcit_dense.rasters.labels import write_label_map
-
-        engine = self._engine
-        path = self._out / "labels" / f"{medium.stem}.tif"
-        write_label_map(
-            path,
-            labels.array,
-            classes=engine.classes,
-            palette=engine.palette,
-            georeference=source.georeference,
-            nodata=empty_label(len(engine.classes)),
-        )
+        classes, palette = self._engine.classes, self._engine.palette
+        place = source.georeference
+        path = self._path("labels", medium, ".tif")
+        empty = empty_label(len(classes))
+        write_label_map(path, labels.array, classes=classes, palette=palette, georeference=place, nodata=empty)
+        if scores is not None:
+            write_scores(self._path("scores", medium, ".tif"), scores.array, classes=classes, georeference=place)
+        if self._preview:
+            path = self._path("previews", medium, ".jpg")
+            preview_labels(path, source, labels.array, classes=classes, palette=palette, bands=self._engine.drawn)
 
     def write_objects(
         self, medium: Medium, source: Source, plan: Plan, records: Iterable[Record], directory: Path
@@ -75,7 +76,15 @@ class Outputs:
         Raises:
             UserError: A file cannot be written.
         """
+        classes, palette = self._engine.classes, self._engine.palette
         found = list(merge_rows(plan, records))
+        shown = [_on_map(one) for one in found]
+        write_geojson(
+            self._path("objects", medium, ".geojson"), shown, classes=classes, georeference=source.georeference
+        )
+        if self._preview:
+            path = self._path("previews", medium, ".jpg")
+            preview_objects(path, source, shown, classes=classes, palette=palette, bands=self._engine.drawn)
         results = [self._result(one, plan) for one in found]
         image = {"file_name": medium.name, "height": plan.height, "width": plan.width}
         (directory / "coco.jsonl").write_text(json.dumps({"image": image, "results": results}) + "\n")
@@ -95,6 +104,11 @@ class Outputs:
         parts = [directory / "coco.jsonl" for directory in directories]
         return write_results(self._out, parts, make_categories(self._engine.classes))
 
+    def _path(self, kind: str, medium: Medium, suffix: str) -> Path:
+        path = self._out / kind / f"{medium.stem}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def _result(self, found: Found, plan: Plan) -> dict[str, Any]:
         """COCO's entry of an object."""
         x1, y1, x2, y2 = found.box
@@ -103,6 +117,13 @@ class Outputs:
         if found.mask is not None and plan.height * plan.width < _COCO_PIXELS:
             result["segmentation"] = encode_in_image(found.mask, plan.height, plan.width)
         return result
+
+
+def _on_map(found: Found) -> MapObject:
+    """The object as the writers of GeoJSON and of drawings take it."""
+    if found.mask is None:
+        return MapObject(found.box, found.label, found.score)
+    return MapObject(found.box, found.label, found.score, found.mask.pixels, (found.mask.row, found.mask.column))
 
 
 def merge_rows(plan: Plan, records: Iterable[Record]) -> Iterator[Found]:

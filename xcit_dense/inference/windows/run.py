@@ -189,8 +189,6 @@ def _open_all(engine: WindowEngine, media: Sequence[Medium], out: Path, options:
             with open_source(medium.path) as source:
                 bands = engine.choose_bands(source)
                 plan = Plan(source.height, source.width, options.side, options.overlap)
-                if source.bands == 4 and tuple(bands) == (1, 2, 3):
-                    found.notes.append(f"{medium.name}: the model gets the bands 1,2,3 of 4 as red, green and blue.")
         except (UserError, OSError) as error:
             found.failures.append((medium.name, describe(error)))
             continue

@@ -121,6 +121,10 @@ class MMWindowEngine:
     config: Config
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        model: Any = self.predictor.model
+        model.keeps_logits = True  # of a FusedEncoderDecoder; windows are blended by their scores
+
     @property
     def classes(self) -> Sequence[str]:
         """The names of the classes."""
@@ -152,6 +156,11 @@ class MMWindowEngine:
         # The preprocessor has the order of the model's channels. Files of ordinary images are RGB.
         is_bgr = self._bands is None and not getattr(preprocessor, "_channel_conversion", False)
         return values[::-1] if is_bgr else values
+
+    @property
+    def drawn(self) -> Sequence[int]:
+        """The bands that drawings show."""
+        return self.predictor.load.drawn if isinstance(self.predictor.load, LoadBands) else ()
 
     @cached_property
     def fingerprint(self) -> Mapping[str, str]:
@@ -187,12 +196,12 @@ class MMWindowEngine:
                     "--bands, or give images that have all bands."
                 )
             return self._bands
-        if source.dtype != np.uint8 or source.bands not in (1, 3, 4):
+        if source.dtype != np.uint8 or source.colours not in (1, 3):
             raise UserError(
                 f"{source.path} has {source.bands} band{'s' * (source.bands != 1)} of {source.dtype}, and the model "
                 "takes RGB of 8 bits; write for example --bands 1,2,3 to choose bands."
             )
-        return (1, 1, 1) if source.bands == 1 else (1, 2, 3)
+        return (1, 2, 3) if source.colours == _ORDINARY else (1, 1, 1)
 
     def score(self, windows: Sequence[Values]) -> Sequence[Scores]:
         """Computes the class scores of windows.
