@@ -53,6 +53,7 @@ def peak(tmp_path, size, segments):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("segments", [True, False])
 def test_the_memory_of_sixteen_times_the_pixels_is_the_same(tmp_path, segments):
     small, large = peak(tmp_path, 2048, segments), peak(tmp_path, 8192, segments)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tifffile", reason="tifffile is not installed")
+pytest.importorskip("rasterio", reason="rasterio is not installed")
 pytest.importorskip("shapely", reason="shapely is not installed")
 pytest.importorskip("pycocotools", reason="pycocotools is not installed")
 
+import tifffile
 from pycocotools import mask as coding
 
 from tests.helpers.windows import PixelEngine as Engine
@@ -18,6 +20,7 @@ from xcit_dense.errors import UserError
 from xcit_dense.inference.windows.run import Options, run
 from xcit_dense.media.images import write_image
 from xcit_dense.media.inputs import find_media
+from xcit_dense.rasters.canvas import Canvas
 from xcit_dense.rasters.open import open_source
 from xcit_dense.rasters.window import Window
 
@@ -111,6 +114,45 @@ def test_a_window_that_fails_is_named_and_the_others_are_done(tmp_path, image):
     found = labels(tmp_path / "out")
     assert (found[:48, :48] == 255).all()
     assert (found[64:] == (image[64:, :, 0] > 127)).all()
+
+
+def test_a_damaged_file_loses_only_the_windows_that_need_the_missing_tiles(tmp_path, image):
+    path = tmp_path / "in/cut.tif"
+    large = np.tile(image, (2, 2, 1))
+    options = {"tile": (64, 64), "photometric": "rgb", "compression": None}
+    tifffile.imwrite(path, large, **options)
+    with tifffile.TiffFile(path) as file:
+        offsets = file.pages[0].dataoffsets
+    content = path.read_bytes()
+    path.write_bytes(content[: offsets[-1]])  # without the last tile
+    summary = start(tmp_path, Engine(), "cut.tif")
+    assert summary.images == 1
+    assert summary.failures
+    for name, why in summary.failures:
+        assert name.startswith("cut.tif, rows ")
+        assert "not readable" in why
+    found = labels(tmp_path / "out", "cut")
+    assert (found[:240] == (large[:240, :, 0] > 127)).all()
+    assert (found[-4:, -4:] == 255).all()
+    assert any("has no preview" in note for note in summary.notes)
+
+
+def test_a_full_disk_ends_the_run_and_the_run_goes_on_later(tmp_path, image, monkeypatch):
+    write = Canvas.write
+
+    def fail(canvas, window, values):
+        if window.row > 0:
+            raise UserError("labels.npy cannot be written: No space left on device; free some space")
+        write(canvas, window, values)
+
+    monkeypatch.setattr(Canvas, "write", fail)
+    with pytest.raises(UserError, match="No space left"):
+        start(tmp_path, Engine())
+    monkeypatch.undo()
+    engine = Engine()
+    start(tmp_path, engine, resume=True)
+    assert engine.calls == 12  # the first row is done, and is computed once more for the rows that follow
+    assert (labels(tmp_path / "out") == (image[..., 0] > 127)).all()
 
 
 def test_several_images_and_one_that_does_not_fit(tmp_path, image):

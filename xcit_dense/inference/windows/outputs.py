@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from xcit_dense.rasters.canvas import Canvas
 from xcit_dense.rasters.labels import write_label_map, write_scores
 from xcit_dense.rasters.objects import MapObject, write_geojson
 from xcit_dense.rasters.preview import preview_labels, preview_objects
-from xcit_dense.rasters.source import Source
+from xcit_dense.rasters.source import RasterError, Source
+
+NOTE = "note.txt"
+"""The file among the parts of an image that has a sentence for the user."""
 
 _COCO_PIXELS = 2**32  # COCO's run-length code counts pixels in 32 bits
 
@@ -38,7 +42,9 @@ class Outputs:
         self._out = out
         self._preview = preview
 
-    def write_labels(self, medium: Medium, source: Source, labels: Canvas, scores: Canvas | None) -> None:
+    def write_labels(
+        self, medium: Medium, source: Source, labels: Canvas, scores: Canvas | None, directory: Path
+    ) -> None:
         """Writes the label map of an image.
 
         Args:
@@ -46,6 +52,7 @@ class Outputs:
             source: The opened image.
             labels: The label map.
             scores: The class scores, or None.
+            directory: The directory for the parts of the image.
 
         Raises:
             UserError: A file cannot be written.
@@ -59,7 +66,8 @@ class Outputs:
             write_scores(self._path("scores", medium, ".tif"), scores.array, classes=classes, georeference=place)
         if self._preview:
             path = self._path("previews", medium, ".jpg")
-            preview_labels(path, source, labels.array, classes=classes, palette=palette, bands=self._engine.drawn)
+            with _noting(medium, directory):
+                preview_labels(path, source, labels.array, classes=classes, palette=palette, bands=self._engine.drawn)
 
     def write_objects(
         self, medium: Medium, source: Source, plan: Plan, records: Iterable[Record], directory: Path
@@ -84,7 +92,8 @@ class Outputs:
         )
         if self._preview:
             path = self._path("previews", medium, ".jpg")
-            preview_objects(path, source, shown, classes=classes, palette=palette, bands=self._engine.drawn)
+            with _noting(medium, directory):
+                preview_objects(path, source, shown, classes=classes, palette=palette, bands=self._engine.drawn)
         results = [self._result(one, plan) for one in found]
         image = {"file_name": medium.name, "height": plan.height, "width": plan.width}
         (directory / "coco.jsonl").write_text(json.dumps({"image": image, "results": results}) + "\n")
@@ -117,6 +126,15 @@ class Outputs:
         if found.mask is not None and plan.height * plan.width < _COCO_PIXELS:
             result["segmentation"] = encode_in_image(found.mask, plan.height, plan.width)
         return result
+
+
+@contextmanager
+def _noting(medium: Medium, directory: Path) -> Iterator[None]:
+    """Notes that an image has no preview, because a part of its file is not readable. The windows there failed too."""
+    try:
+        yield
+    except RasterError as error:
+        (directory / NOTE).write_text(f"{medium.name} has no preview: {error}")
 
 
 def _on_map(found: Found) -> MapObject:

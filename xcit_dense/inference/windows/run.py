@@ -19,7 +19,7 @@ from xcit_dense.inference.windows.blend import Blender, Scores, choose, empty_la
 from xcit_dense.inference.windows.engine import Values, WindowEngine
 from xcit_dense.inference.windows.journal import Journal, Record
 from xcit_dense.inference.windows.objects import in_image
-from xcit_dense.inference.windows.outputs import Outputs
+from xcit_dense.inference.windows.outputs import NOTE, Outputs
 from xcit_dense.inference.windows.plan import Plan, check_window
 from xcit_dense.inference.write import make_empty
 from xcit_dense.media.inputs import Medium
@@ -382,18 +382,20 @@ def _finish(engine: WindowEngine, image: _Image, outputs: Outputs, options: Opti
         if engine.segments:
             labels = _canvas(engine, image, scores=False, make=False)
             scores = _canvas(engine, image, scores=True, make=False) if options.scores else None
-            outputs.write_labels(image.medium, source, labels, scores)
+            outputs.write_labels(image.medium, source, labels, scores, image.directory)
         else:
             outputs.write_objects(image.medium, source, image.plan, record.in_order(), image.directory)
 
 
 def _sum_up(engine: WindowEngine, found: _Found, outputs: Outputs, out: Path) -> Summary:
-    windows, skipped, failures = 0, 0, list(found.failures)
+    windows, skipped, failures, notes = 0, 0, list(found.failures), list(found.notes)
     for image in found.images:
+        note = image.directory / NOTE
+        notes += [note.read_text()] if note.exists() else []
         windows += len(image.plan.rows) * len(image.plan.columns)
         for entry in Journal(image.directory, 0).in_order():
             skipped += entry["skipped"]
             failures += [(f"{image.name}, {window}", why) for window, why in entry["failed"]]
     objects = None if engine.segments else outputs.join(image.directory for image in found.images)
     shutil.rmtree(out / "parts")
-    return Summary(len(found.images), windows, skipped, objects, failures, found.notes)
+    return Summary(len(found.images), windows, skipped, objects, failures, notes)

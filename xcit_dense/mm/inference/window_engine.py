@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
+from mmengine.model import BaseTTAModel
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
@@ -226,11 +226,14 @@ class MMWindowEngine:
 
 
 @MODELS.register_module(name="WindowedModel", force=True)
-class WindowedModel(BaseModel):
+class WindowedModel(BaseTTAModel):
     """A detector or segmentor that MMEngine's test loop calls, and that predicts each image by windows.
 
     The windows, the blending and the merging are those of prediction, so a metric describes what prediction does. The
     images are in memory. The config needs :func:`use_native_size`.
+
+    MMEngine and the hooks of this package load a checkpoint into the ``module`` of a ``BaseTTAModel``, so this class is
+    one.
 
     Args:
         module: The config of the model.
@@ -244,14 +247,18 @@ class WindowedModel(BaseModel):
     def __init__(
         self, module: Any, window: int, overlap: int, scale: float = 1.0, batch: int = 1, score_thr: float = 0.0
     ) -> None:
-        super().__init__()
-        self.module: Any = MODELS.build(module) if isinstance(module, dict) else module
+        super().__init__(module)
+        self.module: Any
         self._window, self._overlap, self._scale, self._batch = window, overlap, scale, batch
         self._score_thr = score_thr
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
         """Refuses: only :meth:`test_step` is possible."""
         raise UserError("A model of windows cannot train; train the model of the config without windows.")
+
+    def merge_preds(self, data_samples_list: Any) -> Any:
+        """Refuses: windows are merged by :meth:`test_step`, and not as views of one image."""
+        raise UserError("A model of windows does not merge views of an image; leave --tta or --window out.")
 
     def test_step(self, data: Mapping[str, Any]) -> list[Any]:
         """Predicts a batch of a test data loader.
