@@ -12,6 +12,8 @@ format, for segmentation labels/ with a PNG of class indices for each image. DIR
     predict [CONFIG] WEIGHTS big.tif --window 1024 --out DIR    an image of any size, by windows at native resolution
 
 Then DIR receives labels/ with GeoTIFFs, or objects/ with GeoJSON and COCO's JSON; and previews/.
+
+    predict [CONFIG] WEIGHTS big.tif --stream --out DIR         a segmentor's labels of the complete image
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from xcit_dense.cli.options import (
     start_mm,
 )
 from xcit_dense.cli.positionals import is_exported, read_model_arguments
+from xcit_dense.cli.streaming import add_stream, predict_by_streaming
 from xcit_dense.cli.windows import add_windows, predict_by_windows, window_options
 from xcit_dense.errors import UserError
 
@@ -71,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-draw", action="store_true", help="write only results, without pictures")
     add_windows(parser)
+    add_stream(parser)
     parser.add_argument("--scores", action="store_true", help="with --window, write the class scores too")
     parser.add_argument("--resume", action="store_true", help="go on with a run by windows that ended early")
     add_launcher(parser, ["none", "pytorch"])
@@ -83,6 +87,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--batch {args.batch} is not possible; write 1 or more.")
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr {args.score_thr} is not a score; write a number from 0 to 1.")
+    if args.stream:
+        sys.exit(report(predict_by_streaming(args), args.out))
     windows = window_options(args, "scores", "resume")
     status = _predict_complete(args) if windows is None else predict_by_windows(args, windows)
     if args.launcher != "none":
@@ -148,7 +154,7 @@ def report(summary: Summary, out: Path) -> int:
     """
     found = "" if summary.objects is None else f", {summary.objects} objects of any score"
     print(f"{summary.images} images{found}")
-    for name in ("results.json", "images.json", "labels", "pictures"):
+    for name in ("results.json", "images.json", "labels", "pictures", "previews"):
         if (out / name).exists():
             print(out / name)
     if not summary.failures:

@@ -1,0 +1,192 @@
+"""Segments files of any size. The labels are those of the model for the complete image at its native resolution."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xcit_dense.errors import UserError
+from xcit_dense.inference.stream import describe
+from xcit_dense.inference.windows.blend import empty_label
+from xcit_dense.inference.windows.outputs import Outputs
+from xcit_dense.inference.windows.run import OUTPUTS
+from xcit_dense.inference.write import Summary, make_empty
+from xcit_dense.media.inputs import Medium
+from xcit_dense.mm.bands import LoadBands
+from xcit_dense.mm.inference.window_engine import MMWindowEngine
+from xcit_dense.mm.streaming.segmentor import map_logits, read_labels
+from xcit_dense.models.xcit import XCiT
+from xcit_dense.rasters.canvas import Canvas, check_space
+from xcit_dense.rasters.open import open_source
+from xcit_dense.rasters.source import RasterError, Source
+from xcit_dense.rasters.window import Window, blocks_of
+from xcit_dense.streaming.checks import check_eval, check_parts
+from xcit_dense.streaming.levels import level_size
+from xcit_dense.streaming.rows import SourceRows
+from xcit_dense.streaming.storage import format_size
+from xcit_dense.streaming.stream import stored_bytes, stream
+from xcit_dense.utils.progress import track
+
+TILE_MEMORY = 2**29
+"""Bytes that the maps of the neck and the head take for a tile of the image, about."""
+
+_STEPS = ("Resize", "PackSegInputs")  # the only Resize of an engine for windows keeps the size
+
+
+def stream_files(engine: MMWindowEngine, media: Sequence[Medium], out: Path, *, preview: bool = True) -> Summary:
+    """Segments images, one after the other, and writes a label map of each one. A failure does not end the run.
+
+    The memory does not grow with the image. The disk of ``out`` has the token maps and the labels of the image that is
+    being computed. The required space is printed before an image, and checked.
+
+    Args:
+        engine: The model with its preprocessing, at the scale 1.
+        media: The images.
+        out: The output directory. It must not contain results.
+        preview: Write a small drawing of each image.
+
+    Returns:
+        The number of images, and the failures.
+
+    Raises:
+        UserError: The model cannot be computed by windows, an input is a video, or ``out`` contains results.
+    """
+    videos = [medium.name for medium in media if medium.is_video]
+    if videos:
+        raise UserError(f"{videos[0]} is a video; leave --stream out for videos, whose frames are small.")
+    check_engine(engine)
+    make_empty(out, OUTPUTS)
+    outputs = Outputs(engine, out, preview)
+    failures = []
+    for number, medium in enumerate(media):
+        part = out / "parts" / f"{number}.npy"
+        try:
+            with open_source(medium.path) as source, _make_canvas(engine, source, part, medium) as labels:
+                _segment(engine, source, labels, out)
+                outputs.write_labels(medium, source, labels, None)
+        except (UserError, OSError) as error:
+            failures.append((medium.name, describe(error)))
+        part.unlink(missing_ok=True)
+    shutil.rmtree(out / "parts")
+    return Summary(len(media) - len(failures), None, failures)
+
+
+def check_engine(engine: MMWindowEngine) -> None:
+    """Checks that a model and its preprocessing can be computed by windows, before an image is read.
+
+    Args:
+        engine: The model with its preprocessing.
+
+    Raises:
+        UserError: A part cannot be computed by windows. The message names the part.
+    """
+    if not engine.segments:
+        raise UserError("--stream segments images, and this model is a detector; predict by windows: --window 1024.")
+    predictor = engine.predictor
+    for step in getattr(predictor.prepare, "transforms", ()):
+        name = type(step).__name__
+        if name not in _STEPS:
+            raise UserError(
+                f"The config's test pipeline has the step {name}, and --stream only normalises images; write a "
+                "pipeline without this step, or predict by windows: --window 1024."
+            )
+    if getattr(predictor.load, "color_type", "color") != "color":
+        raise UserError("--stream reads colour images, and the config reads grey images; write --bands 1.")
+    model: Any = predictor.model
+    check_eval(check_parts(model.backbone))
+    map_logits(model, _Shapes.of(model.backbone, 64, 64), 64, 64)
+
+
+def read_rows(engine: MMWindowEngine, source: Source) -> SourceRows:
+    """Makes an image that is read by rows, normalised as the model's data preprocessor normalises images.
+
+    Args:
+        engine: The model with its preprocessing.
+        source: The opened image.
+
+    Returns:
+        The image. A read raises an error if the image has values that are not finite.
+
+    Raises:
+        UserError: The image does not have the bands or the type of the model.
+    """
+    model: Any = engine.predictor.model
+    preprocessor = model.data_preprocessor
+    bands = engine.choose_bands(source)
+    if not isinstance(engine.predictor.load, LoadBands) and not preprocessor._channel_conversion:
+        bands = bands[::-1]  # the libraries read images as BGR
+    mean, std = [0.0] * len(bands), [1.0] * len(bands)
+    if preprocessor._enable_normalize:
+        mean, std = ([*values.flatten().tolist()] for values in (preprocessor.mean, preprocessor.std))
+        mean, std = (values * len(bands) if len(values) == 1 else values for values in (mean, std))
+    return _FiniteRows(source, mean, std, bands)
+
+
+def _make_canvas(engine: MMWindowEngine, source: Source, path: Path, medium: Medium) -> Canvas:
+    """Makes the label map of an image, after a check of the disk."""
+    model: Any = engine.predictor.model
+    height, width = source.height, source.width
+    empty = empty_label(len(engine.classes))
+    kind: Any = np.min_scalar_type(empty)
+    needed = stored_bytes(model.backbone, height, width) + height * width * kind.itemsize
+    print(f"{medium.name}: {width} x {height} pixels, {format_size(needed)} of the disk until it is done", flush=True)
+    check_space(path.parent, needed)
+    return Canvas.create(path, height, width, kind, fill=empty)
+
+
+def _segment(engine: MMWindowEngine, source: Source, canvas: Canvas, directory: Path) -> None:
+    """Computes the label map of an image. The token maps are in ``directory``."""
+    model: Any = engine.predictor.model
+    height, width = source.height, source.width
+    rows = read_rows(engine, source)
+    with stream(model.backbone, rows, directory=directory, progress=True) as levels, torch.no_grad():
+        logits = map_logits(model, levels, height, width)
+        tiles = list(blocks_of(height, width, logits.choose_tile(TILE_MEMORY)))
+        with track("tiles", len(tiles)) as count:
+            for tile in tiles:
+                labels = read_labels(model, logits, tile).cpu().numpy()
+                labels[~source.read_valid(tile)] = empty_label(len(engine.classes))
+                canvas.write(tile, labels)
+                count()
+
+
+class _FiniteRows(SourceRows):
+    """Rows of an image without values that are not finite. One NaN would make all labels of an image invalid."""
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Reads rows, (1, number of bands, bottom - top, width)."""
+        pixels = super().read(top, bottom)
+        invalid = int((~pixels.isfinite()).any(dim=1).sum())
+        if invalid:
+            raise RasterError(
+                f"{self.source.path} has {invalid:,} pixels with values that are not finite in the rows {top} to "
+                f"{bottom - 1}; give these pixels a number, or declare their value as nodata."
+            )
+        return pixels
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """The shapes of levels that are not computed."""
+
+    shapes: Sequence[tuple[int, int, int]]
+
+    @classmethod
+    def of(cls, backbone: XCiT, height: int, width: int) -> _Shapes:
+        p = backbone.patch_size
+        rows, columns = -(-height // p), -(-width // p)
+        shapes = []
+        for channels, stride in zip(backbone.out_channels, backbone.out_strides):
+            shapes.append((channels, level_size(rows, p, stride), level_size(columns, p, stride)))
+        return cls(shapes)
+
+    def read(self, level: int, window: Window) -> Tensor:
+        """Refuses, because there are no values."""
+        raise UserError(f"Level {level} has no values; stream the backbone first.")
