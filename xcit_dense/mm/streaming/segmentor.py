@@ -21,6 +21,7 @@ with prints_logged():
     from mmseg.models.utils.wrappers import Upsample
 
 from xcit_dense.mm.heads import FusedFPNHead, FusedUPerHead
+from xcit_dense.mm.segmentors import FusedEncoderDecoder
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.winograd_conv import WinogradConv2d
 from xcit_dense.rasters.window import Window
@@ -91,7 +92,7 @@ def _refuse(name: str, why: str) -> NoReturn:
 
 def _check_segmentor(model: Any) -> None:
     kind = plain_type(model)
-    if kind is not EncoderDecoder:
+    if kind not in (EncoderDecoder, FusedEncoderDecoder):
         what = "has a hook" if kind is None else f"is a {kind.__name__}, and not an EncoderDecoder"
         _refuse("The model", what)
     mode = model.test_cfg.get("mode", "whole")
