@@ -276,9 +276,26 @@ class Enlarge(Map):
         (x,) = inputs
         rows, columns = self._sides(x.dtype, x.device)
         first = self.needs(window)[0]
-        # The shorter side of the work first: rows of the small map, then columns of the rows.
-        x = rows.interpolate(x, 2, window.row, window.height, first.row)  # (1, C, h, w) -> (1, C, h', w)
-        return columns.interpolate(x, 3, window.column, window.width, first.column)  # -> (1, C, h', w')
+        if self._is_exact():
+            # The part is enlarged like the complete map. Its first and last rows and columns, which lack neighbours,
+            # are not in the window, except where the complete map ends.
+            down, across = rows.factor, columns.factor
+            y = F.interpolate(x, (down * first.height, across * first.width), mode="bilinear")
+            part = Window(down * first.row, across * first.column, y.shape[2], y.shape[3])
+            return cut(y, part, window)
+        # Rows and columns of channels-last memory are copied in large steps.
+        y = x.permute(0, 2, 3, 1).contiguous()  # (1, C, h, w) -> (1, h, w, C)
+        y = rows.interpolate(y, 1, window.row, window.height, first.row)  # (1, h', w, C)
+        y = columns.interpolate(y, 2, window.column, window.width, first.column)  # (1, h', w', C)
+        return y.permute(0, 3, 1, 2)
+
+    def _is_exact(self) -> bool:
+        """Returns whether F.interpolate rounds no position, so that a part of a map has the weights of the map."""
+        source = self.sources[0]
+        if self.mode != "bilinear" or self.align_corners:
+            return False
+        pairs = (source.height, self.height), (source.width, self.width)
+        return all(larger % side == 0 and (larger // side).bit_count() == 1 for side, larger in pairs)
 
     def _sides(self, dtype: torch.dtype, device: torch.device) -> tuple[_Side, _Side]:
         source = self.sources[0]
@@ -421,6 +438,11 @@ class _Side:
     lower: Tensor
     upper: Tensor
     weight: Tensor
+
+    @property
+    def factor(self) -> int:
+        """How many times as long the enlarged side is, rounded down."""
+        return len(self.lower) // self.side
 
     def reach(self, start: int, length: int) -> tuple[int, int]:
         """Returns the first source position that a range reads, and the position after the last.

@@ -44,8 +44,8 @@ def map_logits(model: Any, levels: Levels, height: int, width: int) -> Map:
     the map is read.
 
     Args:
-        model: An ``EncoderDecoder`` in evaluation mode, deployed or not: without a neck or with the neck ``FPN``, and
-            with the head ``FPNHead``, ``FusedFPNHead``, ``UPerHead`` or ``FusedUPerHead``.
+        model: An ``EncoderDecoder`` or ``FusedEncoderDecoder`` in evaluation mode, deployed or not: without a neck or
+            with the neck ``FPN``, and with the head ``FPNHead``, ``FusedFPNHead``, ``UPerHead`` or ``FusedUPerHead``.
         levels: The levels of the model's backbone for the image.
         height: The height of the image in pixels.
         width: The width of the image in pixels.
@@ -82,7 +82,7 @@ def read_labels(model: Any, logits: Map, window: Window) -> Tensor:
     """
     found = logits.read(window)  # (1, classes, h, w)
     if found.shape[1] > 1:
-        return found.argmax(dim=1)[0]
+        return found[0].argmax(dim=0)  # the memory is channels-last, so that argmax reads it in order
     return (found[0, 0].sigmoid() > model.decode_head.threshold).long()
 
 
