@@ -13,7 +13,7 @@ from xcit_dense.rasters.source import Georeference
 INSTALL = "write pip install 'xcit-dense[large]'"
 """The remedy where a library of this folder is missing."""
 
-_CACHE = 64  # MB of decoded blocks; GDAL's default is a share of the machine's memory, which grows with the image
+_CACHE = 64 << 20  # bytes of decoded blocks; the default is a share of the memory, so usage would grow with the image
 
 
 @contextmanager
