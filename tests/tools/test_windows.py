@@ -1,0 +1,70 @@
+"""predict and test go by windows: a georeferenced label map, objects on the map, and the metric of the same windows."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+pytest.importorskip("mmcv", reason="mmcv is not installed")
+pytest.importorskip("rasterio", reason="rasterio is not installed")
+
+import rasterio
+
+from tests.helpers.tiny import write_work_dir
+
+CRS, TRANSFORM = "EPSG:32632", (0.5, 0.0, 500_000.0, 0.0, -0.5, 5_000_000.0)
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory):
+    """A GeoTIFF of 150 x 200 pixels; the last 70 columns do not have data."""
+    path = tmp_path_factory.mktemp("town") / "town.tif"
+    pixels = np.random.default_rng(0).integers(1, 256, (3, 150, 200), np.uint8)
+    pixels[..., 130:] = 0
+    options = {"height": 150, "width": 200, "count": 3, "dtype": "uint8", "nodata": 0, "crs": CRS}
+    with rasterio.open(path, "w", transform=rasterio.Affine(*TRANSFORM), **options) as file:
+        file.write(pixels)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.both
+def test_a_geotiff_becomes_a_label_map_in_the_same_place(python, town, tmp_path):
+    work_dir = write_work_dir("segmentation", tmp_path / "work")
+    command = ["-m", "xcit_dense", "predict", work_dir, town, "--out", tmp_path / "out", "--device", "cpu"]
+    done = python(*command, "--window", 64, "--overlap", 16, "--batch", 2, "--scores")
+    assert "1 images, 12 windows, 3 of them without data" in done.stdout
+    with rasterio.open(tmp_path / "out/labels/town.tif") as file:
+        assert (file.crs, tuple(file.transform)[:6]) == (rasterio.CRS.from_string(CRS), TRANSFORM)
+        labels = file.read(1)
+    assert labels[:, :130].max() < 5
+    assert (labels[:, 130:] == 255).all()
+    with rasterio.open(tmp_path / "out/scores/town.tif") as file:
+        scores = file.read()
+    np.testing.assert_allclose(scores[:, :, :130].sum(axis=0), 1, atol=0.01)
+    assert (scores[:, :, :130].argmax(axis=0) == labels[:, :130]).mean() > 0.99
+    assert (tmp_path / "out/previews/town.jpg").exists()
+
+
+@pytest.mark.slow
+def test_objects_are_on_the_map_and_in_the_json_files(python, town, tmp_path):
+    work_dir = write_work_dir("detection", tmp_path / "work")
+    command = ["-m", "xcit_dense", "predict", work_dir, town, "--out", tmp_path / "out", "--device", "cpu"]
+    python(*command, "--window", 64, "--score-thr", 0.05, "--no-draw")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    features = json.loads((tmp_path / "out/objects/town.geojson").read_text())["features"]
+    assert len(features) == len(results) > 0
+    assert results[0]["segmentation"]["size"] == [150, 200]
+    assert not (tmp_path / "out/previews").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_test_by_windows_reports_the_metric(python, tools, shapes, task, tmp_path):
+    work_dir = write_work_dir(task, tmp_path / "work")
+    command = [tools.test, work_dir, "--data-root", shapes, "--work-dir", tmp_path / "test", "--device", "cpu"]
+    python(*command, "--window", 128, "--overlap", 32, "--scale", 0.5, "--out", tmp_path / "metrics.json")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert any("mIoU" in name or "mAP" in name for name in metrics)
