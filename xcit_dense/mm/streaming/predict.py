@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from xcit_dense.errors import UserError
 from xcit_dense.inference.stream import describe
 from xcit_dense.inference.windows.blend import empty_label
-from xcit_dense.inference.windows.outputs import Outputs
+from xcit_dense.inference.windows.outputs import NOTE, Outputs
 from xcit_dense.inference.windows.run import OUTPUTS
 from xcit_dense.inference.write import Summary, make_empty
 from xcit_dense.media.inputs import Medium
@@ -70,10 +71,14 @@ def stream_files(engine: MMWindowEngine, media: Sequence[Medium], out: Path, *, 
         try:
             with open_source(medium.path) as source, _make_canvas(engine, source, part, medium) as labels:
                 _segment(engine, source, labels, out)
-                outputs.write_labels(medium, source, labels, None)
+                outputs.write_labels(medium, source, labels, None, part.parent)
         except (UserError, OSError) as error:
             failures.append((medium.name, describe(error)))
         part.unlink(missing_ok=True)
+        note = part.parent / NOTE
+        if note.exists():
+            print(note.read_text(), file=sys.stderr)
+            note.unlink()
     shutil.rmtree(out / "parts")
     return Summary(len(media) - len(failures), None, failures)
 
