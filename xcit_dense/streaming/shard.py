@@ -139,7 +139,7 @@ def band_bounds(backbone: XCiT, tokens: int, ranks: int) -> list[tuple[int, int]
     """
     unit = max(HALO, backbone.out_strides[-1] // backbone.patch_size)
     units = tokens // unit
-    if units < ranks > 1:
+    if ranks > 1 and units < ranks:
         raise UserError(
             f"An image of {tokens} rows of tokens cannot be divided over {ranks} processes, because each process needs "
             f"{unit} rows; use at most {max(units, 1)} processes."
