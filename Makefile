@@ -93,7 +93,7 @@ benchmark: setup
 	done
 	$(measure) --model mask_rcnn_xcit_s12 --instances 100 --out $(OUT)/mask_rcnn_xcit_s12-100 --contenders $(peers),deployed
 	$(measure) --model mask_rcnn_xcit_s12 --train --sizes 800x1120 --out $(OUT)/mask_rcnn_xcit_s12-train --contenders $(peers)
-	$(measure) --model upernet_xcit_s12 --train --sizes 512x512 --out $(OUT)/upernet_xcit_s12-train --contenders $(peers)
+	$(measure) --model upernet_xcit_s12 --train --sizes 512x512 --batch 2 --out $(OUT)/upernet_xcit_s12-train --contenders $(peers)
 	$(measure) $(several) --out $(OUT)/growth --contenders ours,deployed,timm
 	$(measure) $(several) --out $(OUT)/growth-train --train --contenders ours,checkpointed
 

@@ -77,6 +77,7 @@ def test_logits_and_labels_are_those_of_the_complete_image(head, size, tile, dep
 
 @of_each_head
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("height", [1, 15, 63, 129, 300])
 @pytest.mark.parametrize("width", [5, 64, 131, 257])
 @pytest.mark.parametrize("tile", [24, 61, 512])
