@@ -16,7 +16,7 @@ from xcit_dense.mm.config.walk import name_of
 from xcit_dense.mm.export.detector import Detector
 from xcit_dense.mm.export.segmentor import Output, Segmentor
 from xcit_dense.mm.export.supported import check_detector, check_segmentor
-from xcit_dense.mm.inference.predict import Predictor, make_predictor, test_dataset
+from xcit_dense.mm.inference.predict import Predictor, make_predictor, takes_bgr, test_dataset
 from xcit_dense.models.backbone import Backbone
 
 Part = Literal["model", "backbone"]
@@ -60,9 +60,9 @@ def make_exportable(
     preprocessor = model.data_preprocessor
     _check_preprocessor(preprocessor)
     inner, task, details = _take_part(predictor, model, part, output)
-    takes_bgr = not getattr(preprocessor, "_channel_conversion", getattr(preprocessor, "channel_conversion", False))
+    is_bgr = takes_bgr(preprocessor)
     mean, std = _numbers(preprocessor, "mean", 0.0), _numbers(preprocessor, "std", 1.0)
-    if takes_bgr:
+    if is_bgr:
         mean, std = mean[::-1], std[::-1]
     metadata = Metadata(
         task=task,
@@ -76,7 +76,7 @@ def make_exportable(
         version=__version__,
         **details,
     )
-    return Normalised(inner, mean, std, normalise, takes_bgr).eval(), metadata
+    return Normalised(inner, mean, std, normalise, is_bgr).eval(), metadata
 
 
 def _take_part(predictor: Predictor, model: Any, part: Part, output: Output) -> tuple[nn.Module, Task, dict[str, Any]]:

@@ -236,6 +236,17 @@ def build_model(config: Config, weights: str) -> tuple[nn.Module, dict[str, Any]
     return model, checkpoint
 
 
+def takes_bgr(preprocessor: Any) -> bool:
+    """Returns whether the model behind a data preprocessor takes BGR, as the libraries' pipelines read images.
+
+    Args:
+        preprocessor: The model's ``data_preprocessor``.
+    """
+    # MMEngine and the fork of MMSegmentation call it _channel_conversion, the original MMSegmentation
+    # channel_conversion.
+    return not getattr(preprocessor, "_channel_conversion", getattr(preprocessor, "channel_conversion", False))
+
+
 def test_dataset(config: Config) -> Any:
     """Returns the config of the test data set, also inside wrappers.
 

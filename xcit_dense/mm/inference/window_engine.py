@@ -29,7 +29,7 @@ from xcit_dense.inference.windows.objects import Found, in_image
 from xcit_dense.inference.windows.plan import Plan
 from xcit_dense.mm.bands import LoadBands
 from xcit_dense.mm.config.walk import name_of
-from xcit_dense.mm.inference.predict import Predictor, test_dataset
+from xcit_dense.mm.inference.predict import Predictor, takes_bgr, test_dataset
 from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.rasters.source import Source
 from xcit_dense.rasters.window import Window
@@ -154,7 +154,7 @@ class MMWindowEngine:
         values = [0.0] * count if mean is None else mean.flatten().tolist()
         values = values * count if len(values) == 1 else values
         # The preprocessor has the order of the model's channels. Files of ordinary images are RGB.
-        is_bgr = self._bands is None and not getattr(preprocessor, "_channel_conversion", False)
+        is_bgr = self._bands is None and takes_bgr(preprocessor)
         return values[::-1] if is_bgr else values
 
     @property

@@ -21,6 +21,7 @@ from xcit_dense.inference.windows.run import OUTPUTS
 from xcit_dense.inference.write import Summary, make_empty
 from xcit_dense.media.inputs import Medium
 from xcit_dense.mm.bands import LoadBands
+from xcit_dense.mm.inference.predict import takes_bgr
 from xcit_dense.mm.inference.window_engine import MMWindowEngine
 from xcit_dense.mm.streaming.segmentor import map_logits, read_labels
 from xcit_dense.models.xcit import XCiT
@@ -125,7 +126,7 @@ def read_rows(engine: MMWindowEngine, source: Source) -> SourceRows:
     model: Any = engine.predictor.model
     preprocessor = model.data_preprocessor
     bands = engine.choose_bands(source)
-    if not isinstance(engine.predictor.load, LoadBands) and not preprocessor._channel_conversion:
+    if not isinstance(engine.predictor.load, LoadBands) and takes_bgr(preprocessor):
         bands = bands[::-1]  # the libraries read images as BGR
     mean, std = [0.0] * len(bands), [1.0] * len(bands)
     if preprocessor._enable_normalize:
