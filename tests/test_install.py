@@ -208,6 +208,8 @@ def test_the_wheel_does_not_require_an_mm_library(wheel):
         "mm",
         "openmmlab",
         "bands",
+        "large",
+        "slides",
         "export",
         "openvino",
         "serve",

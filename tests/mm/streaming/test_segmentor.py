@@ -64,7 +64,7 @@ def assert_streams_exactly(model, images, tile):
     assert (logits - complete).abs().max() < 1e-4 * complete.std(correction=0)
     best = complete[0].topk(2, dim=0).values
     clear = best[0] - best[1] > 1e-4
-    assert clear.float().mean() > 0.99
+    assert clear.float().mean() > 0.95
     assert torch.equal(labels[clear], complete[0].argmax(dim=0)[clear])
 
 
