@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,17 @@ def _make_canvases(engine: WindowEngine, images: Sequence[_Image], options: Opti
             _canvas(engine, image, scores=True, make=True).close()
 
 
+@contextmanager
+def _canvases(engine: WindowEngine, image: _Image, options: Options) -> Iterator[tuple[Canvas, Canvas | None]]:
+    """Opens the label map of an image and, where they are written, the class scores. Closes both at the end."""
+    with ExitStack() as stack:
+        labels = stack.enter_context(_canvas(engine, image, scores=False, make=False))
+        scores = None
+        if options.scores:
+            scores = stack.enter_context(_canvas(engine, image, scores=True, make=False))
+        yield labels, scores
+
+
 def _predict_rows(
     engine: WindowEngine, image: _Image, rows: Sequence[int], options: Options, rank: int, count: Callable[[], None]
 ) -> None:
@@ -265,8 +277,7 @@ def _label_rows(reader: _Reader, rows: Sequence[int], rank: int, count: Callable
     path = image.directory / f"shared-{rank}.npy"
     previous = None
     blender: Blender | None = None
-    with _canvas(engine, image, scores=False, make=False) as labels:
-        scores = _canvas(engine, image, scores=True, make=False) if reader.options.scores else None
+    with _canvases(engine, image, reader.options) as (labels, scores):
         for row in rows:
             if blender is None or previous != row - 1:
                 # The rows above reach into this row. Their scores are not on the disk, so they are computed again.
@@ -283,8 +294,6 @@ def _label_rows(reader: _Reader, rows: Sequence[int], rank: int, count: Callable
                     scores.write(area, shares.transpose(1, 2, 0))
             previous = row
             yield entry
-        if scores is not None:
-            scores.close()
     path.unlink(missing_ok=True)
 
 
@@ -380,9 +389,8 @@ def _finish(engine: WindowEngine, image: _Image, outputs: Outputs, options: Opti
     record = Journal(image.directory, 0)
     with open_source(image.medium.path) as source:
         if engine.segments:
-            labels = _canvas(engine, image, scores=False, make=False)
-            scores = _canvas(engine, image, scores=True, make=False) if options.scores else None
-            outputs.write_labels(image.medium, source, labels, scores, image.directory)
+            with _canvases(engine, image, options) as (labels, scores):
+                outputs.write_labels(image.medium, source, labels, scores, image.directory)
         else:
             outputs.write_objects(image.medium, source, image.plan, record.in_order(), image.directory)
 
