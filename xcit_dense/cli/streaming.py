@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from xcit_dense.cli.options import band_options, find_checkpoint, read_config_options, start_mm
-from xcit_dense.cli.positionals import is_exported, read_model_arguments
+from xcit_dense.cli.positionals import is_exported
+from xcit_dense.cli.windows import open_large
 from xcit_dense.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,22 +39,10 @@ def predict_by_streaming(args: argparse.Namespace) -> Summary:
         UserError: The model, an input or an option does not fit, or a result cannot be written.
     """
     _check_options(args)
-    positionals = read_model_arguments(args.words, takes_inputs=True)
-    start_mm(args.device)
+    media, engine = open_large(args)
 
-    from xcit_dense.media.inputs import find_media
-    from xcit_dense.mm.inference.load import load_window_engine
     from xcit_dense.mm.streaming.predict import stream_files
-    from xcit_dense.rasters.open import READERS
 
-    media = find_media(positionals.inputs, tuple(READERS))
-    engine = load_window_engine(
-        positionals.config,
-        find_checkpoint(str(positionals.weights)),
-        read_config_options(args.cfg_options),
-        verbose=args.verbose,
-        bands=band_options(args),
-    )
     return stream_files(engine, media, args.out, preview=not args.no_draw)
 
 

@@ -13,6 +13,8 @@ from xcit_dense.errors import UserError
 
 if TYPE_CHECKING:
     from xcit_dense.inference.windows.run import Summary
+    from xcit_dense.media.inputs import Medium
+    from xcit_dense.mm.inference.window_engine import MMWindowEngine
 
 _OVERLAP = 8  # the default overlap is an eighth of the window
 
@@ -80,25 +82,10 @@ def predict_by_windows(args: argparse.Namespace, options: dict[str, Any]) -> int
             f"{args.words[0]} is an exported model, and windows need the model that it was exported from; leave "
             "--window out, or write the checkpoint."
         )
-    positionals = read_model_arguments(args.words, takes_inputs=True)
-    start_mm(args.device)
+    media, engine = open_large(args, options["scale"])
 
     from xcit_dense.inference.windows.run import Options, run
-    from xcit_dense.media.inputs import find_media
-    from xcit_dense.mm.inference.load import load_window_engine
-    from xcit_dense.rasters.open import READERS
 
-    set_local_rank(args)
-    media = find_media(positionals.inputs, tuple(READERS))
-    engine = load_window_engine(
-        positionals.config,
-        find_checkpoint(str(positionals.weights)),
-        read_config_options(args.cfg_options),
-        scale=options["scale"],
-        launcher=args.launcher,
-        verbose=args.verbose,
-        bands=band_options(args),
-    )
     if args.scores and not engine.segments:
         raise UserError("--scores writes the class scores of a segmentor, and this model is a detector; leave it out.")
     chosen = Options(
@@ -111,6 +98,40 @@ def predict_by_windows(args: argparse.Namespace, options: dict[str, Any]) -> int
     )
     summary = run(engine, media, args.out, chosen, resume=args.resume)
     return report(summary, args.out) if summary else 0
+
+
+def open_large(args: argparse.Namespace, scale: float = 1.0) -> tuple[list[Medium], MMWindowEngine]:
+    """Finds images of any size, and builds the model that predicts them.
+
+    Args:
+        args: The parsed arguments of predict.
+        scale: The size of what the model sees over the size of the image.
+
+    Returns:
+        The images and the model.
+
+    Raises:
+        UserError: The model or an input does not fit.
+    """
+    positionals = read_model_arguments(args.words, takes_inputs=True)
+    start_mm(args.device)
+
+    from xcit_dense.media.inputs import find_media
+    from xcit_dense.mm.inference.load import load_window_engine
+    from xcit_dense.rasters.open import READERS
+
+    set_local_rank(args)
+    media = find_media(positionals.inputs, tuple(READERS))
+    engine = load_window_engine(
+        positionals.config,
+        find_checkpoint(str(positionals.weights)),
+        read_config_options(args.cfg_options),
+        scale=scale,
+        launcher=args.launcher,
+        verbose=args.verbose,
+        bands=band_options(args),
+    )
+    return media, engine
 
 
 def report(summary: Summary, out: Path) -> int:
