@@ -9,6 +9,7 @@ The folders, from bottom to top; each imports only from those before it:
 - ``ops``, ``weights``: numbers without architecture; checkpoint files and published names.
 - ``models``: XCiT, its blocks and its pyramid.
 - ``media``, ``visualization``, ``predictions``: files, drawings, and the objects that predictions are.
+- ``rasters``: images of any size, read and written by windows.
 - ``streaming``: the levels of one image that is too large for the memory.
 - ``inference``: models that only predict. ``datasets`` and ``integrations`` are on the same level.
 - ``mm``: everything that touches MMEngine, MMCV, MMDetection and MMSegmentation.

@@ -128,11 +128,11 @@ def test_values_agree_with_a_large_random_graph():
         joined = torch.cat([fine, F.interpolate(coarse, (37, 41), mode="bilinear")], dim=1)
         complete = F.interpolate(layer(joined), (150, 166), mode="bilinear")
         made = Apply(Concatenate(Kept(fine), Enlarge(Kept(coarse), 37, 41)), layer, channels=4, halo=1)
-        whole = Enlarge(made, 150, 166)
+        enlarged = Enlarge(made, 150, 166)
         rebuilt = torch.zeros_like(complete)
         for one in blocks_of(150, 166, 64):
             rows, columns = one.slices
-            rebuilt[:, :, rows, columns] = whole.read(one)
+            rebuilt[:, :, rows, columns] = enlarged.read(one)
     assert_close(rebuilt, complete, 1e-5)
 
 

@@ -34,6 +34,27 @@ def level_size(tokens: int, patch_size: int, stride: int) -> int:
     return tokens * patch_size // stride or 1
 
 
+def level_shapes(backbone: XCiT, rows: int, columns: int) -> list[tuple[int, int, int]]:
+    """Returns the shape (C, H, W) of each level, finest first.
+
+    Args:
+        backbone: The XCiT.
+        rows: Rows of tokens of the image.
+        columns: Columns of tokens of the image.
+
+    Example:
+        >>> from xcit_dense import XCiT
+        >>> from xcit_dense.streaming.levels import level_shapes
+        >>> level_shapes(XCiT("nano_12_p16"), rows=8, columns=5)
+        [(128, 32, 20), (128, 16, 10), (128, 8, 5), (128, 4, 2)]
+    """
+    shapes = []
+    for channels, stride in zip(backbone.out_channels, backbone.out_strides):
+        height, width = (level_size(tokens, backbone.patch_size, stride) for tokens in (rows, columns))
+        shapes.append((channels, height, width))
+    return shapes
+
+
 def source_tokens(start: int, stop: int, tokens: int, patch_size: int, stride: int) -> slice:
     """Returns the tokens along a side that make some positions of a level.
 
@@ -73,11 +94,8 @@ class StreamedLevels:
         self.height, self.width = size
         self.strides = backbone.out_strides
         self._tokens = rows, columns = tuple(maps[0].shape[:2])
-        self._patch_size = p = backbone.patch_size
-        self.shapes = [
-            (channels, level_size(rows, p, stride), level_size(columns, p, stride))
-            for channels, stride in zip(backbone.out_channels, self.strides)
-        ]
+        self._patch_size = backbone.patch_size
+        self.shapes = level_shapes(backbone, rows, columns)
         self._modules = [backbone.get_submodule(name) for name in backbone.level_modules()]
         self._device = floating_weight(backbone).device
         self._maps: list[Tensor] = list(maps)

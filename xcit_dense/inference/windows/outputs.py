@@ -156,6 +156,5 @@ def merge_rows(plan: Plan, records: Iterable[Record]) -> Iterator[Found]:
     """
     merger = Merger(plan.height, plan.width)
     for record in records:
-        after = record["row"] + 1
-        next_row = plan.rows[after] if after < len(plan.rows) else plan.height
+        _, next_row = plan.final_rows(record["row"])
         yield from merger.add_row(map(from_json, record["objects"]), next_row)

@@ -286,8 +286,7 @@ class WindowedModel(BaseTTAModel):
             for row in range(len(plan.rows)):
                 scores = (scores_of(found) for _, found in self._predict(plan, row, image, sample))
                 for area, final in blender.add_row(row, scores):
-                    where = slice(area.row, area.row + area.height), slice(area.column, area.column + area.width)
-                    labels[where] = choose(final, threshold)
+                    labels[area.slices] = choose(final, threshold)
         return labels
 
     def _find(self, plan: Plan, image: Tensor, sample: Any) -> InstanceData:
@@ -299,7 +298,7 @@ class WindowedModel(BaseTTAModel):
             for window, found in self._predict(plan, row, image, sample):
                 has_masks = "masks" in found.pred_instances
                 objects += in_image(predicted_instances(found.pred_instances), window, self._score_thr)
-            next_row = plan.rows[row + 1] if row + 1 < len(plan.rows) else plan.height
+            _, next_row = plan.final_rows(row)
             merged += merger.add_row(objects, next_row)
         merged.sort(key=lambda one: -one.score)
         result = InstanceData(
@@ -317,6 +316,9 @@ class WindowedModel(BaseTTAModel):
         windows = list(plan.windows(row))
         for start in range(0, len(windows), self._batch):
             some = windows[start : start + self._batch]
-            cut = [image[:, w.row : w.row + w.height, w.column : w.column + w.width].contiguous() for w in some]
+            cut = []
+            for window in some:
+                rows, columns = window.slices
+                cut.append(image[:, rows, columns].contiguous())
             samples = [type(sample)(metainfo=deepcopy(sample.metainfo)) for _ in some]
             yield from zip(some, predict_windows(self.module, cut, samples, self._scale), strict=True)

@@ -30,7 +30,7 @@ from xcit_dense.rasters.open import open_source
 from xcit_dense.rasters.source import RasterError, Source
 from xcit_dense.rasters.window import Window, blocks_of
 from xcit_dense.streaming.checks import check_eval, check_parts
-from xcit_dense.streaming.levels import level_size
+from xcit_dense.streaming.levels import level_shapes
 from xcit_dense.streaming.rows import SourceRows
 from xcit_dense.streaming.storage import format_size
 from xcit_dense.streaming.stream import stored_bytes, stream
@@ -187,11 +187,7 @@ class _Shapes:
     @classmethod
     def of(cls, backbone: XCiT, height: int, width: int) -> _Shapes:
         p = backbone.patch_size
-        rows, columns = -(-height // p), -(-width // p)
-        shapes = []
-        for channels, stride in zip(backbone.out_channels, backbone.out_strides):
-            shapes.append((channels, level_size(rows, p, stride), level_size(columns, p, stride)))
-        return cls(shapes)
+        return cls(level_shapes(backbone, -(-height // p), -(-width // p)))
 
     def read(self, level: int, window: Window) -> Tensor:
         """Refuses, because there are no values."""
