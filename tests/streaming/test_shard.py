@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.helpers.models import raises_user_error, random_images, tiny_xcit
 from tests.streaming.sharded import slope
-from xcit_dense.streaming.shard import band_bounds, communication, sharded_levels
+from xcit_dense.streaming.shard import communication, sharded_levels
 
 CASES = (
     ({}, (160, 90)),
@@ -70,16 +70,6 @@ def test_the_communication_is_stated_exactly(shards, case):
         stated = communication(backbone, width, backward)
         assert sent["covariances"] == stated.covariances
         assert sent["halos"] == stated.halos * borders // 2
-
-
-def test_bands_begin_where_positions_of_all_levels_begin():
-    assert band_bounds(tiny_xcit(), 17, 3) == [(0, 4), (4, 8), (8, 17)]
-    assert band_bounds(tiny_xcit(), 1, 1) == [(0, 1)]
-
-
-def test_too_many_processes_are_refused():
-    with raises_user_error("17 rows", "5 processes", "at most 4"):
-        band_bounds(tiny_xcit(), 17, 5)
 
 
 def test_backbones_that_depend_on_the_complete_image_are_refused():

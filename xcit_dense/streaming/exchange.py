@@ -1,10 +1,11 @@
-"""What the processes of one image exchange: sums over all processes, and tokens of neighbours.
+"""What the processes of one image exchange: sums over all processes, and rows of other processes.
 
 Both are functions of autograd. Every process must call them in the same order, forward and backward.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,19 +30,21 @@ def sum_over_ranks(x: Tensor, group: Group = None) -> Tensor:
     return _Sum.apply(x, group)
 
 
-def add_halos(x: Tensor, halo: int, group: Group = None) -> Tensor:
-    """Adds the nearest tokens of the two neighbours to the tokens of a process.
+def move_rows(x: Tensor, have: Sequence[range], want: Sequence[range], group: Group = None) -> Tensor:
+    """Gives each process the rows that it wants, from the processes that have them.
+
+    A row may be wanted by several processes. Its gradient is then the sum of their gradients.
 
     Args:
-        x: The tokens of this process, (1, N, C), with N of at least ``halo``.
-        halo: Number of tokens that a neighbour gives.
-        group: The processes, in the order of their tokens. By default all.
+        x: The rows of this process, (rows, ...).
+        have: The rows of each process. Together they are all rows, in order, each row once.
+        want: The rows that each process wants.
+        group: The processes. By default all.
 
     Returns:
-        (1, above + N + below, C). ``above`` is ``halo``, but 0 in the first process. ``below`` is ``halo``, but 0 in
-        the last process.
+        The rows that this process wants, (rows, ...).
     """
-    return _AddHalos.apply(x, halo, group)
+    return _MoveRows.apply(x, have, want, group)
 
 
 class _Sum(torch.autograd.Function):
@@ -56,25 +59,21 @@ class _Sum(torch.autograd.Function):
         return _all_reduced(grad, ctx.group), None
 
 
-class _AddHalos(torch.autograd.Function):
+class _MoveRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, halo: int, group: Group) -> Tensor:
-        ctx.halo, ctx.group = halo, group
-        above, below = _swap(x[:, :halo], x[:, -halo:], group)
-        return torch.cat((above, x, below), dim=1)
+    def forward(ctx: Any, x: Tensor, have: Sequence[range], want: Sequence[range], group: Group) -> Tensor:
+        ctx.have, ctx.want, ctx.group = have, want, group
+        return torch.cat(_swap(x, have, want, group))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        # A token that a neighbour used has a second gradient, from the neighbour.
-        halo, group = ctx.halo, ctx.group
-        first, last = _is_first_and_last(group)
-        above, below = 0 if first else halo, 0 if last else halo
-        own = grad[:, above : grad.shape[1] - below].clone()  # (1, N, C)
-        from_above, from_below = _swap(grad[:, :halo], grad[:, -halo:], group)
-        own[:, : from_above.shape[1]] += from_above
-        own[:, own.shape[1] - from_below.shape[1] :] += from_below
-        return own, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        own = ctx.have[distributed.get_rank(ctx.group)]
+        total = grad.new_zeros(len(own), *grad.shape[1:])
+        # The gradients return the way that the rows came.
+        for rows, part in zip(ctx.want, _swap(grad, ctx.want, ctx.have, ctx.group)):
+            total[_part(own, _common(own, rows))] += part
+        return total, None, None, None
 
 
 def _all_reduced(x: Tensor, group: Group) -> Tensor:
@@ -83,26 +82,40 @@ def _all_reduced(x: Tensor, group: Group) -> Tensor:
     return total
 
 
-def _is_first_and_last(group: Group) -> tuple[bool, bool]:
-    rank = distributed.get_rank(group)
-    return rank == 0, rank == distributed.get_world_size(group) - 1
+def _swap(x: Tensor, have: Sequence[range], want: Sequence[range], group: Group) -> list[Tensor]:
+    """Sends to each process what it wants of the rows of this process, and receives from each process as well.
 
-
-def _swap(to_above: Tensor, to_below: Tensor, group: Group) -> tuple[Tensor, Tensor]:
-    """Sends tokens (1, n, C) to both neighbours, and receives as many. Without a neighbour, receives none."""
-    first, last = _is_first_and_last(group)
+    Returns:
+        The rows that this process wants of each process, in the order of the processes.
+    """
     rank = distributed.get_rank(group)
+    own = have[rank]
     received = []
     operations = []
-    for tokens, missing, neighbour in ((to_above, first, rank - 1), (to_below, last, rank + 1)):
-        buffer = torch.empty_like(tokens[:, :0] if missing else tokens, memory_format=torch.contiguous_format)
-        received.append(buffer)
-        if missing:
+    for process, (theirs, wanted) in enumerate(zip(have, want)):
+        if process == rank:
+            received.append(x[_part(own, _common(own, wanted))])
             continue
-        peer = neighbour if group is None else distributed.get_global_rank(group, neighbour)
-        operations.append(distributed.P2POp(distributed.isend, tokens.contiguous(), peer, group))
-        operations.append(distributed.P2POp(distributed.irecv, buffer, peer, group))
+        peer = process if group is None else distributed.get_global_rank(group, process)
+        sent = x[_part(own, _common(own, wanted))].contiguous()
+        buffer = x.new_empty(len(_common(theirs, want[rank])), *x.shape[1:])
+        received.append(buffer)
+        if len(sent):
+            operations.append(distributed.P2POp(distributed.isend, sent, peer, group))
+        if len(buffer):
+            operations.append(distributed.P2POp(distributed.irecv, buffer, peer, group))
     if operations:
         for work in distributed.batch_isend_irecv(operations):
             work.wait()
-    return received[0], received[1]
+    return received
+
+
+def _common(first: range, second: range) -> range:
+    """Returns the rows that two ranges share."""
+    start = max(first.start, second.start)
+    return range(start, max(start, min(first.stop, second.stop)))
+
+
+def _part(rows: range, part: range) -> slice:
+    """Returns the index of a part of some rows in a tensor of these rows."""
+    return slice(part.start - rows.start, part.stop - rows.start) if part else slice(0)

@@ -19,9 +19,9 @@ from xcit_dense.models.blocks import XCABlock, map_to_tokens, tokens_to_map
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.ops.autocast import product_dtype
 from xcit_dense.ops.layers import floating_weight
+from xcit_dense.streaming.bands import divide_rows, level_rows
 from xcit_dense.streaming.checks import check_eval, check_parts
-from xcit_dense.streaming.exchange import Group, add_halos, sum_over_ranks
-from xcit_dense.streaming.levels import level_size
+from xcit_dense.streaming.exchange import Group, move_rows, sum_over_ranks
 from xcit_dense.streaming.rows import Rows, as_rows
 from xcit_dense.streaming.sweeps import HALO, count_tokens, embed
 
@@ -82,70 +82,35 @@ def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = Non
         )
     rows = as_rows(image)
     height, width = count_tokens(rows, model.patch_size)
-    bounds = band_bounds(model, height, distributed.get_world_size(group))
-    top, bottom = bounds[distributed.get_rank(group)]
-    x = map_to_tokens(embed(model, rows, top, bottom))  # (1, N, C)
+    bands = divide_rows(model, height, distributed.get_world_size(group))
+    band = bands[distributed.get_rank(group)]
+    x = map_to_tokens(embed(model, rows, band.start, band.stop))  # (1, N, C)
     levels = []
     of_level = list(zip(model.level_modules(), model.out_indices))
     for index, block in enumerate(cast(list[XCABlock], model.list_blocks())):
         if model.with_cp and model.training:
-            x = checkpoint(_run_block, block, x, bottom - top, group, use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(_run_block, block, x, bands, group, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = _run_block(block, x, bottom - top, group)
+            x = _run_block(block, x, bands, group)
         for name, source in of_level:
             if source == index:
-                levels.append(model.get_submodule(name)(tokens_to_map(x, bottom - top, width)))
-    places = []
-    for stride in model.out_strides:
-        size = level_size(height, model.patch_size, stride)
-        stop = size if bottom == height else bottom * model.patch_size // stride
-        places.append(range(top * model.patch_size // stride, stop))
-    return Band(tuple(levels), tuple(places))
+                levels.append(model.get_submodule(name)(tokens_to_map(x, len(band), width)))
+    return Band(tuple(levels), tuple(level_rows(model, height, band)))
 
 
-def _run_block(block: XCABlock, x: Tensor, rows: int, group: Group) -> Tensor:
-    """Applies a block to the tokens (1, rows * w, C) of a band."""
-    width = x.shape[1] // rows
+def _run_block(block: XCABlock, x: Tensor, bands: Sequence[range], group: Group) -> Tensor:
+    """Applies a block to the tokens (1, rows * w, C) of a band. ``bands`` has the rows of each process."""
+    rank = distributed.get_rank(group)
+    own = bands[rank]
+    width = x.shape[1] // len(own)
     G = sum_over_ranks(block.attn.covariance(x, block.norm1), group)  # (1, C + 1, C + 1)
     x = block.add_attention(x, block.attn.token_map(G, product_dtype(x)))
-    above = 0 if distributed.get_rank(group) == 0 else HALO
-    x = add_halos(x, HALO * width, group)  # the band with its halos
-    x = block.add_neighbours(x, x.shape[1] // width, width)
-    x = x[:, above * width : (above + rows) * width]  # (1, rows * w, C)
-    return block.add_mlp(x, rows, width)
-
-
-def band_bounds(backbone: XCiT, tokens: int, ranks: int) -> list[tuple[int, int]]:
-    """Divides rows of tokens into bands of about one size.
-
-    A band begins where a position of every level begins.
-
-    Args:
-        backbone: The XCiT.
-        tokens: Rows of tokens of the image.
-        ranks: Number of processes.
-
-    Returns:
-        For each process, its first row and the row after its last one.
-
-    Raises:
-        UserError: There are too few rows.
-
-    Example:
-        >>> from xcit_dense import XCiT
-        >>> from xcit_dense.streaming.shard import band_bounds
-        >>> band_bounds(XCiT("nano_12_p16"), tokens=21, ranks=3)
-        [(0, 6), (6, 12), (12, 21)]
-    """
-    unit = max(HALO, backbone.out_strides[-1] // backbone.patch_size)
-    units = tokens // unit
-    if ranks > 1 and units < ranks:
-        raise UserError(
-            f"An image of {tokens} rows of tokens cannot be divided over {ranks} processes, because each process needs "
-            f"{unit} rows; use at most {max(units, 1)} processes."
-        )
-    edges = [unit * (units * rank // ranks) for rank in range(ranks)] + [tokens]
-    return [(edges[rank], edges[rank + 1]) for rank in range(ranks)]
+    reached = [range(max(rows.start - HALO, 0), min(rows.stop + HALO, bands[-1].stop)) for rows in bands]
+    x = move_rows(x[0].unflatten(0, (len(own), width)), bands, reached, group)  # (rows with halos, w, C)
+    x = block.add_neighbours(x.flatten(0, 1)[None], len(reached[rank]), width)
+    above = own.start - reached[rank].start
+    x = x[:, above * width : (above + len(own)) * width]  # (1, rows * w, C)
+    return block.add_mlp(x, len(own), width)
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], group: Group = None) -> None:
