@@ -8,7 +8,9 @@ import torch
 from torch import distributed
 
 from tests.helpers.models import random_images, tiny_xcit
+from xcit_dense.rasters.window import Window
 from xcit_dense.streaming.shard import sharded_levels, sum_gradients
+from xcit_dense.streaming.stream import stream
 
 
 def slope(level, number):
@@ -59,7 +61,35 @@ def run_cases(directory, group):
         both = dict(sent)
         sum_gradients(list(backbone.parameters()), group)
         gradients = {name: parameter.grad for name, parameter in backbone.named_parameters()}
-        yield [level.detach() for level in band.levels], band.rows, gradients, forward, both
+        yield {
+            "levels": [level.detach() for level in band.levels],
+            "rows": band.rows,
+            "gradients": gradients,
+            "forward": forward,
+            "both": both,
+            "streamed": list(stream_parts(backbone.eval(), random_images(1, 3, *size), group)),
+        }
+
+
+def stream_parts(backbone, image, group):
+    """Yields parts of levels that are streamed in bands: the own rows, more rows, and tiles; each with its window."""
+    with stream(backbone, image, strip=3, shard=True, group=group) as levels:
+        shapes = levels.shapes
+        for level, rows in enumerate(levels.rows):
+            window = Window(rows.start, 0, len(rows), shapes[level][2])
+            yield level, window, levels.read(level, window)
+        wanted = [[] for _ in levels.bands.rows]
+        for _, height, _ in shapes:
+            for process, rows in enumerate(levels.bands.of_map(height)):
+                wanted[process].append(range(max(rows.start - 5, 0), min(rows.stop + 9, height)))
+        levels.fetch(wanted)
+        for level, rows in enumerate(wanted[levels.bands.index]):
+            window = Window(rows.start, 0, len(rows), shapes[level][2])
+            yield level, window, levels.read(level, window)
+        for tile, parts in levels.tiles(64):
+            for level, part in enumerate(parts):
+                stride = levels.strides[level]
+                yield level, Window(tile.row // stride, tile.column // stride, *part.shape[2:]), part
 
 
 if __name__ == "__main__":

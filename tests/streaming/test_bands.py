@@ -1,12 +1,15 @@
 """Rows of tokens and of levels are divided over processes."""
 
+import pytest
+
 from tests.helpers.models import raises_user_error, tiny_xcit
-from xcit_dense.streaming.bands import divide_rows, level_rows
+from xcit_dense.streaming.bands import Bands, divide_rows
+from xcit_dense.streaming.levels import level_shapes
 
 
 def test_bands_begin_where_positions_of_all_levels_begin():
-    assert divide_rows(tiny_xcit(), 17, 3) == [range(0, 4), range(4, 8), range(8, 17)]
-    assert divide_rows(tiny_xcit(), 1, 1) == [range(0, 1)]
+    assert divide_rows(tiny_xcit(), 17, 3) == (range(0, 4), range(4, 8), range(8, 17))
+    assert divide_rows(tiny_xcit(), 1, 1) == (range(0, 1),)
 
 
 def test_too_many_processes_are_refused():
@@ -14,9 +17,13 @@ def test_too_many_processes_are_refused():
         divide_rows(tiny_xcit(), 17, 5)
 
 
-def test_the_bands_of_a_level_are_the_level():
-    backbone = tiny_xcit(patch_size=16, out_strides=(4, 8, 32), out_indices=(0, 1, 3))
-    bands = divide_rows(backbone, 17, 3)
-    for level, size in enumerate((68, 34, 8)):
-        rows = [row for band in bands for row in level_rows(backbone, 17, band)[level]]
-        assert rows == list(range(size))
+@pytest.mark.parametrize("tokens", range(6, 30))
+def test_the_rows_of_a_level_belong_to_the_band_with_their_tokens(tokens):
+    backbone = tiny_xcit(patch_size=16, out_strides=(4, 32, 64), out_indices=(0, 1, 3))
+    for processes in range(1, tokens // 4 + 1):
+        bands = Bands(divide_rows(backbone, tokens, processes))
+        for (_, height, _), stride in zip(level_shapes(backbone, tokens, 4), backbone.out_strides):
+            rows = bands.of_map(height)
+            assert [row for part in rows for row in part] == list(range(height))
+            assert [part.start * stride for part in rows] == [band.start * 16 for band in bands.rows]
+            assert all(rows)

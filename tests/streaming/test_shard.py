@@ -1,15 +1,11 @@
 """Levels and gradients of an image in several processes equal those of one process."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from tests.helpers.models import raises_user_error, random_images, tiny_xcit
+from tests.helpers.processes import run_processes
 from tests.streaming.sharded import slope
 from xcit_dense.streaming.shard import communication, sharded_levels
 
@@ -35,15 +31,7 @@ def shards(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("shards")
     cases = [(options, size, [level.shape for level in one_process(options, size)[0]]) for options, size in CASES]
     torch.save(cases, directory / "cases.pt")
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.streaming.sharded", str(directory), *map(str, request.param)]
-    processes = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}, cwd=root) for rank in range(3)]
-    try:
-        assert [process.wait(900) for process in processes] == [0, 0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    run_processes("tests.streaming.sharded", 3, directory, *request.param)
     return [torch.load(directory / f"{rank}.pt", weights_only=False) for rank in request.param]
 
 
@@ -51,22 +39,37 @@ def shards(request, tmp_path_factory):
 def test_levels_and_gradients_equal_one_process(shards, case):
     levels, gradients = one_process(*CASES[case])
     for number, level in enumerate(levels):
-        parts = [shard[case][0][number] for shard in shards]
-        rows = [row for shard in shards for row in shard[case][1][number]]
+        parts = [shard[case]["levels"][number] for shard in shards]
+        rows = [row for shard in shards for row in shard[case]["rows"][number]]
         assert rows == list(range(level.shape[2]))
         assert (torch.cat(parts, dim=2) - level).abs().max() <= 1e-4 * level.std()
-    for _, _, found, _, _ in (shard[case] for shard in shards):
+    for shard in shards:
         for name, gradient in gradients.items():
-            assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+            assert (shard[case]["gradients"][name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_streamed_bands_equal_one_process(shards, case):
+    options, size = CASES[case]
+    with torch.no_grad():
+        levels = tiny_xcit(norm_eval=True, **options).eval()(random_images(1, 3, *size))
+    counts = [torch.zeros(level.shape[2:]) for level in levels]
+    for shard in shards:
+        for number, window, part in shard[case]["streamed"]:
+            rows, columns = window.slices
+            assert (part - levels[number][:, :, rows, columns]).abs().max() <= 1e-4 * levels[number].std()
+            counts[number][rows, columns] += 1
+    # The own rows, the fetched rows and the tiles of all processes contain each position.
+    assert all((count >= 3).all() for count in counts)
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_the_communication_is_stated_exactly(shards, case):
     options, (_, width) = CASES[case]
     backbone = tiny_xcit(**options)
-    _, _, _, forward, both = shards[len(shards) // 2][case]
+    shard = shards[len(shards) // 2][case]
     borders = min(2, len(shards) - 1)
-    for sent, backward in ((forward, False), (both, True)):
+    for sent, backward in ((shard["forward"], False), (shard["both"], True)):
         stated = communication(backbone, width, backward)
         assert sent["covariances"] == stated.covariances
         assert sent["halos"] == stated.halos * borders // 2

@@ -14,6 +14,7 @@ format, for segmentation labels/ with a PNG of class indices for each image. DIR
 Then DIR receives labels/ with GeoTIFFs, or objects/ with GeoJSON and COCO's JSON; and previews/.
 
     predict [CONFIG] WEIGHTS big.tif --stream --out DIR         a segmentor's labels of the complete image
+    torchrun --nproc-per-node 2 -m xcit_dense predict [CONFIG] WEIGHTS big.tif --stream --shard --out DIR
 """
 
 from __future__ import annotations
@@ -87,10 +88,14 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--batch {args.batch} is not possible; write 1 or more.")
     if not 0 <= args.score_thr <= 1:
         raise UserError(f"--score-thr {args.score_thr} is not a score; write a number from 0 to 1.")
+    if args.shard and not args.stream:
+        raise UserError("--shard is an option of --stream; write --stream too.")
     if args.stream:
-        sys.exit(report(predict_by_streaming(args), args.out))
-    windows = window_options(args, "scores", "resume")
-    status = _predict_complete(args) if windows is None else predict_by_windows(args, windows)
+        summary = predict_by_streaming(args)
+        status = report(summary, args.out) if summary else 0
+    else:
+        windows = window_options(args, "scores", "resume")
+        status = _predict_complete(args) if windows is None else predict_by_windows(args, windows)
     if args.launcher != "none":
         from xcit_dense.mm.runtime.launch import leave
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from xcit_dense.errors import UserError
+from xcit_dense.inference.stream import describe
+
+T = TypeVar("T")
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -43,6 +46,35 @@ def on_rank_zero(function: Callable[[], None]) -> None:
         group.broadcast_object_list(fault)
     if fault[0]:
         raise UserError(fault[0])
+
+
+def in_all(function: Callable[[], T]) -> T:
+    """Calls a function in all processes. If the function raises an error in one process, all processes raise an error.
+
+    Args:
+        function: The function.
+
+    Returns:
+        What the function returns in this process.
+
+    Raises:
+        UserError: The function raised this error, or ``OSError``, in this process or in another one.
+    """
+    fault: str | None = None
+    result: T | None = None
+    try:
+        result = function()
+    except (UserError, OSError) as error:
+        fault = describe(error)
+    group = _process_group()
+    faults: list[str | None] = [fault]
+    if group is not None:
+        faults *= group.get_world_size()
+        group.all_gather_object(faults, fault)
+    for one in faults:
+        if one is not None:
+            raise UserError(one)
+    return cast(T, result)
 
 
 def _process_group() -> Any:

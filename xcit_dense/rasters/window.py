@@ -55,6 +55,24 @@ def blocks_of(height: int, width: int, size: int) -> Iterator[Window]:
         >>> [(block.row, block.column, block.width) for block in blocks_of(4, 7, size=4)]
         [(0, 0, 4), (0, 4, 3)]
     """
-    for row in range(0, height, size):
+    yield from blocks_of_rows(range(height), width, size)
+
+
+def blocks_of_rows(rows: range, width: int, size: int) -> Iterator[Window]:
+    """Divides some rows of an image into blocks, as :func:`blocks_of` does.
+
+    Args:
+        rows: The rows.
+        width: The number of columns of the image.
+        size: The height and width of a block.
+
+    Yields:
+        The blocks, row by row.
+
+    Example:
+        >>> [(block.row, block.height, block.column) for block in blocks_of_rows(range(3, 8), 4, size=4)]
+        [(3, 4, 0), (7, 1, 0)]
+    """
+    for row in range(rows.start, rows.stop, size):
         for column in range(0, width, size):
-            yield Window(row, column, min(size, height - row), min(size, width - column))
+            yield Window(row, column, min(size, rows.stop - row), min(size, width - column))

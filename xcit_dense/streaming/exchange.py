@@ -12,7 +12,22 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
+from xcit_dense.errors import UserError
+
 Group = Any  # torch.distributed.ProcessGroup, which not every build of PyTorch has, or None for all processes
+
+
+def check_connected() -> None:
+    """Checks that this process has joined other processes.
+
+    Raises:
+        UserError: It has not.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise UserError(
+            "The processes are not connected; start them with torchrun and call torch.distributed.init_process_group "
+            "first."
+        )
 
 
 def sum_over_ranks(x: Tensor, group: Group = None) -> Tensor:
@@ -30,7 +45,13 @@ def sum_over_ranks(x: Tensor, group: Group = None) -> Tensor:
     return _Sum.apply(x, group)
 
 
-def move_rows(x: Tensor, have: Sequence[range], want: Sequence[range], group: Group = None) -> Tensor:
+def move_rows(
+    x: Tensor,
+    have: Sequence[range],
+    want: Sequence[range],
+    group: Group = None,
+    device: torch.device | None = None,
+) -> Tensor:
     """Gives each process the rows that it wants, from the processes that have them.
 
     A row may be wanted by several processes. Its gradient is then the sum of their gradients.
@@ -40,11 +61,12 @@ def move_rows(x: Tensor, have: Sequence[range], want: Sequence[range], group: Gr
         have: The rows of each process. Together they are all rows, in order, each row once.
         want: The rows that each process wants.
         group: The processes. By default all.
+        device: The device of the result. NCCL needs a GPU. By default the device of the rows.
 
     Returns:
         The rows that this process wants, (rows, ...).
     """
-    return _MoveRows.apply(x, have, want, group)
+    return _MoveRows.apply(x, have, want, group, x.device if device is None else device)
 
 
 class _Sum(torch.autograd.Function):
@@ -61,19 +83,21 @@ class _Sum(torch.autograd.Function):
 
 class _MoveRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, have: Sequence[range], want: Sequence[range], group: Group) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, have: Sequence[range], want: Sequence[range], group: Group, device: torch.device
+    ) -> Tensor:
         ctx.have, ctx.want, ctx.group = have, want, group
-        return torch.cat(_swap(x, have, want, group))
+        return torch.cat(_swap(x, have, want, group, device))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         own = ctx.have[distributed.get_rank(ctx.group)]
         total = grad.new_zeros(len(own), *grad.shape[1:])
         # The gradients return the way that the rows came.
-        for rows, part in zip(ctx.want, _swap(grad, ctx.want, ctx.have, ctx.group)):
+        for rows, part in zip(ctx.want, _swap(grad, ctx.want, ctx.have, ctx.group, grad.device)):
             total[_part(own, _common(own, rows))] += part
-        return total, None, None, None
+        return total, None, None, None, None
 
 
 def _all_reduced(x: Tensor, group: Group) -> Tensor:
@@ -82,7 +106,7 @@ def _all_reduced(x: Tensor, group: Group) -> Tensor:
     return total
 
 
-def _swap(x: Tensor, have: Sequence[range], want: Sequence[range], group: Group) -> list[Tensor]:
+def _swap(x: Tensor, have: Sequence[range], want: Sequence[range], group: Group, device: torch.device) -> list[Tensor]:
     """Sends to each process what it wants of the rows of this process, and receives from each process as well.
 
     Returns:
@@ -94,11 +118,11 @@ def _swap(x: Tensor, have: Sequence[range], want: Sequence[range], group: Group)
     operations = []
     for process, (theirs, wanted) in enumerate(zip(have, want)):
         if process == rank:
-            received.append(x[_part(own, _common(own, wanted))])
+            received.append(x[_part(own, _common(own, wanted))].to(device))
             continue
         peer = process if group is None else distributed.get_global_rank(group, process)
-        sent = x[_part(own, _common(own, wanted))].contiguous()
-        buffer = x.new_empty(len(_common(theirs, want[rank])), *x.shape[1:])
+        sent = x[_part(own, _common(own, wanted))].to(device).contiguous()
+        buffer = sent.new_empty(len(_common(theirs, want[rank])), *x.shape[1:])
         received.append(buffer)
         if len(sent):
             operations.append(distributed.P2POp(distributed.isend, sent, peer, group))

@@ -11,27 +11,12 @@ from torch import Tensor
 from xcit_dense.errors import UserError
 from xcit_dense.models.blocks import tokens_to_map
 from xcit_dense.models.xcit import XCiT
-from xcit_dense.ops.layers import floating_weight
 from xcit_dense.rasters.window import Window
+from xcit_dense.streaming.bands import Bands, level_size
+from xcit_dense.streaming.token_map import TokenMap
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-def level_size(tokens: int, patch_size: int, stride: int) -> int:
-    """Returns the positions of a level along a side. Strides above the patch size round down, but not below 1.
-
-    Args:
-        tokens: Tokens along the side.
-        patch_size: Pixels of a token.
-        stride: The stride of the level.
-
-    Example:
-        >>> from xcit_dense.streaming.levels import level_size
-        >>> level_size(5, patch_size=16, stride=4), level_size(5, patch_size=16, stride=32)
-        (20, 2)
-    """
-    return tokens * patch_size // stride or 1
 
 
 def level_shapes(backbone: XCiT, rows: int, columns: int) -> list[tuple[int, int, int]]:
@@ -81,24 +66,28 @@ class StreamedLevels:
     Args:
         backbone: The XCiT.
         size: Rows and columns of pixels of the image.
-        maps: For each level, the output (h, w, C) of the block that makes the level.
+        bands: The rows of tokens of each process.
+        maps: For each level, the output of the block that makes the level.
 
     Attributes:
         height: Rows of pixels of the image.
         width: Columns of pixels of the image.
         shapes: The shape (C, H, W) of each level, finest first.
         strides: The stride of each level in pixels.
+        rows: For each level, the rows of this process: all rows, if no other process shares the image.
+        bands: The rows of tokens of each process.
     """
 
-    def __init__(self, backbone: XCiT, size: tuple[int, int], maps: Sequence[Tensor]) -> None:
+    def __init__(self, backbone: XCiT, size: tuple[int, int], bands: Bands, maps: Sequence[TokenMap]) -> None:
         self.height, self.width = size
+        self.bands = bands
         self.strides = backbone.out_strides
-        self._tokens = rows, columns = tuple(maps[0].shape[:2])
+        self._tokens = rows, columns = maps[0].size
         self._patch_size = backbone.patch_size
         self.shapes = level_shapes(backbone, rows, columns)
+        self.rows = [bands.of_map(height)[bands.index] for _, height, _ in self.shapes]
         self._modules = [backbone.get_submodule(name) for name in backbone.level_modules()]
-        self._device = floating_weight(backbone).device
-        self._maps: list[Tensor] = list(maps)
+        self._maps: list[TokenMap] = list(maps)
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +98,26 @@ class StreamedLevels:
     def close(self) -> None:
         """Frees the token maps. Tensors that were read stay valid."""
         self._maps = []
+
+    def fetch(self, wanted: Sequence[Sequence[range]]) -> None:
+        """Gets rows of levels from the processes that have them, so that this process can read the rows.
+
+        Every process of the image calls this method, before it reads rows of other processes.
+
+        Args:
+            wanted: For each process, the rows of each level that it reads. Its own rows may be a part of them.
+
+        Example::
+
+            with stream(backbone, image, shard=True) as levels:
+                levels.fetch(wanted)  # what each process needs for 3 x 3 convolutions, for example
+                levels.read(0, window)
+        """
+        for level, tokens in enumerate(self._maps):
+            sides = self._tokens[0], self._patch_size, self.strides[level]
+            of_level = [rows[level] for rows in wanted]
+            needed = [source_tokens(rows.start, rows.stop, *sides) for rows in of_level]
+            tokens.fetch([range(rows.start, rows.stop) for rows in needed])
 
     def read(self, level: int, window: Window) -> Tensor:
         """Computes a part of a level.
@@ -121,15 +130,21 @@ class StreamedLevels:
             (1, C, window.height, window.width), on the device of the backbone, without gradients.
 
         Raises:
-            UserError: The level does not exist, the window is empty or reaches beyond the level, or the levels are
-                closed.
+            UserError: The level does not exist, the window is empty, reaches beyond the level or has rows of another
+                process that are not fetched, or the levels are closed.
         """
         self._check(level, window)
         stride, (rows, columns) = self.strides[level], self._tokens
         bottom, right = window.row + window.height, window.column + window.width
         of_rows = source_tokens(window.row, bottom, rows, self._patch_size, stride)
         of_columns = source_tokens(window.column, right, columns, self._patch_size, stride)
-        part = self._maps[level][of_rows, of_columns].to(self._device, copy=True)  # (rows, columns, C)
+        tokens = self._maps[level]
+        if of_rows.start < tokens.rows.start or of_rows.stop > tokens.rows.stop:
+            raise UserError(
+                f"The rows {window.row} to {bottom - 1} of level {level} are not all of this process, which has the "
+                f"rows {self.rows[level].start} to {self.rows[level].stop - 1}; call fetch in all processes first."
+            )
+        part = tokens.read(of_rows, of_columns)  # (rows, columns, C)
         with torch.no_grad():
             y = self._modules[level](tokens_to_map(part.flatten(0, 1)[None], *part.shape[:2]))
         # A token makes several positions of a fine level. The window may begin and end inside of a token.
@@ -138,7 +153,7 @@ class StreamedLevels:
         return y[:, :, : window.height, : window.width]
 
     def tiles(self, size: int) -> Iterator[tuple[Window, list[Tensor]]]:
-        """Iterates over the image in tiles. Tiles do not overlap.
+        """Iterates over the image in tiles, or over the band of this process. Tiles do not overlap.
 
         Args:
             size: Pixels of a tile along each side: a multiple of the largest stride. A tile at the right or lower
@@ -155,9 +170,12 @@ class StreamedLevels:
         largest = max(*self.strides, self._patch_size)
         if size < 1 or size % largest:
             raise UserError(f"size={size} must be a positive multiple of {largest}; write for example {32 * largest}.")
-        coarsest = self.shapes[-1]
-        for top, bottom in _spans(self.height, size, coarsest[1] * self.strides[-1]):
-            for left, right in _spans(self.width, size, coarsest[2] * self.strides[-1]):
+        _, rows, columns = self.shapes[-1]
+        band = self.bands.own
+        begin = band.start * self._patch_size
+        end = self.height if band.stop == self._tokens[0] else band.stop * self._patch_size
+        for top, bottom in _spans(begin, end, size, rows * self.strides[-1]):
+            for left, right in _spans(0, self.width, size, columns * self.strides[-1]):
                 parts = []
                 for level, (stride, (_, rows, columns)) in enumerate(zip(self.strides, self.shapes)):
                     row, height = _positions(top, bottom, stride, rows, self.height)
@@ -180,18 +198,19 @@ class StreamedLevels:
             )
 
 
-def _spans(pixels: int, size: int, covered: int) -> Iterator[tuple[int, int]]:
+def _spans(begin: int, end: int, size: int, covered: int) -> Iterator[tuple[int, int]]:
     """Yields the begin and end of each tile along a side. The last tile takes the pixels that are left.
 
     Args:
-        pixels: Pixels of the image along the side.
+        begin: The first pixel.
+        end: The pixel after the last one.
         size: Pixels of a tile.
         covered: Pixels that the coarsest level covers. A tile that begins after them would have no position of the
             level.
     """
-    starts = range(0, min(pixels, covered), size)
+    starts = range(begin, min(end, covered), size)
     for start in starts:
-        yield start, pixels if start == starts[-1] else start + size
+        yield start, end if start == starts[-1] else start + size
 
 
 def _positions(start: int, end: int, stride: int, positions: int, pixels: int) -> tuple[int, int]:

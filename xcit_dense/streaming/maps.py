@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xcit_dense.errors import UserError
-from xcit_dense.rasters.window import Window, blocks_of
+from xcit_dense.rasters.window import Window, blocks_of_rows
+from xcit_dense.streaming.bands import ONE_BAND, Bands
 
 Mode = Literal["nearest", "bilinear"]
 
@@ -355,6 +356,8 @@ class Pool:
         source: The map (1, C, H, W).
         counts: The number of bins along each side, for each result.
         tile: The largest side of a window, in positions.
+        bands: The processes that share the image. Each process reads its rows of the map, and the sums are added. By
+            default, this process reads the complete map.
 
     Example:
         >>> import torch
@@ -366,10 +369,11 @@ class Pool:
         True
     """
 
-    def __init__(self, source: Map, counts: Sequence[int], tile: int) -> None:
+    def __init__(self, source: Map, counts: Sequence[int], tile: int, bands: Bands = ONE_BAND) -> None:
         self.source = source
         self.counts = tuple(counts)
         self.tile = tile
+        self.bands = bands
 
     @cached_property
     def results(self) -> list[Tensor]:
@@ -377,12 +381,12 @@ class Pool:
         source = self.source
         totals: list[Tensor] = []
         dtype = torch.float32
-        for window in blocks_of(source.height, source.width, self.tile):
+        for window in blocks_of_rows(self.bands.of_map(source.height)[self.bands.index], source.width, self.tile):
             x = source.read(window)
             dtype = x.dtype
             parts = [self._pool(x.double(), window, count) for count in self.counts]
             totals = [total + part for total, part in zip(totals, parts)] if totals else parts
-        return [total.to(dtype) for total in totals]
+        return [self.bands.sum(total).to(dtype) for total in totals]
 
     def _pool(self, x: Tensor, window: Window, count: int) -> Tensor:
         """Returns what a window (1, C, h, w) adds to the bins, (1, C, count, count)."""
@@ -512,6 +516,35 @@ def _users_first(root: Map) -> list[Map]:
 
     visit(root)
     return found[::-1]
+
+
+def needed_rows(output: Map, bands: Bands, levels: int) -> list[list[range]]:
+    """Returns which rows of levels each process needs, to compute its rows of a map.
+
+    Args:
+        output: The map.
+        bands: The rows of each process.
+        levels: The number of levels.
+
+    Returns:
+        For each process the rows of each level. The ranges are empty for levels that the map does not read.
+    """
+    needed = []
+    for process, rows in enumerate(bands.of_map(output.height)):
+        windows: dict[int, Window] = {}
+        plans = [output.plan(Window(rows.start, 0, len(rows), output.width))]
+        for pool in {node.pool for node in plans[0] if isinstance(node, PooledMap)}:
+            pooled = bands.of_map(pool.source.height)[process]
+            plans.append(pool.source.plan(Window(pooled.start, 0, len(pooled), pool.source.width)))
+        for plan in plans:
+            for node, window in plan.items():
+                if isinstance(node, Level):
+                    windows[node.index] = join(windows.get(node.index, window), window)
+        of_process = [range(0)] * levels
+        for index, window in windows.items():
+            of_process[index] = range(window.row, window.row + window.height)
+        needed.append(of_process)
+    return needed
 
 
 def cut(x: Tensor, have: Window, want: Window) -> Tensor:

@@ -11,19 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, distributed, nn
 from torch.utils.checkpoint import checkpoint
 
-from xcit_dense.errors import UserError
 from xcit_dense.models.blocks import XCABlock, map_to_tokens, tokens_to_map
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.ops.autocast import product_dtype
 from xcit_dense.ops.layers import floating_weight
-from xcit_dense.streaming.bands import divide_rows, level_rows
+from xcit_dense.streaming.bands import HALO, Bands, divide_rows
 from xcit_dense.streaming.checks import check_eval, check_parts
-from xcit_dense.streaming.exchange import Group, move_rows, sum_over_ranks
+from xcit_dense.streaming.exchange import Group, check_connected
+from xcit_dense.streaming.levels import level_shapes
 from xcit_dense.streaming.rows import Rows, as_rows
-from xcit_dense.streaming.sweeps import HALO, count_tokens, embed
+from xcit_dense.streaming.sweeps import count_tokens, embed
 
 
 @dataclass(frozen=True)
@@ -75,42 +76,39 @@ def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = Non
     """
     model = check_parts(backbone)
     check_eval(model)
-    if not (distributed.is_available() and distributed.is_initialized()):
-        raise UserError(
-            "The processes are not connected; start them with torchrun and call torch.distributed.init_process_group "
-            "first."
-        )
+    check_connected()
     rows = as_rows(image)
     height, width = count_tokens(rows, model.patch_size)
-    bands = divide_rows(model, height, distributed.get_world_size(group))
-    band = bands[distributed.get_rank(group)]
+    bands = Bands(divide_rows(model, height, distributed.get_world_size(group)), group)
+    band = bands.own
     x = map_to_tokens(embed(model, rows, band.start, band.stop))  # (1, N, C)
     levels = []
     of_level = list(zip(model.level_modules(), model.out_indices))
     for index, block in enumerate(cast(list[XCABlock], model.list_blocks())):
         if model.with_cp and model.training:
-            x = checkpoint(_run_block, block, x, bands, group, use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(_run_block, block, x, bands, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = _run_block(block, x, bands, group)
+            x = _run_block(block, x, bands)
         for name, source in of_level:
             if source == index:
                 levels.append(model.get_submodule(name)(tokens_to_map(x, len(band), width)))
-    return Band(tuple(levels), tuple(level_rows(model, height, band)))
+    return Band(
+        tuple(levels), tuple(bands.of_map(rows)[bands.index] for _, rows, _ in level_shapes(model, height, width))
+    )
 
 
-def _run_block(block: XCABlock, x: Tensor, bands: Sequence[range], group: Group) -> Tensor:
-    """Applies a block to the tokens (1, rows * w, C) of a band. ``bands`` has the rows of each process."""
-    rank = distributed.get_rank(group)
-    own = bands[rank]
-    width = x.shape[1] // len(own)
-    G = sum_over_ranks(block.attn.covariance(x, block.norm1), group)  # (1, C + 1, C + 1)
+def _run_block(block: XCABlock, x: Tensor, bands: Bands) -> Tensor:
+    """Applies a block to the tokens (1, rows * w, C) of a band."""
+    rows = len(bands.own)
+    width = x.shape[1] // rows
+    G = bands.sum(block.attn.covariance(x, block.norm1))  # (1, C + 1, C + 1)
     x = block.add_attention(x, block.attn.token_map(G, product_dtype(x)))
-    reached = [range(max(rows.start - HALO, 0), min(rows.stop + HALO, bands[-1].stop)) for rows in bands]
-    x = move_rows(x[0].unflatten(0, (len(own), width)), bands, reached, group)  # (rows with halos, w, C)
-    x = block.add_neighbours(x.flatten(0, 1)[None], len(reached[rank]), width)
-    above = own.start - reached[rank].start
-    x = x[:, above * width : (above + len(own)) * width]  # (1, rows * w, C)
-    return block.add_mlp(x, len(own), width)
+    own = x[0].unflatten(0, (rows, width))  # (rows, w, C)
+    above, below = bands.neighbours(own, x.device)
+    x = torch.cat((above, own, below)).flatten(0, 1)[None]  # the band with its halos
+    x = block.add_neighbours(x, x.shape[1] // width, width)
+    x = x[:, len(above) * width : (len(above) + rows) * width]  # (1, rows * w, C)
+    return block.add_mlp(x, rows, width)
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], group: Group = None) -> None:

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from xcit_dense.errors import UserError
 from xcit_dense.models.blocks import XCABlock
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.ops.layers import floating_weight
+from xcit_dense.streaming.bands import Bands, divide_rows
 from xcit_dense.streaming.checks import check_eval, check_parts
+from xcit_dense.streaming.exchange import Group, check_connected
 from xcit_dense.streaming.levels import StreamedLevels
 from xcit_dense.streaming.rows import Rows, as_rows
 from xcit_dense.streaming.storage import allocate, format_size
 from xcit_dense.streaming.sweeps import Covariance, choose_strip, count_tokens, sweep_block, sweep_stem
+from xcit_dense.streaming.token_map import TokenMap
 from xcit_dense.utils.progress import track
 
 STRIP_MEMORY = 2**27
@@ -35,6 +38,8 @@ def stream(
     memory: int = STRIP_MEMORY,
     directory: str | Path | None = None,
     progress: bool = False,
+    shard: bool = False,
+    group: Group = None,
 ) -> StreamedLevels:
     """Computes the levels of one image of any size, strip by strip. The levels equal those of the complete image.
 
@@ -51,13 +56,17 @@ def stream(
         directory: Where the token maps are. By default, small maps stay in RAM and large maps go to the directory for
             temporary files. The files disappear when the levels are closed, and when the process ends.
         progress: Whether to show the progress on standard error.
+        shard: Whether the processes of ``group`` share the image. Each process then computes a band of rows, and each
+            process calls this function with the same weights and the same image.
+        group: The processes, in the order of their bands, with the backend gloo or NCCL. By default all processes.
 
     Returns:
         The levels, which are read by windows. Close them, or use them in a ``with`` statement.
 
     Raises:
         UserError: The backbone is another one than XCiT, is in training mode, or has a module that cannot be computed
-            by strips. The image or the height of a strip is invalid. The disk does not have enough space.
+            by strips. The image or the height of a strip is invalid, or the image has too few rows for the processes.
+            The processes are not connected. The disk does not have enough space.
 
     Example:
         >>> import torch
@@ -74,32 +83,37 @@ def stream(
     check_eval(model)
     rows = as_rows(image)
     height, width = count_tokens(rows, model.patch_size)
-    dtype = floating_weight(model.pos_embeder).dtype
+    device, dtype = floating_weight(model).device, floating_weight(model.pos_embeder).dtype
     if strip is None:
         strip = choose_strip(memory, width, model.embed_dim, dtype.itemsize)
     if strip < 1:
         raise UserError(f"strip={strip} must be at least 1 row of tokens; leave it out to choose it by memory.")
+    bands = Bands((range(height),))
+    if shard:
+        check_connected()
+        bands = Bands(divide_rows(model, height, distributed.get_world_size(group)), group)
+    band = bands.own
     sources = sorted(set(model.out_indices))
     size = stored_bytes(model, rows.height, rows.width)
     _log.info("The token maps of %d x %d pixels take %s.", rows.height, rows.width, format_size(size))
     place = None if directory is None else Path(directory)
-    maps = allocate(len(sources), (height, width, model.embed_dim), dtype, place)
-    total = (len(model.blocks) + 1) * -(-height // strip)
+    maps = allocate(len(sources), (len(band), width, model.embed_dim), dtype, place)
+    total = (len(model.blocks) + 1) * -(-len(band) // strip)
     with torch.no_grad(), track("strips", total) if progress else nullcontext(_ignore) as count:
         blocks = cast(list[XCABlock], model.list_blocks())
-        covariance = Covariance(blocks[0])
+        covariance = Covariance(blocks[0], bands)
         x = maps[0]
-        sweep_stem(model, rows, x, strip, covariance, count)
+        sweep_stem(model, rows, x, band.start, strip, covariance, count)
         for index, block in enumerate(blocks):
             target = maps[sum(source < index for source in sources)]
             token_map = covariance.token_map()
             following = None
             if index + 1 < len(blocks):
-                following = covariance = Covariance(blocks[index + 1])
-            sweep_block(block, token_map, x, target, strip, following, count)
+                following = covariance = Covariance(blocks[index + 1], bands)
+            sweep_block(block, token_map, x, bands.neighbours(x, device), target, strip, following, count)
             x = target
-    of_level = [maps[sources.index(source)] for source in model.out_indices]
-    return StreamedLevels(model, (rows.height, rows.width), of_level)
+    of_level = [TokenMap(maps[sources.index(source)], bands, device) for source in model.out_indices]
+    return StreamedLevels(model, (rows.height, rows.width), bands, of_level)
 
 
 def stored_bytes(backbone: XCiT, height: int, width: int) -> int:

@@ -30,10 +30,8 @@ from xcit_dense.models.xcit import XCiT
 from xcit_dense.ops.autocast import product_dtype
 from xcit_dense.ops.conv import channels_last
 from xcit_dense.ops.layers import floating_weight
+from xcit_dense.streaming.bands import HALO, Bands
 from xcit_dense.streaming.rows import Rows
-
-HALO = 2
-"""Rows of tokens around a strip that LPI needs."""
 
 _FLOATS = 32
 """Numbers that a strip needs at its peak for each token and channel, measured: stem and MLP need the most."""
@@ -98,14 +96,16 @@ def count_tokens(image: Rows, patch_size: int) -> tuple[int, int]:
 
 
 class Covariance:
-    """Sums the covariance G of a block's tokens over strips, in fp64.
+    """Sums the covariance G of a block's tokens over strips and processes, in fp64.
 
     Args:
         block: The block.
+        bands: The rows of each process.
     """
 
-    def __init__(self, block: XCABlock) -> None:
+    def __init__(self, block: XCABlock, bands: Bands) -> None:
         self._block = block
+        self._bands = bands
         self._sum: Tensor | None = None
         self._dtype = torch.float32
 
@@ -116,13 +116,19 @@ class Covariance:
         self._sum = G if self._sum is None else self._sum.add_(G)
 
     def token_map(self) -> tuple[Tensor, Tensor]:
-        """Returns M and c of the block (:meth:`xcit_dense.models.xca.XCA.token_map`), from all tokens so far."""
+        """Returns M and c of the block (:meth:`xcit_dense.models.xca.XCA.token_map`), from all tokens of the image."""
         assert self._sum is not None
-        return self._block.attn.token_map(self._sum, self._dtype)
+        return self._block.attn.token_map(self._bands.sum(self._sum), self._dtype)
 
 
 def sweep_stem(
-    backbone: XCiT, image: Rows, target: Tensor, strip: int, covariance: Covariance, count: Callable[[], None]
+    backbone: XCiT,
+    image: Rows,
+    target: Tensor,
+    first: int,
+    strip: int,
+    covariance: Covariance,
+    count: Callable[[], None],
 ) -> None:
     """Computes the input of the first block and its covariance.
 
@@ -130,12 +136,13 @@ def sweep_stem(
         backbone: An XCiT.
         image: The image.
         target: (h, w, C), gets the tokens.
+        first: The row of tokens of the image that is the first row of ``target``.
         strip: Rows of tokens of a strip.
         covariance: Gets the tokens.
         count: Is called after each strip.
     """
     for top, bottom in _strips(target.shape[0], strip):
-        tokens = map_to_tokens(embed(backbone, image, top, bottom))  # (1, rows * w, C)
+        tokens = map_to_tokens(embed(backbone, image, first + top, first + bottom))  # (1, rows * w, C)
         covariance.add(tokens)
         target[top:bottom] = tokens.unflatten(1, (bottom - top, -1))[0]
         count()
@@ -145,32 +152,40 @@ def sweep_block(
     block: XCABlock,
     token_map: tuple[Tensor, Tensor],
     source: Tensor,
+    neighbours: tuple[Tensor, Tensor],
     target: Tensor,
     strip: int,
     following: Covariance | None,
     count: Callable[[], None],
 ) -> None:
-    """Applies a block to the tokens of an image.
+    """Applies a block to the tokens of an image, or of a band of it.
 
     Args:
         block: The block.
         token_map: M and c of the block, from the covariance of all tokens.
         source: (h, w, C), the input of the block.
+        neighbours: The rows of the input above and below ``source`` (:meth:`Bands.neighbours`).
         target: (h, w, C), gets the output. It may be ``source``.
         strip: Rows of tokens of a strip.
         following: The covariance of the next block, gets the output. None for the last block.
         count: Is called after each strip.
     """
-    height, width, channels = source.shape
+    height, width, _ = source.shape
+    above, below = neighbours
     M, _ = token_map
     # Rows with XCA: the halo above the strip, the strip, and the halo below the strip.
-    attended = torch.empty(1, 0, channels, dtype=source.dtype, device=M.device)  # (1, rows * w, C)
-    first = 0  # the first of these rows
+    attended = above.flatten(0, 1)[None]  # (1, rows * w, C)
+    if len(above):
+        attended = block.add_attention(attended, token_map)
+    first = -len(above)  # the first of these rows
     for top, bottom in _strips(height, strip):
-        ahead = min(bottom + HALO, height)
+        ahead = min(bottom + HALO, height + len(below))
         done = first + attended.shape[1] // width
         if done < ahead:
-            tokens = source[done:ahead].flatten(0, 1)[None].to(M.device)  # (1, rows * w, C)
+            tokens = source[done:ahead].to(M.device)
+            if ahead > height:
+                tokens = torch.cat((tokens, below[max(done - height, 0) : ahead - height]))
+            tokens = tokens.flatten(0, 1)[None]  # (1, rows * w, C)
             attended = torch.cat((attended, block.add_attention(tokens, token_map)), dim=1)
         mixed = block.add_neighbours(attended, ahead - first, width)
         mixed = mixed[:, (top - first) * width : (bottom - first) * width]  # (1, (bottom - top) * w, C)
@@ -178,7 +193,7 @@ def sweep_block(
         if following is not None:
             following.add(tokens)
         target[top:bottom] = tokens.unflatten(1, (bottom - top, width))[0]
-        kept = max(bottom - HALO, 0)
+        kept = max(bottom - HALO, first)
         attended, first = attended[:, (kept - first) * width :], kept
         count()
 

@@ -131,7 +131,8 @@ def test_values_that_are_not_finite_are_named(tmp_path, capsys):
     ("options", "words"),
     [
         (["--batch", "2"], ["--batch"]),
-        (["--launcher", "pytorch"], ["--launcher"]),
+        (["--launcher", "pytorch"], ["--launcher", "--shard"]),
+        (["--shard"], ["--shard", "torchrun"]),
         (["--window", "64"], ["--window", "one of them"]),
         (["--overlap", "8"], ["--overlap"]),
         (["--scores"], ["--scores"]),

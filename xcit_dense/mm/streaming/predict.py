@@ -6,6 +6,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from xcit_dense.errors import UserError
+from xcit_dense.inference.processes import in_all, on_rank_zero, rank_and_world, wait
 from xcit_dense.inference.stream import describe
 from xcit_dense.inference.windows.blend import empty_label
 from xcit_dense.inference.windows.outputs import NOTE, Outputs
@@ -28,9 +31,10 @@ from xcit_dense.models.xcit import XCiT
 from xcit_dense.rasters.canvas import Canvas, check_space
 from xcit_dense.rasters.open import open_source
 from xcit_dense.rasters.source import RasterError, Source
-from xcit_dense.rasters.window import Window, blocks_of
+from xcit_dense.rasters.window import Window, blocks_of_rows
 from xcit_dense.streaming.checks import check_eval, check_parts
 from xcit_dense.streaming.levels import level_shapes
+from xcit_dense.streaming.maps import needed_rows
 from xcit_dense.streaming.rows import SourceRows
 from xcit_dense.streaming.storage import format_size
 from xcit_dense.streaming.stream import stored_bytes, stream
@@ -42,7 +46,9 @@ TILE_MEMORY = 2**29
 _STEPS = ("Resize", "PackSegInputs")  # the only Resize of an engine for windows keeps the size
 
 
-def stream_files(engine: MMWindowEngine, media: Sequence[Medium], out: Path, *, preview: bool = True) -> Summary:
+def stream_files(
+    engine: MMWindowEngine, media: Sequence[Medium], out: Path, *, preview: bool = True, shard: bool = False
+) -> Summary | None:
     """Segments images, one after the other, and writes a label map of each one. A failure does not end the run.
 
     The memory does not grow with the image. The disk of ``out`` has the token maps and the labels of the image that is
@@ -53,35 +59,44 @@ def stream_files(engine: MMWindowEngine, media: Sequence[Medium], out: Path, *, 
         media: The images.
         out: The output directory. It must not contain results.
         preview: Write a small drawing of each image.
+        shard: Whether the processes that have joined each other share each image. Each process computes a band of rows.
 
     Returns:
-        The number of images, and the failures.
+        The number of images, and the failures; None in processes other than rank 0.
 
     Raises:
-        UserError: The model cannot be computed by windows, an input is a video, or ``out`` contains results.
+        UserError: The model cannot be computed by windows, an input is a video, or ``out`` contains results. With
+            several processes, also if the computation of an image fails in one process.
     """
     videos = [medium.name for medium in media if medium.is_video]
     if videos:
         raise UserError(f"{videos[0]} is a video; leave --stream out for videos, whose frames are small.")
     check_engine(engine)
-    make_empty(out, OUTPUTS)
-    outputs = Outputs(engine, out, preview)
+    on_rank_zero(lambda: make_empty(out, OUTPUTS))
+    run = _Run(engine, out, Outputs(engine, out, preview), shard)
     failures = []
     for number, medium in enumerate(media):
         part = out / "parts" / f"{number}.npy"
         try:
-            with open_source(medium.path) as source, _make_canvas(engine, source, part, medium) as labels:
-                _segment(engine, source, labels, out)
-                outputs.write_labels(medium, source, labels, None, part.parent)
+            run.segment(medium, part)
+        except _ProcessError as error:
+            raise UserError(
+                f"{medium.name}: {error}. The run ends, because the processes of an image need each other."
+            ) from error
         except (UserError, OSError) as error:
             failures.append((medium.name, describe(error)))
-        part.unlink(missing_ok=True)
-        note = part.parent / NOTE
-        if note.exists():
-            print(note.read_text(), file=sys.stderr)
-            note.unlink()
-    shutil.rmtree(out / "parts")
-    return Summary(len(media) - len(failures), None, failures)
+        on_rank_zero(partial(_tidy, part))
+    on_rank_zero(lambda: shutil.rmtree(out / "parts"))
+    return Summary(len(media) - len(failures), None, failures) if rank_and_world()[0] == 0 else None
+
+
+def _tidy(part: Path) -> None:
+    """Removes what is left of an image, and prints the note."""
+    part.unlink(missing_ok=True)
+    note = part.parent / NOTE
+    if note.exists():
+        print(note.read_text(), file=sys.stderr)
+        note.unlink()
 
 
 def check_engine(engine: MMWindowEngine) -> None:
@@ -135,32 +150,82 @@ def read_rows(engine: MMWindowEngine, source: Source) -> SourceRows:
     return _FiniteRows(source, mean, std, bands)
 
 
-def _make_canvas(engine: MMWindowEngine, source: Source, path: Path, medium: Medium) -> Canvas:
-    """Makes the label map of an image, after a check of the disk."""
-    model: Any = engine.predictor.model
-    height, width = source.height, source.width
-    empty = empty_label(len(engine.classes))
-    kind: Any = np.min_scalar_type(empty)
-    needed = stored_bytes(model.backbone, height, width) + height * width * kind.itemsize
-    print(f"{medium.name}: {width} x {height} pixels, {format_size(needed)} of the disk until it is done", flush=True)
-    check_space(path.parent, needed)
-    return Canvas.create(path, height, width, kind, fill=empty)
+class _ProcessError(Exception):
+    """One of several processes has failed while the others wait for it."""
 
 
-def _segment(engine: MMWindowEngine, source: Source, canvas: Canvas, directory: Path) -> None:
-    """Computes the label map of an image. The token maps are in ``directory``."""
-    model: Any = engine.predictor.model
-    height, width = source.height, source.width
-    rows = read_rows(engine, source)
-    with stream(model.backbone, rows, directory=directory, progress=True) as levels, torch.no_grad():
-        logits = map_logits(model, levels, height, width)
-        tiles = list(blocks_of(height, width, logits.choose_tile(TILE_MEMORY)))
-        with track("tiles", len(tiles)) as count:
-            for tile in tiles:
-                labels = read_labels(model, logits, tile).cpu().numpy()
-                labels[~source.read_valid(tile)] = empty_label(len(engine.classes))
-                canvas.write(tile, labels)
-                count()
+class _Run:
+    """A run over images.
+
+    Args:
+        engine: The model with its preprocessing.
+        out: The output directory.
+        outputs: Writes the results.
+        shard: Whether the processes share each image.
+    """
+
+    def __init__(self, engine: MMWindowEngine, out: Path, outputs: Outputs, shard: bool) -> None:
+        self._engine = engine
+        self._model: Any = engine.predictor.model
+        self._out = out
+        self._outputs = outputs
+        self._shard = shard
+        self._empty = empty_label(len(engine.classes))
+        self._dtype: Any = np.min_scalar_type(self._empty)
+        self._group: Any = None
+        if shard and next(self._model.parameters()).is_cuda:
+            # The processes have joined each other through gloo, which does not send tensors of GPUs.
+            self._group = torch.distributed.new_group(backend="nccl", timeout=timedelta(days=30))
+
+    def segment(self, medium: Medium, part: Path) -> None:
+        """Segments an image, and writes the results.
+
+        Args:
+            medium: The image.
+            part: The file for the labels until the image is done.
+
+        Raises:
+            UserError: The image or the disk does not fit, in all processes.
+            _ProcessError: The computation failed in this process.
+        """
+        with in_all(lambda: open_source(medium.path)) as source:
+            rows = in_all(lambda: read_rows(self._engine, source))
+            on_rank_zero(lambda: self._make_canvas(source, part, medium))
+            with Canvas.reopen(part, source.height, source.width, self._dtype) as labels:
+                try:
+                    self._compute(source, rows, labels)
+                except (UserError, OSError) as error:
+                    if self._shard:
+                        raise _ProcessError(describe(error)) from error
+                    raise
+                wait()
+                on_rank_zero(lambda: self._outputs.write_labels(medium, source, labels, None, part.parent))
+
+    def _make_canvas(self, source: Source, path: Path, medium: Medium) -> None:
+        """Makes the label map of an image, after a check of the disk."""
+        height, width = source.height, source.width
+        needed = stored_bytes(self._model.backbone, height, width) + height * width * self._dtype.itemsize
+        print(
+            f"{medium.name}: {width} x {height} pixels, {format_size(needed)} of the disk until it is done", flush=True
+        )
+        check_space(path.parent, needed)
+        Canvas.create(path, height, width, self._dtype, fill=self._empty).close()
+
+    def _compute(self, source: Source, rows: SourceRows, canvas: Canvas) -> None:
+        """Computes the label map of an image, or the rows of this process."""
+        model, height, width = self._model, source.height, source.width
+        options: dict[str, Any] = {"directory": self._out, "progress": True}
+        with stream(model.backbone, rows, shard=self._shard, group=self._group, **options) as levels, torch.no_grad():
+            logits = map_logits(model, levels, height, width, levels.bands)
+            levels.fetch(needed_rows(logits, levels.bands, len(levels.shapes)))
+            own = levels.bands.of_map(height)[levels.bands.index]
+            tiles = list(blocks_of_rows(own, width, logits.choose_tile(TILE_MEMORY)))
+            with track("tiles", len(tiles)) as count:
+                for tile in tiles:
+                    labels = read_labels(model, logits, tile).cpu().numpy()
+                    labels[~source.read_valid(tile)] = self._empty
+                    canvas.write(tile, labels)
+                    count()
 
 
 class _FiniteRows(SourceRows):

@@ -25,6 +25,7 @@ from xcit_dense.mm.segmentors import FusedEncoderDecoder
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.winograd_conv import WinogradConv2d
 from xcit_dense.rasters.window import Window
+from xcit_dense.streaming.bands import ONE_BAND, Bands
 from xcit_dense.streaming.maps import Add, Apply, Concatenate, Enlarge, Level, Levels, Map, Pool, PooledMap
 
 _CONVOLUTIONS = (nn.Conv2d, WinogradConv2d)
@@ -37,7 +38,7 @@ _ACTIVATIONS = (
 _TILE = 128  # positions along each side of the windows from which the pooling pyramid sums a level
 
 
-def map_logits(model: Any, levels: Levels, height: int, width: int) -> Map:
+def map_logits(model: Any, levels: Levels, height: int, width: int, bands: Bands = ONE_BAND) -> Map:
     """Makes the map of the logits of an image, in the size of the image.
 
     The map has the values of ``model.predict`` for the complete image, except for rounding. No level is read before
@@ -49,6 +50,7 @@ def map_logits(model: Any, levels: Levels, height: int, width: int) -> Map:
         levels: The levels of the model's backbone for the image.
         height: The height of the image in pixels.
         width: The width of the image in pixels.
+        bands: The processes that share the image. By default, this process has the complete image.
 
     Returns:
         The map (1, classes, height, width). A model of two classes may have one logit.
@@ -64,7 +66,7 @@ def map_logits(model: Any, levels: Levels, height: int, width: int) -> Map:
     if plain_type(head) in (FPNHead, FusedFPNHead):
         features = _apply_fpn_head(head, _select(head, maps))
     else:
-        features = _apply_uper_head(head, _select(head, maps))
+        features = _apply_uper_head(head, _select(head, maps), bands)
     logits = _classify(head, features)
     return Enlarge(logits, height, width, align_corners=head.align_corners)
 
@@ -156,11 +158,11 @@ def _apply_fpn_head(head: Any, levels: Sequence[Map]) -> Map:
     return Add(first, *(_enlarge_like(x, first, head) for x in others)) if others else first
 
 
-def _apply_uper_head(head: Any, levels: Sequence[Map]) -> Map:
+def _apply_uper_head(head: Any, levels: Sequence[Map], bands: Bands) -> Map:
     """The features of ``UPerHead`` before the classification."""
     name = "model.decode_head"
     laterals = [_convolve(f"{name}.lateral_convs.{i}", head.lateral_convs[i], x) for i, x in enumerate(levels[:-1])]
-    laterals.append(_apply_pyramid(head, levels[-1]))
+    laterals.append(_apply_pyramid(head, levels[-1], bands))
     for index in reversed(range(len(laterals) - 1)):
         fine = laterals[index]
         laterals[index] = Add(fine, _enlarge_like(laterals[index + 1], fine, head))
@@ -170,7 +172,7 @@ def _apply_uper_head(head: Any, levels: Sequence[Map]) -> Map:
     return _convolve(f"{name}.fpn_bottleneck", head.fpn_bottleneck, joined)
 
 
-def _apply_pyramid(head: Any, level: Map) -> Map:
+def _apply_pyramid(head: Any, level: Map, bands: Bands) -> Map:
     """The pooling pyramid of ``UPerHead``, which sees the complete level."""
     name = "model.decode_head.psp_modules"
     pyramid = head.psp_modules
@@ -181,7 +183,7 @@ def _apply_pyramid(head: Any, level: Map) -> Map:
         if plain_type(pooling) is not nn.AdaptiveAvgPool2d or not isinstance(pooling.output_size, int):
             _refuse(f"{name}.{index}.0", _describe(pooling))
         counts.append(pooling.output_size)
-    pool = Pool(level, counts, _TILE)
+    pool = Pool(level, counts, _TILE, bands)
     branches: list[Map] = [level]
     for index, (_, layer) in enumerate(pyramid):
         branch = _convolve(f"{name}.{index}.1", layer, PooledMap(pool, index))
