@@ -1,6 +1,7 @@
 """predict and test go by windows: a georeferenced label map, objects on the map, and the metric of the same windows."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -68,3 +69,30 @@ def test_a_test_by_windows_reports_the_metric(python, tools, shapes, task, tmp_p
     python(*command, "--window", 128, "--overlap", 32, "--scale", 0.5, "--out", tmp_path / "metrics.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert any("mIoU" in name or "mAP" in name for name in metrics)
+
+
+@pytest.mark.slow
+def test_processes_share_each_streamed_image(python, town, tmp_path):
+    work_dir = write_work_dir("segmentation", tmp_path / "work")
+    damaged = tmp_path / "damaged.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 400, 100), np.uint8)
+    options = {"height": 400, "width": 100, "count": 3, "dtype": "uint8", "compress": "deflate", "tiled": True}
+    with rasterio.open(damaged, "w", blockxsize=64, blockysize=64, **options) as file:
+        file.write(pixels)
+    content = bytearray(damaged.read_bytes())
+    content[-2000:] = bytes(2000)
+    damaged.write_bytes(content)
+
+    images = [damaged, shutil.copy(town, tmp_path)]
+    predict = ["-m", "xcit_dense", "predict", work_dir, *images, "--stream", "--no-draw", "--device", "cpu", "--out"]
+    python(*predict, tmp_path / "one", status=1)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    done = python(*torchrun, *predict, tmp_path / "two", "--shard", status=1)
+    assert "damaged.tif is not readable" in done.stderr
+    assert [path.name for path in (tmp_path / "two/labels").glob("*.tif")] == ["town.tif"]
+    assert not (tmp_path / "two/parts").exists()
+    labels = []
+    for name in ("one", "two"):
+        with rasterio.open(tmp_path / name / "labels/town.tif") as file:
+            labels.append(file.read(1))
+    assert (labels[0] == labels[1]).mean() > 0.999

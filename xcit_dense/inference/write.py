@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from xcit_dense.errors import UserError
-from xcit_dense.inference.processes import on_rank_zero, rank_and_world, wait
 from xcit_dense.inference.stream import Engine, FileFrame, describe, predict, read
 from xcit_dense.media.inputs import Medium
 from xcit_dense.media.results import make_categories, make_results, read_records, write_record, write_results
 from xcit_dense.media.video import FrameWriter, count_frames
 from xcit_dense.predictions import Detection, Prediction, Segmentation
+from xcit_dense.utils.processes import on_rank_zero, rank_and_world, wait
 from xcit_dense.utils.progress import track
 
 OUTPUTS = ("pictures", "labels", "images.json", "results.json", "parts")

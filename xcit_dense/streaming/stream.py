@@ -22,6 +22,7 @@ from xcit_dense.streaming.rows import Rows, as_rows
 from xcit_dense.streaming.storage import allocate, format_size
 from xcit_dense.streaming.sweeps import Covariance, choose_strip, count_tokens, sweep_block, sweep_stem
 from xcit_dense.streaming.token_map import TokenMap
+from xcit_dense.utils.processes import in_all
 from xcit_dense.utils.progress import track
 
 STRIP_MEMORY = 2**27
@@ -97,13 +98,20 @@ def stream(
     size = stored_bytes(model, rows.height, rows.width)
     _log.info("The token maps of %d x %d pixels take %s.", rows.height, rows.width, format_size(size))
     place = None if directory is None else Path(directory)
-    maps = allocate(len(sources), (len(band), width, model.embed_dim), dtype, place)
-    total = (len(model.blocks) + 1) * -(-len(band) // strip)
+    shape = len(band), width, model.embed_dim
+    blocks = cast(list[XCABlock], model.list_blocks())
+    covariance = Covariance(blocks[0], bands)
+    total = (len(blocks) + 1) * -(-len(band) // strip)
     with torch.no_grad(), track("strips", total) if progress else nullcontext(_ignore) as count:
-        blocks = cast(list[XCABlock], model.list_blocks())
-        covariance = Covariance(blocks[0], bands)
+
+        def start() -> list[Tensor]:
+            maps = allocate(len(sources), shape, dtype, place)
+            sweep_stem(model, rows, maps[0], band.start, strip, covariance, count)
+            return maps
+
+        # Only this part reads the image and allocates the disk. A process that fails must not let the others wait.
+        maps = in_all(start, group) if shard else start()
         x = maps[0]
-        sweep_stem(model, rows, x, band.start, strip, covariance, count)
         for index, block in enumerate(blocks):
             target = maps[sum(source < index for source in sources)]
             token_map = covariance.token_map()

@@ -12,7 +12,6 @@ from tests.helpers.models import random_images
 from tests.helpers.processes import run_processes
 from tests.mm.streaming.test_segmentor import logits_of, make_model
 
-
 CASES = [("sem_fpn", (205, 66)), ("upernet", (205, 66)), ("upernet", (130, 75))]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xcit_dense.errors import UserError
-from xcit_dense.inference.processes import on_rank_zero, rank_and_world, wait
 from xcit_dense.inference.stream import describe
 from xcit_dense.inference.windows import journal
 from xcit_dense.inference.windows.blend import Blender, Scores, choose, empty_label
@@ -29,6 +28,7 @@ from xcit_dense.rasters.open import open_source
 from xcit_dense.rasters.source import Source
 from xcit_dense.rasters.window import Window
 from xcit_dense.structures import Instances
+from xcit_dense.utils.processes import on_rank_zero, rank_and_world, wait
 from xcit_dense.utils.progress import track
 
 OUTPUTS = ("labels", "objects", "scores", "previews", "images.json", "results.json", "parts")

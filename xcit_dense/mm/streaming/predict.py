@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from xcit_dense.errors import UserError
-from xcit_dense.inference.processes import in_all, on_rank_zero, rank_and_world, wait
 from xcit_dense.inference.stream import describe
 from xcit_dense.inference.windows.blend import empty_label
 from xcit_dense.inference.windows.outputs import NOTE, Outputs
@@ -38,6 +37,7 @@ from xcit_dense.streaming.maps import needed_rows
 from xcit_dense.streaming.rows import SourceRows
 from xcit_dense.streaming.storage import format_size
 from xcit_dense.streaming.stream import stored_bytes, stream
+from xcit_dense.utils.processes import in_all, on_rank_zero, rank_and_world
 from xcit_dense.utils.progress import track
 
 TILE_MEMORY = 2**29
@@ -65,8 +65,7 @@ def stream_files(
         The number of images, and the failures; None in processes other than rank 0.
 
     Raises:
-        UserError: The model cannot be computed by windows, an input is a video, or ``out`` contains results. With
-            several processes, also if the computation of an image fails in one process.
+        UserError: The model cannot be computed by windows, an input is a video, or ``out`` contains results.
     """
     videos = [medium.name for medium in media if medium.is_video]
     if videos:
@@ -79,10 +78,6 @@ def stream_files(
         part = out / "parts" / f"{number}.npy"
         try:
             run.segment(medium, part)
-        except _ProcessError as error:
-            raise UserError(
-                f"{medium.name}: {error}. The run ends, because the processes of an image need each other."
-            ) from error
         except (UserError, OSError) as error:
             failures.append((medium.name, describe(error)))
         on_rank_zero(partial(_tidy, part))
@@ -150,10 +145,6 @@ def read_rows(engine: MMWindowEngine, source: Source) -> SourceRows:
     return _FiniteRows(source, mean, std, bands)
 
 
-class _ProcessError(Exception):
-    """One of several processes has failed while the others wait for it."""
-
-
 class _Run:
     """A run over images.
 
@@ -185,20 +176,13 @@ class _Run:
             part: The file for the labels until the image is done.
 
         Raises:
-            UserError: The image or the disk does not fit, in all processes.
-            _ProcessError: The computation failed in this process.
+            UserError: The image, the model or the disk does not fit in one of the processes.
         """
         with in_all(lambda: open_source(medium.path)) as source:
             rows = in_all(lambda: read_rows(self._engine, source))
             on_rank_zero(lambda: self._make_canvas(source, part, medium))
             with Canvas.reopen(part, source.height, source.width, self._dtype) as labels:
-                try:
-                    self._compute(source, rows, labels)
-                except (UserError, OSError) as error:
-                    if self._shard:
-                        raise _ProcessError(describe(error)) from error
-                    raise
-                wait()
+                in_all(lambda: self._compute(source, rows, labels))
                 on_rank_zero(lambda: self._outputs.write_labels(medium, source, labels, None, part.parent))
 
     def _make_canvas(self, source: Source, path: Path, medium: Medium) -> None:

@@ -1,4 +1,4 @@
-"""What several processes that predict together share. They have joined each other through ``torch.distributed``."""
+"""What several processes of one work share. They have joined each other through ``torch.distributed``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from xcit_dense.errors import UserError
-from xcit_dense.inference.stream import describe
 
 T = TypeVar("T")
 
@@ -48,11 +47,12 @@ def on_rank_zero(function: Callable[[], None]) -> None:
         raise UserError(fault[0])
 
 
-def in_all(function: Callable[[], T]) -> T:
-    """Calls a function in all processes. If the function raises an error in one process, all processes raise an error.
+def in_all(function: Callable[[], T], group: Any = None) -> T:
+    """Calls a function in several processes. If the function fails in one process, it fails in all processes.
 
     Args:
         function: The function.
+        group: The processes, a group of ``torch.distributed``. By default all.
 
     Returns:
         What the function returns in this process.
@@ -65,12 +65,12 @@ def in_all(function: Callable[[], T]) -> T:
     try:
         result = function()
     except (UserError, OSError) as error:
-        fault = describe(error)
-    group = _process_group()
-    faults: list[str | None] = [fault]
-    if group is not None:
-        faults *= group.get_world_size()
-        group.all_gather_object(faults, fault)
+        fault = str(error)
+    processes = _process_group()
+    faults = [fault]
+    if processes is not None:
+        faults *= processes.get_world_size(group)
+        processes.all_gather_object(faults, fault, group=group)
     for one in faults:
         if one is not None:
             raise UserError(one)
