@@ -16,7 +16,8 @@ from xcit_dense.cli.main import main
         (["--window", "64", "--overlap", "64"], ["overlap of 64", "from 0 to 32"]),
         (["--window", "64", "--overlap", "-1"], ["overlap of -1"]),
         (["--window", "64", "--scale", "0"], ["--scale 0.0", "0.5"]),
-        (["--window", "64"], ["model.onnx is an exported model", "leave --window out"]),
+        (["--window", "64", "--bands", "1"], ["model.onnx is an exported model", "--bands"]),
+        (["--window", "64"], ["photos contains no images"]),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch, options, words):

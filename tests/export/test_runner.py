@@ -5,14 +5,12 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
+from tests.helpers.exported import Detector, Labels, Segmentor, write_exported
 from tests.helpers.models import raises_user_error
-from xcit_dense.export.metadata import Metadata, Resize
-from xcit_dense.export.write import write_model
 from xcit_dense.inference.exported import ExportedModel
 
 pytest.importorskip("onnxruntime")
@@ -28,43 +26,8 @@ class Refusal:
 
 sys.meta_path.insert(0, Refusal())
 from xcit_dense.cli.main import main
-main(["predict", {model!r}, {images!r}, "--out", {out!r}])
+main(["predict", {model!r}, {images!r}, "--out", {out!r}, *{more!r}])
 """
-
-
-class Segmentor(torch.nn.Module):
-    """Class 1 where an image is bright."""
-
-    def forward(self, images):
-        bright = images.mean(dim=1) - 100
-        return torch.stack((-bright, bright), dim=1)  # (B, 2, H, W)
-
-
-class Labels(Segmentor):
-    """As labels."""
-
-    def forward(self, images):
-        return super().forward(images).argmax(dim=1)
-
-
-class Detector(torch.nn.Module):
-    """One object in the upper left quarter of each image."""
-
-    def forward(self, images):
-        side = torch.ones_like(images[:, 0]).sum(dim=(1, 2)).sqrt() / 2  # (B,), of square images
-        zero = torch.zeros_like(side)
-        boxes = torch.stack((zero, zero, side, side), dim=1)[:, None]  # (B, 1, 4)
-        masks = torch.ones_like(boxes)[..., None].expand(-1, -1, -1, 4)  # (B, 1, 4, 4)
-        return boxes, zero[:, None] + 0.9, torch.zeros_like(zero[:, None], dtype=torch.int64), masks
-
-
-def write(task, model, outputs, path):
-    """Exports a model without MM libraries."""
-    names, colours = ("dark", "bright"), ((0, 0, 0), (255, 255, 0))
-    numbers = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "normalise": "inside", "stride": 4}
-    metadata = Metadata(task, outputs, **numbers, classes=names, palette=colours, resize=Resize((32, 32), True))
-    write_model(model.eval(), metadata, path)
-    return path
 
 
 def required(name, extras=()):
@@ -85,10 +48,9 @@ def required(name, extras=()):
     return {name for name, _ in found}
 
 
-@pytest.fixture(scope="module")
-def refused():
-    """The installed modules that the package with its extra ``export`` does not require."""
-    allowed = required("xcit-dense", ["export"])
+def refused(*extras):
+    """The installed modules that the package with some of its extras does not require."""
+    allowed = required("xcit-dense", extras)
     modules = importlib.metadata.packages_distributions()
     return {
         module
@@ -104,13 +66,14 @@ def refused():
         ("detection", Detector(), ("boxes", "scores", "labels", "masks"), "results.json"),
     ],
 )
-def test_predict_needs_only_what_the_extra_export_installs(task, model, outputs, results, refused, python, tmp_path):
-    assert {"mmengine", "yapf"} <= refused or "mmengine" not in importlib.metadata.packages_distributions()
-    path = write(task, model, outputs, tmp_path / "model.onnx")
+def test_predict_needs_only_what_the_extra_export_installs(task, model, outputs, results, python, tmp_path):
+    others = refused("export")
+    assert {"mmengine", "yapf"} <= others or "mmengine" not in importlib.metadata.packages_distributions()
+    path = write_exported(task, model, outputs, tmp_path / "model.onnx")
     (tmp_path / "images").mkdir()
     Image.new("RGB", (64, 64), (200, 200, 200)).save(tmp_path / "images" / "a.png")
     options = {"model": str(path), "images": str(tmp_path / "images"), "out": str(tmp_path / "out")}
-    python("-c", PREDICT.format(refused=refused, **options))
+    python("-c", PREDICT.format(refused=others, more=(), **options))
     assert [path.stem for path in (tmp_path / "out" / "pictures").iterdir()] == ["a"]
     found = tmp_path / "out" / results
     if task == "segmentation":
@@ -120,14 +83,31 @@ def test_predict_needs_only_what_the_extra_export_installs(task, model, outputs,
         assert one["bbox"] == pytest.approx([0, 0, 32, 32])
 
 
+@pytest.mark.parametrize(
+    ("task", "model", "outputs", "results"),
+    [
+        ("segmentation", Segmentor(), ("logits",), "labels/a.tif"),
+        ("detection", Detector(), ("boxes", "scores", "labels", "masks"), "objects/a.geojson"),
+    ],
+)
+def test_windows_need_only_what_the_extras_export_and_large_install(task, model, outputs, results, python, tmp_path):
+    pytest.importorskip("rasterio", reason="the extra [large] is not installed")
+    path = write_exported(task, model, outputs, tmp_path / "model.onnx")
+    Image.new("RGB", (100, 80), (200, 200, 200)).save(tmp_path / "a.png")
+    options = {"model": str(path), "images": str(tmp_path / "a.png"), "out": str(tmp_path / "out")}
+    python("-c", PREDICT.format(refused=refused("export", "large"), more=("--window", "64"), **options))
+    assert (tmp_path / "out" / results).is_file()
+    assert (tmp_path / "out/previews/a.jpg").is_file()
+
+
 def test_predict_without_opencv_names_the_extra(refusal, tmp_path):
     options = {"model": "model.onnx", "images": str(tmp_path), "out": str(tmp_path / "out")}
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert "pip install 'xcit-dense[export]'" in refusal("-c", PREDICT.format(refused={"cv2"}, **options))
+    assert "pip install 'xcit-dense[export]'" in refusal("-c", PREDICT.format(refused={"cv2"}, more=(), **options))
 
 
 def test_labels_get_the_size_of_the_original_image(tmp_path):
-    model = ExportedModel(write("segmentation", Labels(), ("labels",), tmp_path / "model.onnx"))
+    model = ExportedModel(write_exported("segmentation", Labels(), ("labels",), tmp_path / "model.onnx"))
     image = np.zeros((60, 90, 3), np.uint8)
     image[:, 45:] = 255
     (found,) = model.predict([image])
@@ -141,7 +121,7 @@ def test_an_openvino_file_runs_as_an_onnx_file_does(tmp_path):
         (Segmentor(), "segmentation", ("logits",)),
         (Detector(), "detection", ("boxes", "scores", "labels", "masks")),
     ):
-        paths = [write(task, model, outputs, tmp_path / f"{task}{suffix}") for suffix in (".onnx", ".xml")]
+        paths = [write_exported(task, model, outputs, tmp_path / f"{task}{suffix}") for suffix in (".onnx", ".xml")]
         one, other = [ExportedModel(path).predict([image])[0] for path in paths]
         for name in ("labels",) if task == "segmentation" else ("xyxy", "confidence", "class_id", "mask"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -149,7 +129,7 @@ def test_an_openvino_file_runs_as_an_onnx_file_does(tmp_path):
 
 def test_an_openvino_file_without_its_weights_is_refused(tmp_path):
     pytest.importorskip("openvino")
-    path = write("segmentation", Segmentor(), ("logits",), tmp_path / "model.xml")
+    path = write_exported("segmentation", Segmentor(), ("logits",), tmp_path / "model.xml")
     path.with_suffix(".bin").unlink()
     with raises_user_error("model.bin", "copy that file next to it"):
         ExportedModel(path)

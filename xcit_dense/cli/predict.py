@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xcit_dense.cli.exported import read_exported_arguments
 from xcit_dense.cli.options import (
     CONFIG_HELP,
     WEIGHTS_HELP,
@@ -34,13 +35,13 @@ from xcit_dense.cli.options import (
     add_verbose,
     add_words,
     band_options,
-    choose_device,
     find_checkpoint,
     read_config_options,
     set_local_rank,
     start_mm,
 )
 from xcit_dense.cli.positionals import is_exported, read_model_arguments
+from xcit_dense.cli.results import report
 from xcit_dense.cli.streaming import add_stream, predict_by_streaming
 from xcit_dense.cli.windows import add_windows, predict_by_windows, window_options
 from xcit_dense.errors import UserError
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--shard is an option of --stream; write --stream too.")
     if args.stream:
         summary = predict_by_streaming(args)
-        status = report(summary, args.out) if summary else 0
+        status = _report(summary, args.out) if summary else 0
     else:
         windows = window_options(args, "scores", "resume")
         status = _predict_complete(args) if windows is None else predict_by_windows(args, windows)
@@ -108,7 +109,7 @@ def _predict_complete(args: argparse.Namespace) -> int:
     model, media = _open_exported(args) if is_exported(args.words[0]) else _open(args)
     score_thr = None if args.no_draw else args.score_thr
     summary = model.predict_files(media, args.out, batch=args.batch, score_thr=score_thr)
-    return report(summary, args.out) if summary else 0
+    return _report(summary, args.out) if summary else 0
 
 
 def _open(args: argparse.Namespace) -> tuple[Model, list[Medium]]:
@@ -134,15 +135,7 @@ def _open(args: argparse.Namespace) -> tuple[Model, list[Medium]]:
 
 def _open_exported(args: argparse.Namespace) -> tuple[Model, list[Medium]]:
     """Opens an exported model and finds its input. No MM library is needed."""
-    path, *inputs = args.words
-    given = [("--cfg-options", args.cfg_options), ("--launcher", args.launcher != "none")]
-    given += [(f"--{name.replace('_', '-')}", value) for name, value in band_options(args).items()]
-    for option, value in given:
-        if value:
-            raise UserError(f"{path} is an exported model, for which {option} has no meaning; leave it out.")
-    if not inputs:
-        raise UserError(f"No input after {path}; write images, videos or directories after the model.")
-    choose_device(args.device)
+    path, inputs = read_exported_arguments(args)
 
     from xcit_dense.inference.model import open_exported
     from xcit_dense.media.inputs import find_media
@@ -151,20 +144,7 @@ def _open_exported(args: argparse.Namespace) -> tuple[Model, list[Medium]]:
     return open_exported(path), media
 
 
-def report(summary: Summary, out: Path) -> int:
-    """Prints what a run has found, where it is, and what failed.
-
-    Returns:
-        The exit status.
-    """
+def _report(summary: Summary, out: Path) -> int:
+    """Prints what a run has found, where it is, and what failed. Returns the exit status."""
     found = "" if summary.objects is None else f", {summary.objects} objects of any score"
-    print(f"{summary.images} images{found}")
-    for name in ("results.json", "images.json", "labels", "pictures", "previews"):
-        if (out / name).exists():
-            print(out / name)
-    if not summary.failures:
-        return 0
-    print(f"error: {len(summary.failures)} could not be done, or only in part:", file=sys.stderr)
-    for name, why in summary.failures:
-        print(f"  {name}: {why}", file=sys.stderr)
-    return 1
+    return report(f"{summary.images} images{found}", out, summary.failures)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xcit_dense.cli.exported import read_exported_arguments
 from xcit_dense.cli.options import band_options, find_checkpoint, read_config_options, set_local_rank, start_mm
 from xcit_dense.cli.positionals import is_exported, read_model_arguments
+from xcit_dense.cli.results import report
 from xcit_dense.errors import UserError
 
 if TYPE_CHECKING:
+    from xcit_dense.inference.windows.exported import ExportedWindowEngine
     from xcit_dense.inference.windows.run import Summary
     from xcit_dense.media.inputs import Medium
     from xcit_dense.mm.inference.window_engine import MMWindowEngine
-
-_OVERLAP = 8  # the default overlap is an eighth of the window
 
 
 def add_windows(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +54,12 @@ def window_options(args: argparse.Namespace, *more: str) -> dict[str, Any] | Non
             if getattr(args, name) not in (None, False):
                 raise UserError(f"--{name} is an option of windows; write --window too, for example --window 1024.")
         return None
-    from xcit_dense.inference.windows.plan import check_window
+    from xcit_dense.inference.windows.plan import check_scale, check_window, default_overlap
 
-    overlap = args.window // _OVERLAP if args.overlap is None else args.overlap
+    overlap = default_overlap(args.window) if args.overlap is None else args.overlap
     check_window(args.window, overlap)
     scale = 1.0 if args.scale is None else args.scale
-    if not 0.01 <= scale <= 100:
-        raise UserError(f"--scale {scale} is not possible; write a number from 0.01 to 100, for example 0.5.")
+    check_scale(scale)
     return {"side": args.window, "overlap": overlap, "scale": scale}
 
 
@@ -77,17 +76,11 @@ def predict_by_windows(args: argparse.Namespace, options: dict[str, Any]) -> int
     Raises:
         UserError: The model, an input or an option does not fit, or a result cannot be written.
     """
-    if is_exported(args.words[0]):
-        raise UserError(
-            f"{args.words[0]} is an exported model, and windows need the model that it was exported from; leave "
-            "--window out, or write the checkpoint."
-        )
-    media, engine = open_large(args, options["scale"])
+    scale: float = options["scale"]
+    media, engine = _open_exported(args, scale) if is_exported(args.words[0]) else open_large(args, scale)
 
     from xcit_dense.inference.windows.run import Options, run
 
-    if args.scores and not engine.segments:
-        raise UserError("--scores writes the class scores of a segmentor, and this model is a detector; leave it out.")
     chosen = Options(
         options["side"],
         options["overlap"],
@@ -97,7 +90,7 @@ def predict_by_windows(args: argparse.Namespace, options: dict[str, Any]) -> int
         preview=not args.no_draw,
     )
     summary = run(engine, media, args.out, chosen, resume=args.resume)
-    return report(summary, args.out) if summary else 0
+    return _report(summary, args.out) if summary else 0
 
 
 def open_large(args: argparse.Namespace, scale: float = 1.0) -> tuple[list[Medium], MMWindowEngine]:
@@ -134,27 +127,23 @@ def open_large(args: argparse.Namespace, scale: float = 1.0) -> tuple[list[Mediu
     return media, engine
 
 
-def report(summary: Summary, out: Path) -> int:
-    """Prints what a run by windows has found, where it is, and what failed.
+def _open_exported(args: argparse.Namespace, scale: float) -> tuple[list[Medium], ExportedWindowEngine]:
+    """As :func:`open_large`, for an exported model. No MM library is needed."""
+    path, inputs = read_exported_arguments(args)
 
-    Args:
-        summary: The result of the run.
-        out: The output directory.
+    from xcit_dense.inference.exported import ExportedModel
+    from xcit_dense.inference.windows.exported import ExportedWindowEngine
+    from xcit_dense.media.inputs import find_media
+    from xcit_dense.rasters.open import READERS
 
-    Returns:
-        The exit status.
-    """
+    media = find_media(inputs, tuple(READERS))
+    return media, ExportedWindowEngine(ExportedModel(path), scale)
+
+
+def _report(summary: Summary, out: Path) -> int:
+    """Prints what a run by windows has found, where it is, and what failed. Returns the exit status."""
     for note in summary.notes:
         print(note)
     skipped = f", {summary.skipped} of them without data" if summary.skipped else ""
     found = "" if summary.objects is None else f", {summary.objects} objects"
-    print(f"{summary.images} images, {summary.windows} windows{skipped}{found}")
-    for name in ("labels", "objects", "scores", "results.json", "images.json", "previews"):
-        if (out / name).exists():
-            print(out / name)
-    if not summary.failures:
-        return 0
-    print(f"error: {len(summary.failures)} images or windows failed:", file=sys.stderr)
-    for name, why in summary.failures:
-        print(f"  {name}: {why}", file=sys.stderr)
-    return 1
+    return report(f"{summary.images} images, {summary.windows} windows{skipped}{found}", out, summary.failures)

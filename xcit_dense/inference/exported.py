@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class ExportedModel:
         threads: The number of threads of the CPU. By default the run time chooses.
 
     Attributes:
+        path: The file.
         metadata: What the file says about the model.
 
     Raises:
@@ -68,6 +69,7 @@ class ExportedModel:
             raise UserError(did_you_mean("suffix of an exported model", path.suffix or str(path), _OPENERS))
         if not path.is_file():
             raise UserError(f"{path} does not exist; write the file with xcit-dense export.")
+        self.path = path
         self._run, texts = _OPENERS[path.suffix](path, threads)
         self.metadata = Metadata.from_text(texts, str(path))
         if self.metadata.task == "features":
@@ -196,6 +198,19 @@ class ExportedModel:
                 results.append(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
         return results
 
+    def compute_logits(self, images: npt.NDArray[np.float32], size: tuple[int, int]) -> list[npt.NDArray[np.float32]]:
+        """Runs a segmentor that returns logits on prepared images.
+
+        Args:
+            images: (B, 3, h, w).
+            size: The height and width of the logits, which are enlarged or reduced by linear interpolation.
+
+        Returns:
+            For each image (C, height, width).
+        """
+        (logits,) = self._run(images)
+        return [np.stack(list(_resize_planes(one, size))) for one in logits]
+
 
 def _open_onnx(path: Path, threads: int | None) -> tuple[Run, dict[str, str]]:
     providers = import_runtime("onnxruntime").get_available_providers()
@@ -292,9 +307,7 @@ def _weights(start: int, stop: int, low: float, high: float, count: int) -> npt.
 
 def _labels(logits: Array, size: tuple[int, int], threshold: float) -> npt.NDArray[np.integer]:
     """Resizes logits (C, h, w) to H x W, one class after the other, and takes the largest."""
-    planes = (
-        cv2.resize(plane.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR) for plane in logits
-    )
+    planes = _resize_planes(logits, size)
     largest = next(planes)
     if len(logits) == 1:
         return (1 / (1 + np.exp(-largest)) > threshold).astype(np.int64)
@@ -304,3 +317,10 @@ def _labels(logits: Array, size: tuple[int, int], threshold: float) -> npt.NDArr
         labels[is_larger] = index
         largest = np.maximum(largest, plane)
     return labels
+
+
+def _resize_planes(logits: Array, size: tuple[int, int]) -> Iterator[npt.NDArray[np.float32]]:
+    """Resizes logits (C, h, w) to H x W, one class after the other."""
+    for plane in logits:
+        resized = cv2.resize(plane.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        yield np.asarray(resized, np.float32)

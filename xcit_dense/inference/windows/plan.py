@@ -127,6 +127,43 @@ def check_window(side: int, overlap: int) -> None:
         )
 
 
+def default_overlap(side: int) -> int:
+    """The overlap of windows that the user did not choose: an eighth of the side.
+
+    Args:
+        side: The side of a window in pixels.
+    """
+    return side // 8
+
+
+def check_scale(scale: float) -> None:
+    """Checks the size of what the model sees over the size of the window.
+
+    Args:
+        scale: The ratio.
+
+    Raises:
+        UserError: The ratio is not from 0.01 to 100.
+    """
+    if not 0.01 <= scale <= 100:
+        raise UserError(f"--scale {scale} is not possible; write a number from 0.01 to 100, for example 0.5.")
+
+
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """The height and width of what the model sees of a window.
+
+    Args:
+        height: The height of the window.
+        width: The width of the window.
+        scale: The ratio.
+
+    Example:
+        >>> scaled_size(100, 64, 0.5)
+        (50, 32)
+    """
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def _starts(length: int, side: int, overlap: int) -> tuple[int, ...]:
     if length <= side:
         return (0,)

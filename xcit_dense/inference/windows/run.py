@@ -125,9 +125,11 @@ def run(
         The summary on rank 0; None on other ranks.
 
     Raises:
-        UserError: The output directory has results, or parts of another run; a medium is a video; a result cannot be
-            written.
+        UserError: The output directory has results, or parts of another run; a medium is a video; a detector has no
+            class scores; a result cannot be written.
     """
+    if options.scores and not engine.segments:
+        raise UserError("--scores writes the class scores of a segmentor, and this model is a detector; leave it out.")
     videos = [medium.name for medium in media if medium.is_video]
     if videos:
         raise UserError(f"{videos[0]} is a video; leave --window out for videos, whose frames are small.")

@@ -26,12 +26,13 @@ from xcit_dense.inference.windows.blend import Blender, Scores, choose
 from xcit_dense.inference.windows.engine import Values
 from xcit_dense.inference.windows.merge import Merger
 from xcit_dense.inference.windows.objects import Found, in_image
-from xcit_dense.inference.windows.plan import Plan
+from xcit_dense.inference.windows.plan import Plan, scaled_size
 from xcit_dense.mm.bands import LoadBands
 from xcit_dense.mm.config.walk import name_of
 from xcit_dense.mm.inference.predict import Predictor, takes_bgr, test_dataset
 from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.rasters.source import Source
+from xcit_dense.rasters.values import choose_rgb
 from xcit_dense.rasters.window import Window
 from xcit_dense.structures import Colour, Instances
 
@@ -71,7 +72,7 @@ def predict_windows(model: Any, inputs: Sequence[Tensor], samples: Sequence[Any]
     scaled = []
     for window, sample in zip(inputs, samples, strict=True):
         height, width = window.shape[1:]
-        size = max(1, round(height * scale)), max(1, round(width * scale))
+        size = scaled_size(height, width, scale)
         if size != (height, width):
             pixels = cv2.resize(window.permute(1, 2, 0).numpy(), size[::-1], interpolation=cv2.INTER_LINEAR)
             pixels = pixels.reshape(*size, -1)  # (h', w', C): OpenCV drops the axis of a single channel
@@ -196,12 +197,7 @@ class MMWindowEngine:
                     "--bands, or give images that have all bands."
                 )
             return self._bands
-        if source.dtype != np.uint8 or source.colours not in (1, 3):
-            raise UserError(
-                f"{source.path} has {source.bands} band{'s' * (source.bands != 1)} of {source.dtype}, and the model "
-                "takes RGB of 8 bits; write for example --bands 1,2,3 to choose bands."
-            )
-        return (1, 2, 3) if source.colours == _ORDINARY else (1, 1, 1)
+        return choose_rgb(source, "write for example --bands 1,2,3 to choose bands")
 
     def score(self, windows: Sequence[Values]) -> Sequence[Scores]:
         """Computes the class scores of windows.
