@@ -14,7 +14,7 @@ The folders, from bottom to top; each imports only from those before it:
 - ``inference``: models that only predict. ``datasets`` and ``integrations`` are on the same level.
 - ``mm``: everything that touches MMEngine, MMCV, MMDetection and MMSegmentation.
 - ``cli``, ``benchmark``: command lines and measurements.
-- ``api``: :func:`load` and :func:`train`, the same for Python.
+- ``api``: :func:`load`, :func:`predict_large` and :func:`train`, the same for Python.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from xcit_dense import moved
 
 if TYPE_CHECKING:
+    from xcit_dense.api.large import predict_large
     from xcit_dense.api.loading import load
     from xcit_dense.api.training import train
     from xcit_dense.errors import UserError
@@ -48,6 +49,7 @@ __all__ = [
     "list_weights",
     "load",
     "load_weights",
+    "predict_large",
     "stream",
     "train",
 ]
@@ -64,6 +66,7 @@ _HOMES = {
     "list_weights": "xcit_dense.weights.zoo",
     "load": "xcit_dense.api.loading",
     "load_weights": "xcit_dense.models.pretrained",
+    "predict_large": "xcit_dense.api.large",
     "stream": "xcit_dense.streaming.stream",
     "train": "xcit_dense.api.training",
 }

@@ -56,6 +56,8 @@ class Predictor:
         classes: The names of the classes.
         palette: The colours of the classes.
         segments: Whether the model is a segmentor.
+        config: The config that the model and its preprocessing were built from.
+        lock: Is held while the model runs.
     """
 
     model: nn.Module
@@ -64,7 +66,8 @@ class Predictor:
     classes: Sequence[str]
     palette: Sequence[Colour]
     segments: bool
-    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+    config: Config
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def read(self, path: Path) -> Input:
         """Reads an image file as the config's test pipeline does, and prepares it.
@@ -135,7 +138,7 @@ class Predictor:
         """
         data = {name: [one.data[name] for one in inputs] for name in ("inputs", "data_samples")}
         model: Any = self.model
-        with self._lock, torch.no_grad(), _without_logits(model):
+        with self.lock, torch.no_grad(), _without_logits(model):
             samples = model.test_step(data)
         return [self._convert(one, sample) for one, sample in zip(inputs, samples)]
 
@@ -209,11 +212,11 @@ def make_predictor(config: Config, weights: str, verbose: bool = False, device: 
     if any(isinstance(module, Backbone) for module in model.modules()):
         deploy(model)
     dataset = test_dataset(config)
-    load, prepare = _split_pipeline(dataset.get("pipeline") or [])
+    load, prepare = split_pipeline(dataset.get("pipeline") or [])
     meta = checkpoint.get("meta") or {}
     count = count_classes(model)
     classes, palette = read_classes(meta.get("dataset_meta") or {}, dataset, config.default_scope, count)
-    return Predictor(model, load, prepare, classes, palette, config.default_scope == "mmseg")
+    return Predictor(model, load, prepare, classes, palette, config.default_scope == "mmseg", config)
 
 
 def build_model(config: Config, weights: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -259,10 +262,20 @@ def test_dataset(config: Config) -> Any:
     return dataset
 
 
-def _split_pipeline(
+def split_pipeline(
     pipeline: Sequence[Any],
 ) -> tuple[Callable[[dict[str, Any]], dict[str, Any] | None], Callable[[dict[str, Any]], Any]]:
-    """Builds the first step of the test pipeline, and its other steps without the steps that load annotations."""
+    """Builds the steps of a test pipeline.
+
+    Args:
+        pipeline: The configs of the steps.
+
+    Returns:
+        The first step, and the other steps without the steps that load annotations.
+
+    Raises:
+        UserError: The pipeline does not begin with the step that loads the image.
+    """
     names = [name_of(step) for step in pipeline]
     if not names or not names[0].endswith(("LoadImageFromFile", "LoadBands")):
         raise UserError(

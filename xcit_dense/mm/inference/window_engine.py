@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +30,7 @@ from xcit_dense.inference.windows.objects import Found, in_image
 from xcit_dense.inference.windows.plan import Plan, scaled_size
 from xcit_dense.mm.bands import LoadBands
 from xcit_dense.mm.config.walk import name_of
-from xcit_dense.mm.inference.predict import Predictor, takes_bgr, test_dataset
+from xcit_dense.mm.inference.predict import Predictor, split_pipeline, takes_bgr, test_dataset
 from xcit_dense.mm.inference.samples import predicted_instances
 from xcit_dense.rasters.source import Source
 from xcit_dense.rasters.values import choose_rgb
@@ -80,8 +81,22 @@ def predict_windows(model: Any, inputs: Sequence[Tensor], samples: Sequence[Any]
         scaled.append(window)
         ratios = size[1] / width, size[0] / height
         sample.set_metainfo({"ori_shape": (height, width), "img_shape": size, "scale_factor": ratios})
-    with torch.no_grad():
+    with torch.no_grad(), _without_sliding(model):
         return model.test_step({"inputs": scaled, "data_samples": list(samples)})
+
+
+@contextmanager
+def _without_sliding(model: Any) -> Iterator[None]:
+    """Lets a segmentor see a window at once, also if the segmentor slides over complete images."""
+    options = getattr(model, "test_cfg", None) or {}
+    slides = options.get("mode") == "slide"
+    if slides:
+        options["mode"] = "whole"
+    try:
+        yield
+    finally:
+        if slides:
+            options["mode"] = "slide"
 
 
 def scores_of(sample: Any) -> Scores:
@@ -218,7 +233,24 @@ class MMWindowEngine:
     def _predict(self, windows: Sequence[Values]) -> list[Any]:
         packed = [self.predictor.prepare(self.predictor.make_sample(window)) for window in windows]
         inputs, samples = ([one[name] for one in packed] for name in ("inputs", "data_samples"))
-        return predict_windows(self.predictor.model, inputs, samples, self.scale)
+        with self.predictor.lock:
+            return predict_windows(self.predictor.model, inputs, samples, self.scale)
+
+
+def by_windows(predictor: Predictor, scale: float = 1.0) -> MMWindowEngine:
+    """Makes a model that predicts complete images predict windows too.
+
+    Args:
+        predictor: The model with its preprocessing. It does not change, and both share the weights.
+        scale: The size of what the model sees over the size of the window.
+
+    Returns:
+        The model for windows.
+    """
+    config = deepcopy(predictor.config)
+    use_native_size(config)
+    load, prepare = split_pipeline(test_dataset(config)["pipeline"])
+    return MMWindowEngine(replace(predictor, load=load, prepare=prepare, config=config), config, scale)
 
 
 @MODELS.register_module(name="WindowedModel", force=True)
