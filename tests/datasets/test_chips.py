@@ -14,6 +14,7 @@ from xcit_dense.datasets.shapes.map import write_map
 from xcit_dense.errors import UserError
 from xcit_dense.media.bands import read_bands
 from xcit_dense.rasters.labels import write_label_map
+from xcit_dense.rasters.objects import MapObject, write_geojson
 from xcit_dense.rasters.open import open_source
 from xcit_dense.rasters.source import Georeference
 from xcit_dense.rasters.window import Window
@@ -152,3 +153,30 @@ def test_the_large_image_of_shapes_has_a_place_and_shapes(tmp_path):
         assert len(np.unique(values)) > 2
         assert image.read(Window(0, 0, 300, 300)).std() > 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "map_labels.tif", "map_labels.tif.aux.xml"]
+
+
+def test_chips_are_cut_from_polygons_and_what_is_left_out_is_printed(tmp_path, capsys):
+    pytest.importorskip("shapely", reason="the extra [large] is not installed")
+    write_geotiff(tmp_path / "a.tif", noise(200, 200, 3, "uint8", 250), place=False)
+    objects = [MapObject((0, 0, 100, 100), 1, 0.9), MapObject((900, 0, 910, 9), 0, 0.9)]
+    write_geojson(tmp_path / "a.geojson", objects, classes=CLASSES)
+    words = ["chips", str(tmp_path / "a.tif"), str(tmp_path / "a.geojson"), "--size", "50", "--val-share", "0"]
+    main([*words, "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "1 feature is left out: outside of the image" in printed
+    assert "16 chips for training" in printed
+    assert list(find(tmp_path / "out").classes) == ["background", "field", "house"]
+    label_images = [np.asarray(Image.open(path)) for path in (tmp_path / "out/labels/train").iterdir()]
+    assert Counter(np.concatenate(label_images).ravel().tolist()) == {0: 30000, 2: 10000}
+    main([*words, "--no-background", "--class-property", "class_id", "--out", str(tmp_path / "parts")])
+    printed = capsys.readouterr().out
+    assert "4 chips for training" in printed
+    assert "12 without labels" in printed
+    assert (tmp_path / "parts/classes.txt").read_text().split() == ["0", "1"]
+
+
+@pytest.mark.parametrize("options", [{"class_property": "kind"}, {"background": False}])
+def test_options_of_polygons_are_refused_for_a_label_map(tmp_path, options):
+    path, labels_path, *_ = write_pair(tmp_path, 64, 64)
+    with pytest.raises(UserError, match=r"is a label map, and --.* is for polygons"):
+        cut_chips(path, labels_path, tmp_path / "out", size=64, val_share=0, **options)

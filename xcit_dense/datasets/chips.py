@@ -1,8 +1,9 @@
-"""Training chips: small images and label maps, cut out of a large image and its label map."""
+"""Training chips: small images and label maps, cut out of a large image and its label map or polygons."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from xcit_dense.errors import UserError
 from xcit_dense.rasters.labels import read_names
 from xcit_dense.rasters.open import open_source
+from xcit_dense.rasters.polygons import SUFFIXES, PolygonSource
 from xcit_dense.rasters.source import RasterError, Source
 from xcit_dense.rasters.window import Window, blocks_of
 from xcit_dense.structures import IGNORED
@@ -33,12 +35,14 @@ class ChipCounts:
         val: The number of chips for validation.
         no_data: The number of windows without data, which are skipped.
         no_labels: The number of windows without labels, which are skipped.
+        notes: Sentences about polygons that are left out.
     """
 
     train: int
     val: int
     no_data: int
     no_labels: int
+    notes: Sequence[str] = ()
 
 
 def cut_chips(
@@ -51,6 +55,8 @@ def cut_chips(
     val_share: float = 0.2,
     seed: int = 0,
     classes: Sequence[str] | None = None,
+    class_property: str | None = None,
+    background: bool = True,
 ) -> ChipCounts:
     """Cuts chips for the training of a segmentor out of a large image.
 
@@ -63,21 +69,26 @@ def cut_chips(
 
     Args:
         image: The image, as for :func:`xcit_dense.rasters.open.open_source`.
-        labels: The label map, with the size of the image. Its band contains class indices, 255 without a label.
+        labels: The label map, with the size of the image. Its band contains class indices, 255 without a label. Or a
+            GeoJSON file with polygons (:class:`xcit_dense.rasters.polygons.PolygonSource`).
         out: The directory to make: ``images/train``, ``labels/train``, ``images/val``, ``labels/val``, ``classes.txt``.
         size: The height and width of a chip.
         overlap: The pixels that neighbouring chips share.
         val_share: The share of the blocks for validation, from 0 up to 1.
         seed: Another seed chooses other blocks.
         classes: The names of the classes. By default those that :func:`xcit_dense.rasters.labels.write_label_map` has
-            written into the label map. Without names, the values are the names.
+            written into the label map, or those of the polygons. Without names, the values are the names.
+        class_property: The property of polygons that names the class. The default is ``class``.
+        background: Whether pixels outside of all polygons are of the class ``background``. Otherwise they do not have a
+            label.
 
     Returns:
         The counts.
 
     Raises:
         UserError: A number is out of range, ``out`` is not empty, the sizes of image and labels differ, a label is not
-            a class, or a window is not readable.
+            a class, polygons do not fit the image, an option of polygons is given for a label map, or a window is not
+            readable.
         MissingLibraryError: A library of the extra ``[large]`` is not installed.
 
     Example:
@@ -85,15 +96,25 @@ def cut_chips(
         >>> write_image(Path("town.png"), np.zeros((300, 200, 3), np.uint8))
         >>> write_image(Path("town_labels.png"), np.zeros((300, 200), np.uint8))
         >>> cut_chips("town.png", "town_labels.png", "chips", size=100, val_share=0)
-        ChipCounts(train=6, val=0, no_data=0, no_labels=0)
+        ChipCounts(train=6, val=0, no_data=0, no_labels=0, notes=())
     """
     out = Path(out)
     _check_numbers(size, overlap, val_share)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty; remove it, or name another directory.")
-    with open_source(image) as source, open_source(labels) as label_map:
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(image))
+        label_map: Source
+        notes: Sequence[str] = ()
+        if Path(labels).suffix.lower() in SUFFIXES:
+            name = class_property or "class"
+            polygons = PolygonSource(labels, source, class_property=name, classes=classes, background=background)
+            label_map, names, notes = polygons, polygons.classes, polygons.notes
+        else:
+            _refuse_options_of_polygons(labels, class_property, background)
+            label_map = stack.enter_context(open_source(labels))
+            names = list(classes) if classes is not None else read_names(labels)
         _check_sources(source, label_map, size)
-        names = list(classes) if classes is not None else read_names(labels)
         blocks = _blocks(source, size, overlap)
         # At least one block is for training, and at least one for validation unless the share is 0.
         count = min(max(round(val_share * len(blocks)), 1), len(blocks) - 1) if val_share else 0
@@ -116,7 +137,7 @@ def cut_chips(
     if names:
         with atomic_write(out / "classes.txt") as part:
             part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return ChipCounts(**counts)
+    return ChipCounts(**counts, notes=notes)
 
 
 def _check_numbers(size: int, overlap: int, val_share: float) -> None:
@@ -126,6 +147,12 @@ def _check_numbers(size: int, overlap: int, val_share: float) -> None:
         raise UserError(f"overlap is {overlap}; write a number from 0 to {size - 1}, less than the size of a chip.")
     if not 0 <= val_share < 1:
         raise UserError(f"val_share is {val_share:g}; write a number from 0 up to 1, for example 0.2.")
+
+
+def _refuse_options_of_polygons(labels: str | Path, class_property: str | None, background: bool) -> None:
+    for option, given in (("--class-property", class_property is not None), ("--no-background", not background)):
+        if given:
+            raise UserError(f"{labels} is a label map, and {option} is for polygons; leave it out.")
 
 
 def _check_sources(source: Source, labels: Source, size: int) -> None:
