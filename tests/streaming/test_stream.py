@@ -136,7 +136,7 @@ def test_an_error_of_the_image_leaves_no_file(tmp_path):
 
 def test_a_disk_without_space_is_refused_before_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with raises_user_error("0.1 MB in", tmp_path, "0.0 MB are free", "Free some space"):
+    with raises_user_error(tmp_path, "bytes on the disk, but 1,000 bytes are free", "free some space"):
         stream(tiny_xcit().eval(), Broken(random_images(1, 3, 160, 160)), directory=tmp_path)
 
 

@@ -31,8 +31,8 @@ class Input:
     size: Hashable
 
 
-class Engine(Protocol):
-    """A model that only predicts, with its preprocessing and its classes."""
+class Named(Protocol):
+    """What each model that only predicts states about its classes."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -45,6 +45,10 @@ class Engine(Protocol):
     @property
     def segments(self) -> bool:
         """Whether the model is a segmentor."""
+
+
+class Engine(Named, Protocol):
+    """A model that only predicts, with its preprocessing and its classes."""
 
     def read(self, path: Path) -> Input:
         """Reads an image file and prepares it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from xcit_dense.rasters import geo, memory
 from xcit_dense.rasters.axes import AxesSource
 from xcit_dense.rasters.gdal import INSTALL
 from xcit_dense.rasters.source import RasterError, Source, reason_of
+from xcit_dense.rasters.zarr_array import import_zarr
 
 _PLAIN = ("YX", "YXS", "SYX")  # the axes of an image that GDAL reads as one image
 _ORIENTATION = 274  # TIFF's tag
@@ -45,11 +47,11 @@ def open_file(path: Path) -> Source:
     if series.axes in _PLAIN:
         file.close()
         return geo.open_file(path)
-    try:
-        import zarr
-    except ImportError as error:
-        file.close()
-        raise MissingLibraryError(f"{path} is read with zarr, which is not installed; {INSTALL}.") from error
-    # One chunk is decoded at a time by default, so the window of a tiled file needs little memory.
-    levels = [zarr.open(series.aszarr(level=number), mode="r") for number in range(len(series.levels))]
-    return AxesSource(path, levels, series.axes, close=file.close)
+    with ExitStack() as stack:
+        stack.callback(file.close)
+        zarr = import_zarr()
+        # One chunk is decoded at a time by default, so the window of a tiled file needs little memory.
+        levels = [zarr.open(series.aszarr(level=number), mode="r") for number in range(len(series.levels))]
+        source = AxesSource(path, levels, series.axes, close=file.close)
+        stack.pop_all()  # the source closes the file
+    return source

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 import tempfile
 from math import prod
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xcit_dense.errors import UserError
+from xcit_dense.rasters.canvas import check_space
 
 IN_MEMORY = 2**28
 """Bytes up to which all token maps of an image stay in RAM if no directory is named."""
@@ -49,12 +49,13 @@ def allocate(count: int, shape: tuple[int, ...], dtype: torch.dtype, directory: 
     directory = Path(tempfile.gettempdir()) if directory is None else directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(directory).free
-        if free < count * size:
-            raise _no_space(directory, count * size, f"{format_size(free)} are free")
+        check_space(directory, count * size)
         return [_map_file(size, directory, dtype).view(shape) for _ in range(count)]
     except OSError as error:
-        raise _no_space(directory, count * size, error.strerror or str(error)) from error
+        raise UserError(
+            f"The token maps of the image need {format_size(count * size)} in {directory}: "
+            f"{error.strerror or error}. Free some space, or name another directory."
+        ) from error
 
 
 def _map_file(size: int, directory: Path, dtype: torch.dtype) -> Tensor:
@@ -65,13 +66,6 @@ def _map_file(size: int, directory: Path, dtype: torch.dtype) -> Tensor:
         else:
             file.truncate(size)
         return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype)
-
-
-def _no_space(directory: Path, size: int, reason: str) -> UserError:
-    return UserError(
-        f"The token maps of the image need {format_size(size)} in {directory}: {reason}. Free some space, or name "
-        "another directory."
-    )
 
 
 def format_size(size: int) -> str:

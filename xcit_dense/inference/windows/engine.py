@@ -7,28 +7,17 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from xcit_dense.inference.stream import Named
 from xcit_dense.inference.windows.blend import Scores
 from xcit_dense.rasters.source import Source
-from xcit_dense.structures import Colour, Instances
+from xcit_dense.structures import Instances
 
 Values = npt.NDArray[Any]
 """The pixels of a window: (h, w, N), the bands of the model in its order, with the values and the type of the file."""
 
 
-class WindowEngine(Protocol):
+class WindowEngine(Named, Protocol):
     """A model that only predicts, with its preprocessing and its classes. The model never sees the complete image."""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """The names of the classes."""
-
-    @property
-    def palette(self) -> Sequence[Colour]:
-        """The colours of the classes."""
-
-    @property
-    def segments(self) -> bool:
-        """Whether the model is a segmentor."""
 
     @property
     def threshold(self) -> float | None:
