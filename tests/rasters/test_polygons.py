@@ -86,6 +86,11 @@ def test_the_user_chooses_the_order_of_the_classes_and_the_property(tmp_path):
         PolygonSource(path, IMAGE, class_property="kind", classes=["field"])
 
 
+def test_classes_that_are_numbers_are_sorted_by_their_values(tmp_path):
+    path = write(tmp_path / "a.geojson", [feature([ring(0, 0, 9, 9)], number) for number in (10, 9, 2)])
+    assert PolygonSource(path, IMAGE, background=False).classes == ["2", "9", "10"]
+
+
 def test_holes_and_several_parts_are_drawn(tmp_path):
     rings = [ring(0, 0, 30, 30), ring(10, 10, 20, 20)]
     parts = [[ring(40, 0, 50, 10)], [ring(60, 0, 70, 10)]]

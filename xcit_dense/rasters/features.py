@@ -19,6 +19,9 @@ from xcit_dense.rasters.source import Georeference, RasterError, Source, reason_
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
+Geometries = npt.NDArray[Any]
+"""Geometries of shapely, (N,)."""
+
 _LONGITUDE_LATITUDE = "OGC:CRS84"  # the CRS of a GeoJSON file that does not name one, by RFC 7946
 
 
@@ -29,7 +32,7 @@ class Polygons:
     Attributes:
         outlines: The polygons, in pixels of the image: x to the right, and y down.
         names: The class of each polygon.
-        classes: The classes of all polygons in the file, sorted.
+        classes: The classes of all polygons in the file, sorted: numbers by their values, and other names as texts.
         notes: Sentences about features that are left out.
     """
 
@@ -80,14 +83,11 @@ def read_polygons(path: str | Path, image: Source, class_property: str = "class"
     named = _named_polygons(content["features"], class_property, left_out)
     if not named:
         raise _nothing_named(path, content["features"], class_property)
-    inside = []
-    for name, polygon in named:
-        moved = move(polygon)
-        if _touches(moved, image.height, image.width):
-            inside.append((name, moved))
-        else:
-            left_out["outside of the image"] += 1
-    if not inside:
+    names = {name for name, _ in named}
+    moved = move(np.array([polygon for _, polygon in named], object))
+    touching = _touches(moved, image.height, image.width)
+    left_out["outside of the image"] = int((~touching).sum())
+    if not touching.any():
         raise RasterError(
             f"No polygon of {path} is inside {image.path}; check that both are of one place, and that the member crs "
             "of the file names the CRS of its positions."
@@ -95,9 +95,11 @@ def read_polygons(path: str | Path, image: Source, class_property: str = "class"
     notes = [
         f"{count} {'feature is' if count == 1 else 'features are'} left out: {reason}"
         for reason, count in sorted(left_out.items())
+        if count
     ]
-    classes = sorted({name for name, _ in named})
-    return Polygons([outline for _, outline in inside], [name for name, _ in inside], classes, notes)
+    classes = sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    inside = np.flatnonzero(touching).tolist()
+    return Polygons([moved[index] for index in inside], [named[index][0] for index in inside], classes, notes)
 
 
 def _read_features(path: Path) -> dict[str, Any]:
@@ -151,14 +153,14 @@ def _nothing_named(path: Path, features: Sequence[Any], class_property: str) -> 
     return RasterError(f"{path} has no polygon with the property {class_property}; give polygons with classes.")
 
 
-def _to_pixels(path: Path, content: Mapping[str, Any], image: Source) -> Callable[[BaseGeometry], BaseGeometry]:
-    """The function that moves a geometry of a file to the pixels of an image."""
+def _to_pixels(path: Path, content: Mapping[str, Any], image: Source) -> Callable[[Geometries], Geometries]:
+    """The function that moves the geometries of a file to the pixels of an image, all at once."""
     from shapely import transform
 
     place = image.georeference
     crs = _name_of_crs(content)
     if content.get("positions") == "pixels" or (place is None and crs is None):
-        return lambda polygon: polygon
+        return lambda polygons: polygons
     if place is None:
         raise RasterError(f"{path} has positions in {crs}, but {image.path} has no georeference; give pixels.")
     to_image = _reprojection(path, crs, content, place, image)
@@ -168,7 +170,7 @@ def _to_pixels(path: Path, content: Mapping[str, Any], image: Source) -> Callabl
     def move(positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return (to_image(positions) - [c, f]) @ inverse.T  # (N, 2), x and y in pixels
 
-    return lambda polygon: transform(polygon, move)
+    return lambda polygons: transform(polygons, move)
 
 
 def _name_of_crs(content: Mapping[str, Any]) -> str | None:
@@ -221,6 +223,12 @@ def _reprojection(
     return move
 
 
-def _touches(polygon: BaseGeometry, height: int, width: int) -> bool:
-    left, top, right, bottom = polygon.bounds
-    return bool(left < width and right > 0 and top < height and bottom > 0)
+def _touches(polygons: Geometries, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Whether the box of each polygon has pixels of the image, (N,)."""
+    from shapely import bounds
+
+    corners = bounds(polygons)  # (N, 4)
+    left, top, right, bottom = corners.T
+    # A position that does not exist in the CRS of the image is infinite.
+    is_finite = np.isfinite(corners).all(axis=1)
+    return is_finite & (left < width) & (right > 0) & (top < height) & (bottom > 0)
