@@ -53,6 +53,28 @@ def compare_predictions(predictor, exported):
             assert (found.mask[order] == expected.mask[own]).mean() > 0.999
 
 
+def compare_windows(predictor, exported, scale):
+    """Compares predictions of the two for windows, at their native size times the scale."""
+    from xcit_dense.inference.windows.exported import ExportedWindowEngine
+    from xcit_dense.mm.inference.window_engine import by_windows
+
+    ours, theirs = by_windows(predictor, scale), ExportedWindowEngine(exported, scale)
+    np.testing.assert_allclose(theirs.fill, ours.fill, rtol=1e-5)
+    windows = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8) for seed in range(2)]
+    if predictor.segments:
+        assert theirs.threshold == ours.threshold
+        for found, expected in zip(theirs.score(windows), ours.score(windows), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-3)
+        return
+    for found, expected in zip(theirs.find(windows), ours.find(windows), strict=True):
+        assert len(found.boxes) == len(expected.boxes) > 0
+        order, own = np.argsort(-found.scores), np.argsort(-expected.scores)
+        np.testing.assert_allclose(found.scores[order], expected.scores[own], atol=1e-4)
+        np.testing.assert_allclose(np.sort(found.boxes[:, 0]), np.sort(expected.boxes[:, 0]), atol=1e-2)
+        if expected.masks is not None:
+            assert found.masks.shape == expected.masks.shape
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "head"),
@@ -71,7 +93,10 @@ def test_an_exported_model_predicts_what_the_model_predicts(task, head, tmp_path
     config, model, path = export_head(task, head, tmp_path)
     session = onnxruntime.InferenceSession(path)
     assert_equal_outputs(model, lambda images: session.run(None, {"images": images.numpy()}))
-    compare_predictions(make_predictor(config, str(tmp_path / "weights.pth")), ExportedModel(path))
+    predictor, exported = make_predictor(config, str(tmp_path / "weights.pth")), ExportedModel(path)
+    compare_predictions(predictor, exported)
+    for scale in (1.0, 0.5):
+        compare_windows(predictor, exported, scale)
 
 
 @pytest.mark.parametrize("head", ["mask_rcnn", "retinanet", "rtmdet"])
