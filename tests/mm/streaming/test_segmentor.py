@@ -109,6 +109,31 @@ def test_a_neck_may_start_at_a_later_level_and_enlarge_smoothly():
     assert_streams_exactly(make_model("sem_fpn", edit), random_images(1, 3, 90, 61), 40)
 
 
+def use_vt_fpn(settings):
+    settings.neck = {"type": "VTFPN", "in_channels": [16] * 4, "out_channels": 64, "token_channels": 32}
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+@pytest.mark.parametrize(("size", "tile"), [((97, 150), 32), ((1100, 40), 300), ((33, 8), 7)])
+def test_vt_fpn_reads_tokens_of_the_complete_levels(size, tile, deployed):
+    model = make_model("sem_fpn", use_vt_fpn, deployed)
+    assert_streams_exactly(model, random_images(1, 3, *size), tile)
+
+
+def test_a_part_of_vt_fpn_with_a_hook_is_refused_by_name():
+    model = make_model("sem_fpn", use_vt_fpn)
+    model.neck.tokenizers[2].score.register_forward_hook(lambda *_: None)
+    with raises_user_error("model.neck.tokenizers.2.score", "Linear", "hook", "--window"):
+        map_logits(model, Unread(), 64, 64)
+
+
+def test_vt_fpn_in_training_mode_is_refused_by_name():
+    model = make_model("sem_fpn", use_vt_fpn)
+    model.neck.train()
+    with raises_user_error("model.neck.laterals.0.1", "batch norm in training mode", "eval()"):
+        map_logits(model, Unread(), 64, 64)
+
+
 def test_a_model_of_two_classes_with_one_logit_takes_its_threshold():
     def edit(settings):
         settings.decode_head.update(num_classes=2, out_channels=1, threshold=0.4)

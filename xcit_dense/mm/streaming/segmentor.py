@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.libraries import prints_logged
 
 with prints_logged():
-    from mmcv.cnn import ConvModule
     from mmseg.models.data_preprocessor import SegDataPreProcessor
     from mmseg.models.decode_heads import FPNHead, UPerHead
     from mmseg.models.decode_heads.psp_head import PPM
@@ -21,19 +19,14 @@ with prints_logged():
     from mmseg.models.utils.wrappers import Upsample
 
 from xcit_dense.mm.heads import FusedFPNHead, FusedUPerHead
+from xcit_dense.mm.necks import VTFPN
 from xcit_dense.mm.segmentors import FusedEncoderDecoder
+from xcit_dense.mm.streaming.layers import convolve, describe, refuse
+from xcit_dense.mm.streaming.vt_fpn import apply_vt_fpn
 from xcit_dense.ops.layers import plain_type
-from xcit_dense.ops.winograd_conv import WinogradConv2d
 from xcit_dense.rasters.window import Window
 from xcit_dense.streaming.bands import ONE_BAND, Bands
 from xcit_dense.streaming.maps import Add, Apply, Concatenate, Enlarge, Level, Levels, Map, Pool, PooledMap
-
-_CONVOLUTIONS = (nn.Conv2d, WinogradConv2d)
-_ACTIVATIONS = (
-    *(nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.ELU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU),
-    *(nn.Hardswish, nn.Hardsigmoid, nn.Identity),
-)
-"""Activations that compute each number from only this number."""
 
 _TILE = 128  # positions along each side of the windows from which the pooling pyramid sums a level
 
@@ -46,7 +39,8 @@ def map_logits(model: Any, levels: Levels, height: int, width: int, bands: Bands
 
     Args:
         model: An ``EncoderDecoder`` or ``FusedEncoderDecoder`` in evaluation mode, deployed or not: without a neck or
-            with the neck ``FPN``, and with the head ``FPNHead``, ``FusedFPNHead``, ``UPerHead`` or ``FusedUPerHead``.
+            with the neck ``FPN`` or ``VTFPN``, and with the head ``FPNHead``, ``FusedFPNHead``, ``UPerHead`` or
+            ``FusedUPerHead``.
         levels: The levels of the model's backbone for the image.
         height: The height of the image in pixels.
         width: The width of the image in pixels.
@@ -61,7 +55,8 @@ def map_logits(model: Any, levels: Levels, height: int, width: int, bands: Bands
     _check_segmentor(model)
     maps: list[Map] = [Level(levels, index) for index in range(len(levels.shapes))]
     if model.with_neck:
-        maps = _apply_fpn(model.neck, maps)
+        apply = apply_vt_fpn if plain_type(model.neck) is VTFPN else _apply_fpn
+        maps = apply(model.neck, maps)
     head = model.decode_head
     if plain_type(head) in (FPNHead, FusedFPNHead):
         features = _apply_fpn_head(head, _select(head, maps))
@@ -88,15 +83,11 @@ def read_labels(model: Any, logits: Map, window: Window) -> Tensor:
     return (found[0, 0].sigmoid() > model.decode_head.threshold).long()
 
 
-def _refuse(name: str, why: str) -> NoReturn:
-    raise UserError(f"{name} {why}, which cannot be computed by --stream; predict by windows: write --window 1024.")
-
-
 def _check_segmentor(model: Any) -> None:
     kind = plain_type(model)
     if kind not in (EncoderDecoder, FusedEncoderDecoder):
         what = "has a hook" if kind is None else f"is a {kind.__name__}, and not an EncoderDecoder"
-        _refuse("The model", what)
+        refuse("The model", what)
     mode = model.test_cfg.get("mode", "whole")
     if mode != "whole":
         raise UserError(
@@ -105,25 +96,19 @@ def _check_segmentor(model: Any) -> None:
         )
     prepare = model.data_preprocessor
     if plain_type(prepare) is not SegDataPreProcessor:
-        _refuse("model.data_preprocessor", f"is a {type(prepare).__name__}")
+        refuse("model.data_preprocessor", f"is a {type(prepare).__name__}")
     if prepare.test_cfg:
-        _refuse("model.data_preprocessor", f"pads images in tests (test_cfg={dict(prepare.test_cfg)})")
+        refuse("model.data_preprocessor", f"pads images in tests (test_cfg={dict(prepare.test_cfg)})")
     head = model.decode_head
     if plain_type(head) not in (FPNHead, FusedFPNHead, UPerHead, FusedUPerHead):
-        _refuse("model.decode_head", _describe(head))
-    if model.with_neck and plain_type(model.neck) is not FPN:
-        _refuse("model.neck", _describe(model.neck))
-
-
-def _describe(module: nn.Module) -> str:
-    if plain_type(module) is None:
-        return f"is a {type(module).__name__} with a hook or a parametrized weight"
-    return f"is a {type(module).__name__}"
+        refuse("model.decode_head", describe(head))
+    if model.with_neck and plain_type(model.neck) not in (FPN, VTFPN):
+        refuse("model.neck", describe(model.neck))
 
 
 def _select(head: Any, maps: Sequence[Map]) -> list[Map]:
     if max(head.in_index) >= len(maps):
-        _refuse("model.decode_head", f"reads level {max(head.in_index)} of a neck with extra levels")
+        refuse("model.decode_head", f"reads level {max(head.in_index)} of a neck with extra levels")
     return [maps[index] for index in head.in_index]
 
 
@@ -131,14 +116,14 @@ def _apply_fpn(neck: Any, levels: Sequence[Map]) -> list[Map]:
     """The neck FPN without its extra levels."""
     options = dict(neck.upsample_cfg)
     if set(options) - {"mode", "align_corners"} or options.get("mode") not in ("nearest", "bilinear"):
-        _refuse("model.neck", f"has upsample_cfg={options}")
+        refuse("model.neck", f"has upsample_cfg={options}")
     mode, corners = options["mode"], bool(options.get("align_corners"))
     levels = levels[neck.start_level : neck.backbone_end_level]
-    laterals = [_convolve(f"model.neck.lateral_convs.{i}", neck.lateral_convs[i], x) for i, x in enumerate(levels)]
+    laterals = [convolve(f"model.neck.lateral_convs.{i}", neck.lateral_convs[i], x) for i, x in enumerate(levels)]
     for index in reversed(range(len(laterals) - 1)):
         fine = laterals[index]
         laterals[index] = Add(fine, Enlarge(laterals[index + 1], fine.height, fine.width, mode, corners))
-    return [_convolve(f"model.neck.fpn_convs.{i}", neck.fpn_convs[i], x) for i, x in enumerate(laterals)]
+    return [convolve(f"model.neck.fpn_convs.{i}", neck.fpn_convs[i], x) for i, x in enumerate(laterals)]
 
 
 def _apply_fpn_head(head: Any, levels: Sequence[Map]) -> Map:
@@ -152,7 +137,7 @@ def _apply_fpn_head(head: Any, levels: Sequence[Map]) -> Map:
                 height, width = int(x.height * step.scale_factor), int(x.width * step.scale_factor)
                 x = Enlarge(x, height, width, step.mode, bool(step.align_corners))
             else:
-                x = _convolve(name, step, x)
+                x = convolve(name, step, x)
         scaled.append(x)
     first, *others = scaled
     return Add(first, *(_enlarge_like(x, first, head) for x in others)) if others else first
@@ -161,15 +146,15 @@ def _apply_fpn_head(head: Any, levels: Sequence[Map]) -> Map:
 def _apply_uper_head(head: Any, levels: Sequence[Map], bands: Bands) -> Map:
     """The features of ``UPerHead`` before the classification."""
     name = "model.decode_head"
-    laterals = [_convolve(f"{name}.lateral_convs.{i}", head.lateral_convs[i], x) for i, x in enumerate(levels[:-1])]
+    laterals = [convolve(f"{name}.lateral_convs.{i}", head.lateral_convs[i], x) for i, x in enumerate(levels[:-1])]
     laterals.append(_apply_pyramid(head, levels[-1], bands))
     for index in reversed(range(len(laterals) - 1)):
         fine = laterals[index]
         laterals[index] = Add(fine, _enlarge_like(laterals[index + 1], fine, head))
-    outputs = [_convolve(f"{name}.fpn_convs.{i}", head.fpn_convs[i], x) for i, x in enumerate(laterals[:-1])]
+    outputs = [convolve(f"{name}.fpn_convs.{i}", head.fpn_convs[i], x) for i, x in enumerate(laterals[:-1])]
     outputs.append(laterals[-1])
     joined = Concatenate(outputs[0], *(_enlarge_like(x, outputs[0], head) for x in outputs[1:]))
-    return _convolve(f"{name}.fpn_bottleneck", head.fpn_bottleneck, joined)
+    return convolve(f"{name}.fpn_bottleneck", head.fpn_bottleneck, joined)
 
 
 def _apply_pyramid(head: Any, level: Map, bands: Bands) -> Map:
@@ -177,18 +162,18 @@ def _apply_pyramid(head: Any, level: Map, bands: Bands) -> Map:
     name = "model.decode_head.psp_modules"
     pyramid = head.psp_modules
     if plain_type(pyramid) is not PPM:
-        _refuse(name, _describe(pyramid))
+        refuse(name, describe(pyramid))
     counts = []
     for index, (pooling, _) in enumerate(pyramid):
         if plain_type(pooling) is not nn.AdaptiveAvgPool2d or not isinstance(pooling.output_size, int):
-            _refuse(f"{name}.{index}.0", _describe(pooling))
+            refuse(f"{name}.{index}.0", describe(pooling))
         counts.append(pooling.output_size)
     pool = Pool(level, counts, _TILE, bands)
     branches: list[Map] = [level]
     for index, (_, layer) in enumerate(pyramid):
-        branch = _convolve(f"{name}.{index}.1", layer, PooledMap(pool, index))
+        branch = convolve(f"{name}.{index}.1", layer, PooledMap(pool, index))
         branches.append(_enlarge_like(branch, level, head))
-    return _convolve("model.decode_head.bottleneck", head.bottleneck, Concatenate(*branches))
+    return convolve("model.decode_head.bottleneck", head.bottleneck, Concatenate(*branches))
 
 
 def _enlarge_like(x: Map, like: Map, head: Any) -> Map:
@@ -198,42 +183,7 @@ def _enlarge_like(x: Map, like: Map, head: Any) -> Map:
 def _classify(head: Any, features: Map) -> Map:
     layer = head.conv_seg
     if plain_type(layer) is not nn.Conv2d or layer.kernel_size != (1, 1) or layer.stride != (1, 1):
-        _refuse("model.decode_head.conv_seg", _describe(layer))
+        refuse("model.decode_head.conv_seg", describe(layer))
     if head.dropout is not None and head.dropout.training:
-        _refuse("model.decode_head.dropout", "is in training mode")
+        refuse("model.decode_head.dropout", "is in training mode")
     return Apply(features, layer, layer.out_channels)
-
-
-def _convolve(name: str, layer: Any, x: Map) -> Map:
-    """Applies a ``ConvModule`` that keeps the size of the map."""
-    if plain_type(layer) is not ConvModule:
-        _refuse(name, _describe(layer))
-    conv = layer.conv
-    if plain_type(conv) not in _CONVOLUTIONS or layer.with_spectral_norm:
-        _refuse(f"{name}.conv", _describe(conv))
-    reach = [dilation * (side // 2) for dilation, side in zip(conv.dilation, conv.kernel_size)]
-    if (
-        layer.with_explicit_padding
-        or conv.padding_mode != "zeros"
-        or conv.stride != (1, 1)
-        or any(side % 2 == 0 for side in conv.kernel_size)
-        or tuple(reach) != tuple(conv.padding)
-    ):
-        _refuse(f"{name}.conv", "changes the size of the map, or is not padded with zeros")
-    if layer.with_norm:
-        _check_norm(name, layer)
-    if layer.with_activation and plain_type(layer.activate) not in _ACTIVATIONS:
-        _refuse(f"{name}.activate", _describe(layer.activate))
-    return Apply(x, layer, conv.out_channels, halo=max(reach))
-
-
-def _check_norm(name: str, layer: Any) -> None:
-    norm, name = layer.norm, f"{name}.{layer.norm_name}"
-    if plain_type(norm) is nn.Identity:  # deploy has made the batch norm a part of the convolution
-        return
-    if plain_type(norm) is None or not isinstance(norm, _BatchNorm):
-        _refuse(name, f"{_describe(norm)} and needs the complete map")
-    if norm.training or norm.running_mean is None:
-        raise UserError(
-            f"{name} is a batch norm in training mode, which needs the complete map; call model.eval() first."
-        )
