@@ -49,14 +49,11 @@ class Blender:
     def __init__(self, plan: Plan, classes: int, path: Path) -> None:
         self._plan = plan
         self._classes = classes
-        height, _ = plan.shape
-        ends = [start + height for start in plan.rows[:-1]]
-        shared = max((end - start for end, start in zip(ends, plan.rows[1:])), default=0)
         self._shared: Scores = np.zeros((classes, 0, plan.width), np.float32)
-        if shared > 0:
+        if plan.shared_rows > 0:
             try:
                 self._shared = np.lib.format.open_memmap(
-                    path, mode="w+", dtype=np.float32, shape=(classes, shared, plan.width)
+                    path, mode="w+", dtype=np.float32, shape=(classes, plan.shared_rows, plan.width)
                 )
                 # A write to a memory map ends the process if the disk is full. So the disk space is reserved first.
                 with path.open("r+b") as file:
@@ -94,6 +91,24 @@ class Blender:
             self._shared[:, left:, start:after] = 0
             yield Window(first, start, final, done), part[:, :final]
             held = np.concatenate([held[:, :, done:], np.zeros_like(part)], axis=2)
+
+
+def stored_bytes(plan: Plan, classes: int, scores: bool = False) -> int:
+    """Returns the bytes on the disk that the labels of an image need until they are written as an image.
+
+    Args:
+        plan: The windows.
+        classes: The number of classes.
+        scores: Whether the class scores are kept too.
+
+    Example:
+        >>> stored_bytes(Plan(height=32_768, width=32_768, side=1024, overlap=128), classes=150)
+        8665432064
+    """
+    pixels = plan.height * plan.width
+    labels = pixels * np.min_scalar_type(empty_label(classes)).itemsize
+    shared = plan.shared_rows * plan.width * classes * 4
+    return labels + shared + (2 * pixels * classes if scores else 0)
 
 
 def empty_label(classes: int) -> int:

@@ -98,6 +98,12 @@ class Plan:
             first -= 1
         return range(first, row)
 
+    @property
+    def shared_rows(self) -> int:
+        """The largest number of pixel rows that two rows of windows share. The last row may share more than others."""
+        ends = [start + self.shape[0] for start in self.rows[:-1]]
+        return max((end - start for end, start in zip(ends, self.rows[1:])), default=0)
+
     @cached_property
     def row_weights(self) -> list[npt.NDArray[np.float32]]:
         """For each row of windows the weights of its pixel rows, (h,). In each pixel row, the weights add up to 1."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from xcit_dense.errors import UserError
 from xcit_dense.inference.stream import describe
 from xcit_dense.inference.windows import journal
-from xcit_dense.inference.windows.blend import Blender, Scores, choose, empty_label
+from xcit_dense.inference.windows.blend import Blender, Scores, choose, empty_label, stored_bytes
 from xcit_dense.inference.windows.engine import Values, WindowEngine
 from xcit_dense.inference.windows.journal import Journal, Record
 from xcit_dense.inference.windows.objects import in_image
@@ -23,7 +23,7 @@ from xcit_dense.inference.windows.outputs import NOTE, Outputs
 from xcit_dense.inference.windows.plan import Plan, check_window
 from xcit_dense.inference.write import make_empty
 from xcit_dense.media.inputs import Medium
-from xcit_dense.rasters.canvas import Canvas
+from xcit_dense.rasters.canvas import Canvas, check_space
 from xcit_dense.rasters.open import open_source
 from xcit_dense.rasters.source import Source
 from xcit_dense.rasters.window import Window
@@ -235,6 +235,8 @@ def _canvas(engine: WindowEngine, image: _Image, scores: bool, make: bool) -> Ca
 
 def _make_canvases(engine: WindowEngine, images: Sequence[_Image], options: Options) -> None:
     for image in images if engine.segments else ():
+        if not any(image.directory.iterdir()):  # an image that goes on has its canvases
+            check_space(image.directory, stored_bytes(image.plan, len(engine.classes), options.scores))
         _canvas(engine, image, scores=False, make=True).close()
         if options.scores:
             _canvas(engine, image, scores=True, make=True).close()
