@@ -66,6 +66,14 @@ class Bands:
         """Returns the sum of the tensors of all processes. A gradient is summed too."""
         return x if self.is_single else sum_over_ranks(x, self.group)
 
+    def largest(self, x: Tensor) -> Tensor:
+        """Returns the largest of the numbers of all processes, without gradients."""
+        if self.is_single:
+            return x
+        x = x.detach().clone()
+        distributed.all_reduce(x, distributed.ReduceOp.MAX, group=self.group)
+        return x
+
     def neighbours(self, x: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns the rows of tokens that LPI needs above and below the rows of this process.
 

@@ -85,6 +85,10 @@ class Map(ABC):
             window: A window of this map.
         """
 
+    def totals(self) -> Sequence[Map]:
+        """Returns the maps from which this map reads all rows before its first window. By default none."""
+        return ()
+
     @abstractmethod
     def compute(self, window: Window, inputs: Sequence[Tensor]) -> Tensor:
         """Computes a window of this map.
@@ -412,6 +416,10 @@ class PooledMap(Map):
         """Returns no window, because the pooling reads its map separately."""
         return ()
 
+    def totals(self) -> Sequence[Map]:
+        """Returns the map that is pooled."""
+        return [self.pool.source]
+
     def compute(self, window: Window, inputs: Sequence[Tensor]) -> Tensor:
         """Returns a view of the window."""
         return cut(self.pool.results[self.index], Window(0, 0, self.height, self.width), window)
@@ -530,16 +538,17 @@ def needed_rows(output: Map, bands: Bands, levels: int) -> list[list[range]]:
         For each process the rows of each level. The ranges are empty for levels that the map does not read.
     """
     needed = []
-    for process, rows in enumerate(bands.of_map(output.height)):
+    for process in range(len(bands.rows)):
         windows: dict[int, Window] = {}
-        plans = [output.plan(Window(rows.start, 0, len(rows), output.width))]
-        for pool in {node.pool for node in plans[0] if isinstance(node, PooledMap)}:
-            pooled = bands.of_map(pool.source.height)[process]
-            plans.append(pool.source.plan(Window(pooled.start, 0, len(pooled), pool.source.width)))
-        for plan in plans:
-            for node, window in plan.items():
+        waiting, seen = [output], {output}
+        while waiting:
+            read = waiting.pop()
+            rows = bands.of_map(read.height)[process]
+            for node, window in read.plan(Window(rows.start, 0, len(rows), read.width)).items():
                 if isinstance(node, Level):
                     windows[node.index] = join(windows.get(node.index, window), window)
+                waiting += [total for total in node.totals() if total not in seen]
+                seen.update(node.totals())
         of_process = [range(0)] * levels
         for index, window in windows.items():
             of_process[index] = range(window.row, window.row + window.height)

@@ -10,17 +10,18 @@ pytest.importorskip("mmcv", reason="mmcv is not installed")
 
 from tests.helpers.models import random_images
 from tests.helpers.processes import run_processes
-from tests.mm.streaming.test_segmentor import logits_of, make_model
+from tests.mm.streaming.sharded import make_deployed
+from tests.mm.streaming.test_segmentor import logits_of
 
-CASES = [("sem_fpn", (205, 66)), ("upernet", (205, 66)), ("upernet", (130, 75))]
+CASES = [("sem_fpn", (205, 66)), ("upernet", (205, 66)), ("upernet", (130, 75)), ("vt_fpn", (130, 75))]
 
 
 @pytest.mark.slow
 def test_the_logits_of_bands_are_those_of_the_complete_image(tmp_path):
     run_processes("tests.mm.streaming.sharded", 3, tmp_path, 3, json.dumps(CASES))
     saved = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(3)]
-    for number, (head, size) in enumerate(CASES):
-        complete = logits_of(make_model(head, deployed=True), random_images(1, 3, *size))
+    for number, (name, size) in enumerate(CASES):
+        complete = logits_of(make_deployed(name), random_images(1, 3, *size))
         covered = torch.zeros(size)
         for of_process in saved:
             for window, logits in of_process[number]:

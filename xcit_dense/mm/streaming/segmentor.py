@@ -55,8 +55,8 @@ def map_logits(model: Any, levels: Levels, height: int, width: int, bands: Bands
     _check_segmentor(model)
     maps: list[Map] = [Level(levels, index) for index in range(len(levels.shapes))]
     if model.with_neck:
-        apply = apply_vt_fpn if plain_type(model.neck) is VTFPN else _apply_fpn
-        maps = apply(model.neck, maps)
+        is_vt_fpn = plain_type(model.neck) is VTFPN
+        maps = apply_vt_fpn(model.neck, maps, bands) if is_vt_fpn else _apply_fpn(model.neck, maps)
     head = model.decode_head
     if plain_type(head) in (FPNHead, FusedFPNHead):
         features = _apply_fpn_head(head, _select(head, maps))

@@ -18,19 +18,21 @@ from xcit_dense.mm.streaming.layers import check_norm, describe, refuse
 from xcit_dense.models.blocks import map_to_tokens
 from xcit_dense.models.vt_fpn import Projector, Tokenizer, TokenTransformer
 from xcit_dense.ops.layers import floating_weight, plain_type
-from xcit_dense.rasters.window import Window, blocks_of
+from xcit_dense.rasters.window import Window, blocks_of_rows
+from xcit_dense.streaming.bands import ONE_BAND, Bands
 from xcit_dense.streaming.maps import Apply, Map
 
 _TILE = 128  # positions along each side of the windows from which the tokens are averaged
 _PARTS = (nn.ModuleList, nn.Sequential, Tokenizer, TokenTransformer, Projector, nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
-def apply_vt_fpn(neck: Any, levels: Sequence[Map]) -> list[Map]:
+def apply_vt_fpn(neck: Any, levels: Sequence[Map], bands: Bands = ONE_BAND) -> list[Map]:
     """Applies a ``VTFPN`` without its further levels.
 
     Args:
         neck: The neck in evaluation mode, deployed or not.
         levels: The levels of the backbone, as many as the neck's ``in_channels``.
+        bands: The processes that share the image. By default, this process has the complete image.
 
     Returns:
         A map for each level. The tokens are computed when the first map is read.
@@ -48,7 +50,7 @@ def apply_vt_fpn(neck: Any, levels: Sequence[Map]) -> list[Map]:
             refuse(name, describe(part))
         check_norm(name, part)
     laterals = [Apply(x, lateral, neck.out_channels) for x, lateral in zip(levels, neck.laterals)]
-    tokens = _Tokens(neck, laterals)
+    tokens = _Tokens(neck, laterals, bands)
     return [_Projected(x, tokens, index) for index, x in enumerate(laterals)]
 
 
@@ -58,33 +60,36 @@ class _Tokens:
     Args:
         neck: The neck.
         laterals: The maps (1, C, H_i, W_i) after the lateral convolutions.
+        bands: The processes that share the image.
     """
 
-    def __init__(self, neck: Any, laterals: Sequence[Map]) -> None:
+    def __init__(self, neck: Any, laterals: Sequence[Map], bands: Bands) -> None:
         self.neck = neck
         self.laterals = laterals
+        self.bands = bands
 
     @cached_property
     def of_levels(self) -> Sequence[Tensor]:
         """The tokens (1, L, C_T) of each level."""
-        averages = [_average(tokenizer, x) for tokenizer, x in zip(self.neck.tokenizers, self.laterals)]
+        pairs = zip(self.neck.tokenizers, self.laterals)
+        averages = [_average(tokenizer, x, self.bands) for tokenizer, x in pairs]
         tokens = self.neck.transformer(torch.cat(averages, dim=1))  # (1, levels x L, C_T)
         return tokens.chunk(len(averages), dim=1)
 
 
-def _average(tokenizer: Tokenizer, source: Map) -> Tensor:
+def _average(tokenizer: Tokenizer, source: Map, bands: Bands) -> Tensor:
     """Returns what a ``Tokenizer`` computes from a complete map, (1, L, C_T).
 
     The softmax over all positions is a quotient of two sums. Both sums contain exp(-maximum) of the scores seen so far,
     so that no exp overflows, and are multiplied when a window has a larger score. The sums are float64, so that they do
-    not depend on the size of the windows.
+    not depend on the size of the windows. Each process reads its rows.
     """
     weight = floating_weight(tokenizer.score)
     L, C = tokenizer.score.out_features, tokenizer.score.in_features
     maximum = torch.full((1, 1, L), -torch.inf, dtype=torch.float64, device=weight.device)
     total = torch.zeros((1, L, 1), dtype=torch.float64, device=weight.device)
     weighted = torch.zeros((1, L, C), dtype=torch.float64, device=weight.device)
-    for window in blocks_of(source.height, source.width, _TILE):
+    for window in blocks_of_rows(bands.of_map(source.height)[bands.index], source.width, _TILE):
         x = map_to_tokens(source.read(window))  # (1, N, C)
         scores = tokenizer.score(x).double()  # (1, N, L)
         larger = maximum.maximum(scores.amax(dim=1, keepdim=True))  # (1, 1, L)
@@ -93,7 +98,9 @@ def _average(tokenizer: Tokenizer, source: Map) -> Tensor:
         total = total * scale + A.sum(dim=2, keepdim=True)
         weighted = weighted * scale + A @ x.double()
         maximum = larger
-    T = weighted / total  # (1, L, C)
+    largest = bands.largest(maximum)  # (1, 1, L)
+    scale = (maximum - largest).exp().mT  # (1, L, 1)
+    T = bands.sum(weighted * scale) / bands.sum(total * scale)  # (1, L, C)
     return tokenizer.expand(T.to(floating_weight(tokenizer.expand).dtype))
 
 
@@ -114,6 +121,10 @@ class _Projected(Map):
     def needs(self, window: Window) -> Sequence[Window]:
         """Returns the same window."""
         return [window]
+
+    def totals(self) -> Sequence[Map]:
+        """Returns the maps whose averages are tokens."""
+        return self.tokens.laterals
 
     def compute(self, window: Window, inputs: Sequence[Tensor]) -> Tensor:
         """Adds to each position the average of tokens that the position asks for."""
