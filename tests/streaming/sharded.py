@@ -51,6 +51,7 @@ def run_cases(directory, group):
     for options, size, shapes in torch.load(Path(directory, "cases.pt"), weights_only=False):
         backbone = tiny_xcit(norm_eval=True, **options).train()
         sent.update(covariances=0, halos=0)
+        torch.manual_seed(distributed.get_rank(group))
         band = sharded_levels(backbone, random_images(1, 3, *size), group)
         forward = dict(sent)
         slopes = [

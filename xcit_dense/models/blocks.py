@@ -274,27 +274,42 @@ class XCABlock(nn.Module):
 
     # The sums are sums of tokens. Between sums of maps, an exported graph would have transposes.
 
-    def add_attention(self, tokens: Tensor, token_map: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def add_attention(
+        self, tokens: Tensor, token_map: tuple[Tensor, Tensor] | None = None, scale: Tensor | None = None
+    ) -> Tensor:
         """Adds the branch XCA to tokens (B, N, C).
 
         Args:
             tokens: The tokens of an image, in any order.
             token_map: M and c of :meth:`XCA.token_map`, for tokens that are a part of an image. By default,
                 the tokens are all tokens of the image.
+            scale: (B, 1, 1), what the branch is multiplied by in place of a draw of stochastic depth. All parts of an
+                image must have one draw.
         """
         if token_map is None:
-            return _add(tokens, self.drop_path(_branch(self.attn, XCA, self.norm1, self.gamma1, tokens)))
-        return _add(tokens, self.attn.apply_token_map(tokens, token_map, self.norm1, self.gamma1))
+            branch = _branch(self.attn, XCA, self.norm1, self.gamma1, tokens)
+        else:
+            branch = self.attn.apply_token_map(tokens, token_map, self.norm1, self.gamma1)
+        return _add(tokens, self._drop(branch, scale))
 
-    def add_neighbours(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        """Adds the branch LPI to the tokens (B, H W, C) of a map. Each token depends on two rows and columns around."""
+    def add_neighbours(self, tokens: Tensor, height: int, width: int, scale: Tensor | None = None) -> Tensor:
+        """Adds the branch LPI to the tokens (B, H W, C) of a map. Each token depends on two rows and columns around.
+
+        ``scale`` as in :meth:`add_attention`.
+        """
         mixed = _branch(self.local_mp, LPI, self.norm3, self.gamma3, tokens_to_map(tokens, height, width))
-        return _add(tokens, self.drop_path(map_to_tokens(mixed)))
+        return _add(tokens, self._drop(map_to_tokens(mixed), scale))
 
-    def add_mlp(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        """Adds the branch MLP to the tokens (B, H W, C) of a map. Each token is computed by itself."""
+    def add_mlp(self, tokens: Tensor, height: int, width: int, scale: Tensor | None = None) -> Tensor:
+        """Adds the branch MLP to the tokens (B, H W, C) of a map. Each token is computed by itself.
+
+        ``scale`` as in :meth:`add_attention`.
+        """
         mapped = _branch(self.mlp, MLP, self.norm2, self.gamma2, tokens_to_map(tokens, height, width))
-        return _add(tokens, self.drop_path(map_to_tokens(mapped)))
+        return _add(tokens, self._drop(map_to_tokens(mapped), scale))
+
+    def _drop(self, branch: Tensor, scale: Tensor | None) -> Tensor:
+        return self.drop_path(branch) if scale is None else branch * scale.to(branch.dtype)
 
 
 def _branch(layer: nn.Module, own: type[nn.Module], norm: nn.Module, gain: Tensor, x: Tensor) -> Tensor:

@@ -58,23 +58,28 @@ def check_parts(backbone: nn.Module) -> XCiT:
     return backbone
 
 
-def check_eval(backbone: XCiT) -> None:
+def check_eval(backbone: XCiT, drops_blocks: bool = False) -> None:
     """Checks that no module of a backbone depends on the complete image because of its training mode.
+
+    Args:
+        backbone: The backbone.
+        drops_blocks: Whether stochastic depth in training mode is allowed, because the caller draws once for an image.
 
     Raises:
         UserError: A batch norm, or a dropout with a probability above 0, is in training mode.
     """
     for name, module in backbone.named_modules():
-        if module.training and (isinstance(module, _BatchNorm) or _drops(module)):
-            raise UserError(
-                f"The module {name!r} of {backbone.name} is in training mode, in which it depends on the complete "
-                "image; call backbone.eval() first. For training, build the backbone with norm_eval=True and without "
-                "dropout."
-            )
-
-
-def _drops(module: nn.Module) -> bool:
-    """Whether a module drops values in training mode."""
-    if isinstance(module, nn.Dropout):
-        return module.p > 0
-    return isinstance(module, DropPath) and module.drop_prob > 0
+        if not module.training:
+            continue
+        if isinstance(module, _BatchNorm):
+            remedy = "norm_eval=True"
+        elif isinstance(module, nn.Dropout) and module.p > 0:
+            remedy = "drop_rate=0 and attn_drop_rate=0"
+        elif isinstance(module, DropPath) and module.drop_prob > 0 and not drops_blocks:
+            remedy = "drop_path_rate=0"
+        else:
+            continue
+        raise UserError(
+            f"The module {name!r} of {backbone.name} is in training mode, in which it depends on the complete image; "
+            f"call backbone.eval() first. For training, build the backbone with {remedy}."
+        )

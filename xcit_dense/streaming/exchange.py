@@ -1,6 +1,6 @@
-"""What the processes of one image exchange: sums over all processes, and rows of other processes.
+"""What the processes of one image exchange: sums over all processes, rows of other processes, and random draws.
 
-Both are functions of autograd. Every process must call them in the same order, forward and backward.
+Sums and rows are functions of autograd. Every process must call all functions in the same order, forward and backward.
 """
 
 from __future__ import annotations
@@ -67,6 +67,21 @@ def move_rows(
         The rows that this process wants, (rows, ...).
     """
     return _MoveRows.apply(x, have, want, group, x.device if device is None else device)
+
+
+def draw_once(x: Tensor, group: Group = None) -> Tensor:
+    """Gives each process the tensor of the first process, so that random numbers are those of one draw.
+
+    Args:
+        x: The tensor of this process, of one shape in all processes, without gradients. It is overwritten.
+        group: The processes. By default all.
+
+    Returns:
+        The tensor of the first process.
+    """
+    first = 0 if group is None else distributed.get_global_rank(group, 0)
+    distributed.broadcast(x, first, group)
+    return x
 
 
 class _Sum(torch.autograd.Function):

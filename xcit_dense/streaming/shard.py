@@ -3,6 +3,8 @@
 The symbols are the symbols of :mod:`xcit_dense.models.xca`. For each block, the processes sum G, and each process gets
 two rows of tokens from each of its neighbours, which LPI needs. Everything else of a band is computed by itself. The
 levels and the gradients equal those of one process.
+
+Stochastic depth (``drop_path_rate``) drops a branch of a block for the complete image. The first process draws.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from xcit_dense.ops.autocast import product_dtype
 from xcit_dense.ops.layers import floating_weight
 from xcit_dense.streaming.bands import HALO, Bands, divide_rows
 from xcit_dense.streaming.checks import check_eval, check_parts
-from xcit_dense.streaming.exchange import Group, check_connected
+from xcit_dense.streaming.exchange import Group, check_connected, draw_once
 from xcit_dense.streaming.levels import level_shapes
 from xcit_dense.streaming.rows import Rows, as_rows
 from xcit_dense.streaming.sweeps import count_tokens, embed
@@ -50,8 +52,9 @@ def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = Non
     :func:`sum_gradients`.
 
     Args:
-        backbone: An XCiT whose batch norms are in evaluation mode (``norm_eval=True``), without dropout. With
-            ``with_cp``, the backward pass recomputes the blocks, and communicates again.
+        backbone: An XCiT whose batch norms are in evaluation mode (``norm_eval=True``), without dropout. Stochastic
+            depth is drawn once for the image. With ``with_cp``, the backward pass recomputes the blocks, and
+            communicates again.
         image: One image of normalised pixels: a tensor (1, channels, H, W), or an image that is read by rows.
         group: The processes, in the order of their bands, with the backend gloo or NCCL. By default all processes.
 
@@ -75,7 +78,7 @@ def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = Non
         >>> distributed.destroy_process_group()
     """
     model = check_parts(backbone)
-    check_eval(model)
+    check_eval(model, drops_blocks=True)
     check_connected()
     rows = as_rows(image)
     height, width = count_tokens(rows, model.patch_size)
@@ -84,11 +87,12 @@ def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = Non
     x = map_to_tokens(embed(model, rows, band.start, band.stop))  # (1, N, C)
     levels = []
     of_level = list(zip(model.level_modules(), model.out_indices))
-    for index, block in enumerate(cast(list[XCABlock], model.list_blocks())):
+    blocks = cast(list[XCABlock], model.list_blocks())
+    for index, (block, scales) in enumerate(zip(blocks, _draw_scales(blocks, x, group))):
         if model.with_cp and model.training:
-            x = checkpoint(_run_block, block, x, bands, use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(_run_block, block, x, scales, bands, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = _run_block(block, x, bands)
+            x = _run_block(block, x, scales, bands)
         for name, source in of_level:
             if source == index:
                 levels.append(model.get_submodule(name)(tokens_to_map(x, len(band), width)))
@@ -97,18 +101,35 @@ def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = Non
     )
 
 
-def _run_block(block: XCABlock, x: Tensor, bands: Bands) -> Tensor:
+_Scales = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _draw_scales(blocks: Sequence[XCABlock], like: Tensor, group: Group) -> list[_Scales]:
+    """Draws stochastic depth: what multiplies the branches XCA, LPI and MLP of each block, (1, 1, 1). None is 1.
+
+    The draws are in the order of the draws of one process.
+    """
+    drops = [block.drop_path.training and block.drop_path.drop_prob > 0 for block in blocks]
+    if not any(drops):
+        return [(None, None, None)] * len(blocks)
+    one = torch.ones(1, 1, 1, dtype=like.dtype, device=like.device)
+    drawn = torch.stack([block.drop_path(one) for block in blocks for _ in range(3)])  # (3 blocks, 1, 1, 1)
+    scales = draw_once(drawn, group).split(3)
+    return [(each[0], each[1], each[2]) if drop else (None, None, None) for each, drop in zip(scales, drops)]
+
+
+def _run_block(block: XCABlock, x: Tensor, scales: _Scales, bands: Bands) -> Tensor:
     """Applies a block to the tokens (1, rows * w, C) of a band."""
     rows = len(bands.own)
     width = x.shape[1] // rows
     G = bands.sum(block.attn.covariance(x, block.norm1))  # (1, C + 1, C + 1)
-    x = block.add_attention(x, block.attn.token_map(G, product_dtype(x)))
+    x = block.add_attention(x, block.attn.token_map(G, product_dtype(x)), scales[0])
     own = x[0].unflatten(0, (rows, width))  # (rows, w, C)
     above, below = bands.neighbours(own, x.device)
     x = torch.cat((above, own, below)).flatten(0, 1)[None]  # the band with its halos
-    x = block.add_neighbours(x, x.shape[1] // width, width)
+    x = block.add_neighbours(x, x.shape[1] // width, width, scales[1])
     x = x[:, len(above) * width : (len(above) + rows) * width]  # (1, rows * w, C)
-    return block.add_mlp(x, rows, width)
+    return block.add_mlp(x, rows, width, scales[2])
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], group: Group = None) -> None:
