@@ -208,7 +208,7 @@ def count_model(config: Any) -> Cost:
                 head(masks)
 
         return _count([*parts, model.rpn_head, *box_heads, *mask_heads], run)
-    if type(model).__name__ in ("EncoderDecoder", "FusedEncoderDecoder"):
+    if type(model).__name__ in ("EncoderDecoder", "FusedEncoderDecoder", "ShardedEncoderDecoder"):
         return _count([*parts, model.decode_head], lambda: model.decode_head(model.extract_feat(image)))
     raise UserError(
         f"{type(model).__name__} cannot be counted; give a config of MaskRCNN, CascadeRCNN or EncoderDecoder."

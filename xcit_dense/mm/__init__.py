@@ -37,4 +37,5 @@ from xcit_dense.mm.runtime import fsdp, optim  # noqa: E402, F401
 
 register_when_used("mmseg", "xcit_dense.mm.heads")
 register_when_used("mmseg", "xcit_dense.mm.segmentors")
+register_when_used("mmseg", "xcit_dense.mm.streaming.training")
 register_when_used("mmdet", "xcit_dense.mm.roi_heads")

@@ -88,12 +88,12 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
         ctx.group = group
-        return _all_reduced(x, group)
+        return all_reduced(x, group)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _all_reduced(grad, ctx.group), None
+        return all_reduced(grad, ctx.group), None
 
 
 class _MoveRows(torch.autograd.Function):
@@ -115,7 +115,13 @@ class _MoveRows(torch.autograd.Function):
         return total, None, None, None, None
 
 
-def _all_reduced(x: Tensor, group: Group) -> Tensor:
+def all_reduced(x: Tensor, group: Group = None) -> Tensor:
+    """Sums tensors of one shape over all processes, without gradients.
+
+    Args:
+        x: The tensor of this process.
+        group: The processes. By default all.
+    """
     total = x.contiguous().clone()
     distributed.all_reduce(total, group=group)
     return total

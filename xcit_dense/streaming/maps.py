@@ -16,14 +16,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from xcit_dense.errors import UserError
 from xcit_dense.rasters.window import Window, blocks_of_rows
@@ -226,13 +227,14 @@ class Apply(Map):
 
     Args:
         source: The map.
-        module: Maps (1, C, h, w) to (1, C', h, w). Each convolution in it is padded with zeros to keep the size.
+        module: A module or a function from (1, C, h, w) to (1, C', h, w). Each convolution in it is padded with zeros
+            to keep the size.
         channels: C'.
         halo: The largest distance of a position on which an output depends, along each side. The halo is computed and
             dropped where the complete map goes on.
     """
 
-    def __init__(self, source: Map, module: nn.Module, channels: int, halo: int = 0) -> None:
+    def __init__(self, source: Map, module: Callable[[Tensor], Tensor], channels: int, halo: int = 0) -> None:
         super().__init__(channels, source.height, source.width, [source])
         self.module = module
         self.halo = halo
@@ -244,6 +246,30 @@ class Apply(Map):
     def compute(self, window: Window, inputs: Sequence[Tensor]) -> Tensor:
         """Applies the module to the window with the halo, and drops the halo."""
         return cut(self.module(inputs[0]), grow(window, self.halo, self.height, self.width), window)
+
+
+class Normalise(Map):
+    """A batch norm in training mode, which needs the statistics of the complete map.
+
+    A window needs the complete source. :func:`xcit_dense.streaming.band_maps.compute_band` needs only the sums.
+
+    Args:
+        source: The map.
+        norm: The batch norm.
+    """
+
+    def __init__(self, source: Map, norm: _BatchNorm) -> None:
+        super().__init__(source.channels, source.height, source.width, [source])
+        self.norm = norm
+
+    def needs(self, window: Window) -> Sequence[Window]:
+        """Returns the complete map."""
+        return [Window(0, 0, self.height, self.width)]
+
+    def compute(self, window: Window, inputs: Sequence[Tensor]) -> Tensor:
+        """Normalises the complete map, and updates the running statistics."""
+        # Not norm(x), because torch.nn.SyncBatchNorm would count a map several times that all processes have.
+        return cut(_BatchNorm.forward(self.norm, inputs[0]), Window(0, 0, self.height, self.width), window)
 
 
 class Enlarge(Map):
@@ -388,15 +414,24 @@ class Pool:
         for window in blocks_of_rows(self.bands.of_map(source.height)[self.bands.index], source.width, self.tile):
             x = source.read(window)
             dtype = x.dtype
-            parts = [self._pool(x.double(), window, count) for count in self.counts]
+            parts = [self.part(x.double(), window, count) for count in self.counts]
             totals = [total + part for total, part in zip(totals, parts)] if totals else parts
         return [self.bands.sum(total).to(dtype) for total in totals]
 
-    def _pool(self, x: Tensor, window: Window, count: int) -> Tensor:
-        """Returns what a window (1, C, h, w) adds to the bins, (1, C, count, count)."""
+    def part(self, x: Tensor, window: Window, count: int) -> Tensor:
+        """Returns what a window of the map adds to the bins.
+
+        Args:
+            x: The window of the map (B, C, h, w), in float64.
+            window: The window.
+            count: The number of bins along each side.
+
+        Returns:
+            (B, C, count, count).
+        """
         rows = _bins(self.source.height, count, x.device)[:, window.row : window.row + window.height]  # (count, h)
         columns = _bins(self.source.width, count, x.device)[:, window.column : window.column + window.width]
-        return rows @ x @ columns.mT  # (count, h) (1, C, h, w) (w, count) -> (1, C, count, count)
+        return rows @ x @ columns.mT  # (count, h) (B, C, h, w) (w, count) -> (B, C, count, count)
 
 
 class PooledMap(Map):

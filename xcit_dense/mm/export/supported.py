@@ -66,9 +66,10 @@ def check_segmentor(model: nn.Module) -> None:
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
     from xcit_dense.mm.segmentors import FusedEncoderDecoder
+    from xcit_dense.mm.streaming.training import ShardedEncoderDecoder
 
     segmentor: Any = model
-    if type(model) not in (EncoderDecoder, FusedEncoderDecoder):
+    if type(model) not in (EncoderDecoder, FusedEncoderDecoder, ShardedEncoderDecoder):
         raise UserError(
             f"{type(model).__name__} cannot be exported; export an EncoderDecoder, or the backbone with "
             "--part backbone."

@@ -28,6 +28,8 @@ class ReproducibleHook(Hook):
     batches of its epoch that are done, and a resumed run skips these batches without loading them. A resumed run takes
     the seed of its checkpoint.
 
+    If all processes draw the same samples, because they divide each image, the random numbers are the same too.
+
     The hook does not restore what augmentations keep in memory from earlier images. It does not change a data loader
     that is an object instead of a config.
     """
@@ -37,6 +39,7 @@ class ReproducibleHook(Hook):
     def __init__(self) -> None:
         self._done = 0  # batches of the epoch
         self._seed = 0
+        self._rank = 0
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Reads the number of batches of the epoch that are done.
@@ -70,13 +73,16 @@ class ReproducibleHook(Hook):
         # MMEngine may have added the rank to the seed, but the positions of samples count over all processes.
         differ = (getattr(runner, "_randomness_cfg", None) or {}).get("diff_rank_seed", False)
         self._seed = runner.seed - dist.get_rank() * differ
+        self._rank = dist.get_rank()
         if not isinstance(settings, dict) or not hasattr(loop.dataloader.dataset, "__getitem__"):
             return
         samples = SeededSamples(loop.dataloader.dataset, self._seed)
         # A new loader, because the sampler of the old loader has a seed and may have started.
         loader = runner.build_dataloader({**settings, "dataset": samples}, seed=self._seed)
         # Through vars, because PyTorch forbids the assignment, also to a loader that has not started.
-        vars(loader)["batch_sampler"] = PlacedBatches(loader.batch_sampler, is_endless, self._done)
+        batches = PlacedBatches(loader.batch_sampler, is_endless, self._done)
+        vars(loader)["batch_sampler"] = batches
+        self._rank = _share_of(batches.sampler)[0]
         loop.dataloader = loader
         if is_endless:
             # Some versions of MMEngine skip batches by loading them. They get None.
@@ -91,7 +97,7 @@ class ReproducibleHook(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the random numbers of the step."""
-        seed_everything(self._seed, _STEPS, dist.get_rank(), runner.iter)
+        seed_everything(self._seed, _STEPS, self._rank, runner.iter)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Counts the batch."""
@@ -116,6 +122,12 @@ def seed_everything(*key: int) -> None:
     torch.default_generator.manual_seed(int(words[2]))
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(int(words[2]))
+
+
+def _share_of(sampler: Any) -> tuple[int, int]:
+    """Returns which of how many shares of the samples a sampler draws: by default the share of the process."""
+    rank, processes = dist.get_dist_info()
+    return getattr(sampler, "rank", rank), getattr(sampler, "world_size", processes)
 
 
 class SeededSamples(Dataset[Any]):
@@ -173,7 +185,7 @@ class PlacedBatches:
 
     def __iter__(self) -> Iterator[list[tuple[int, tuple[int, int]]]]:
         start, self.start = self.start, 0
-        rank, processes = dist.get_dist_info()
+        rank, processes = _share_of(self.sampler)
         sample = 0
         for number, batch in enumerate(self._endless() if self.is_endless else self.batches):
             if number >= start:

@@ -26,6 +26,7 @@ from xcit_dense.mm.patches.no_gpu import without_set_device
 from xcit_dense.mm.runtime.console import logs_prints, prints_to_log, quiet, say
 from xcit_dense.mm.runtime.report import ReportHook
 from xcit_dense.mm.runtime.same_size import SameSizeBatchesHook
+from xcit_dense.mm.runtime.shared_images import check_shared_images, share_samples, shares_images
 
 
 def make_runner(
@@ -50,7 +51,8 @@ def make_runner(
         The runner. Call its method ``train()``, ``val()`` or ``test()``.
 
     Raises:
-        UserError: As :func:`xcit_dense.mm.config.checks.check_launcher`.
+        UserError: As :func:`xcit_dense.mm.config.checks.check_launcher` and
+            :func:`xcit_dense.mm.runtime.shared_images.check_shared_images`.
 
     Example::
 
@@ -62,6 +64,9 @@ def make_runner(
         make_runner(config).train()
     """
     check_launcher(config)
+    is_shared = shares_images(config)
+    if is_shared:
+        check_shared_images(config)
     changes = settle_workers(config)
     # MMEngine keeps visualizers by name. A second run in this process would log into the directory of the first run.
     (config.get("visualizer") or {}).pop("name", None)
@@ -73,7 +78,9 @@ def make_runner(
             runner = kind.from_cfg(without_gpus(config))
     else:
         runner = kind.from_cfg(config)
-    # The runner has written its config, in which mmcv's loader keeps its name.
+    # The runner has written its config, in which samplers and mmcv's loader keep their names.
+    if is_shared and runner._train_dataloader is not None:
+        share_samples(runner)
     for loader in (runner._train_dataloader, runner._val_dataloader, runner._test_dataloader):
         use_checked_loading(loader)
     runner.register_hook(ReportHook())

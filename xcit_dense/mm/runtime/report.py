@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper
 
 from xcit_dense.mm.runtime.console import say
 from xcit_dense.mm.runtime.schedule import describe_end, find_faults, is_over
+from xcit_dense.mm.runtime.shared_images import shares_images
 from xcit_dense.models.backbone import Backbone
 from xcit_dense.utils.progress import Lines, format_seconds, make_progress
 
@@ -261,7 +262,9 @@ def _describe_device() -> str:
 def _describe_schedule(runner: Any) -> str:
     loader, iterations = runner.train_dataloader, runner.max_iters
     # Not loader.batch_size: ReproducibleHook replaces the loader by one whose batch sampler PyTorch does not know.
-    batch = (runner.cfg.get("train_dataloader") or {}).get("batch_size", 0) * dist.get_world_size()
+    batch = (runner.cfg.get("train_dataloader") or {}).get("batch_size", 0)
+    if not shares_images(runner.cfg):
+        batch *= dist.get_world_size()
     parts = [f"{iterations} iterations"]
     if batch:
         epochs = iterations * batch / max(1, len(loader.dataset))

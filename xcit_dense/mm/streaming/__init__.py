@@ -1,8 +1,9 @@
-"""Segmentation of one image of any size, with the labels of the model on the complete image.
+"""Segmentation of one image of any size, with the results of the model on the complete image.
 
-``segmentor.py`` makes a graph of maps of the neck and the decode head of a segmentor, and refuses what cannot be
-computed by windows. ``layers.py`` has the layers that necks and heads share, ``vt_fpn.py`` the neck VT-FPN.
-``predict.py`` segments files.
+``heads.py`` makes graphs of maps of necks and decode heads, and refuses what cannot be computed by parts of an image.
+``layers.py`` has the layers that necks and heads share, ``vt_fpn.py`` the neck VT-FPN. ``segmentor.py`` computes labels
+window by window, and ``predict.py`` segments files. ``training.py`` has the segmentor that divides the images of a
+training over processes.
 
 Imports ``mm.inference`` and the folders below, and ``streaming``.
 """

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xcit_dense.errors import UserError
 from xcit_dense.mm.config.libraries import prints_logged
 
 with prints_logged():
@@ -15,7 +14,7 @@ with prints_logged():
 
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.winograd_conv import WinogradConv2d
-from xcit_dense.streaming.maps import Apply, Map
+from xcit_dense.streaming.maps import Apply, Map, Normalise
 
 _CONVOLUTIONS = (nn.Conv2d, WinogradConv2d)
 _ACTIVATIONS = (
@@ -23,6 +22,10 @@ _ACTIVATIONS = (
     *(nn.Hardswish, nn.Hardsigmoid, nn.Identity),
 )
 """Activations that compute each number from only this number."""
+
+
+class NeedsCompleteMapError(Exception):
+    """A part of a model cannot be computed by windows. The message names the part and the reason."""
 
 
 def refuse(name: str, why: str) -> NoReturn:
@@ -33,9 +36,9 @@ def refuse(name: str, why: str) -> NoReturn:
         why: What the part is or has, as the words that follow the name.
 
     Raises:
-        UserError: Always.
+        NeedsCompleteMapError: Always.
     """
-    raise UserError(f"{name} {why}, which cannot be computed by --stream; predict by windows: write --window 1024.")
+    raise NeedsCompleteMapError(f"{name} {why}")
 
 
 def describe(module: nn.Module) -> str:
@@ -48,6 +51,8 @@ def describe(module: nn.Module) -> str:
 def convolve(name: str, layer: Any, x: Map) -> Map:
     """Applies a ``ConvModule`` that keeps the size of the map.
 
+    A batch norm in training mode becomes a :class:`xcit_dense.streaming.maps.Normalise`.
+
     Args:
         name: The name of the module in the model.
         layer: The ``ConvModule``.
@@ -57,7 +62,7 @@ def convolve(name: str, layer: Any, x: Map) -> Map:
         The map of the outputs.
 
     Raises:
-        UserError: The module is another one, changes the size, or needs the complete map.
+        NeedsCompleteMapError: The module is another one, changes the size, or needs the complete map.
     """
     if plain_type(layer) is not ConvModule:
         refuse(name, describe(layer))
@@ -77,24 +82,27 @@ def convolve(name: str, layer: Any, x: Map) -> Map:
         check_norm(f"{name}.{layer.norm_name}", layer.norm)
     if layer.with_activation and plain_type(layer.activate) not in _ACTIVATIONS:
         refuse(f"{name}.activate", describe(layer.activate))
-    return Apply(x, layer, conv.out_channels, halo=max(reach))
+    if not layer.with_norm or not layer.norm.training or plain_type(layer.norm) is nn.Identity:
+        return Apply(x, layer, conv.out_channels, halo=max(reach))
+    if layer.order != ("conv", "norm", "act"):
+        refuse(name, f"has order={layer.order}")
+    y: Map = Normalise(Apply(x, conv, conv.out_channels, halo=max(reach)), layer.norm)
+    return Apply(y, layer.activate, y.channels) if layer.with_activation else y
 
 
 def check_norm(name: str, norm: nn.Module) -> None:
-    """Checks that a norm is a batch norm with fixed statistics.
+    """Checks that a norm is a batch norm.
 
     Args:
         name: The name of the norm in the model.
         norm: The norm.
 
     Raises:
-        UserError: The norm is another one, or is in training mode.
+        NeedsCompleteMapError: The norm is another one, or always needs the complete map.
     """
     if plain_type(norm) is nn.Identity:  # deploy has made the batch norm a part of the convolution
         return
     if plain_type(norm) is None or not isinstance(norm, _BatchNorm):
         refuse(name, f"{describe(norm)} and needs the complete map")
-    if norm.training or norm.running_mean is None:
-        raise UserError(
-            f"{name} is a batch norm in training mode, which needs the complete map; call model.eval() first."
-        )
+    if not norm.training and norm.running_mean is None:
+        refuse(name, "does not have running statistics and needs the complete map")
