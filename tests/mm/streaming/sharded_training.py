@@ -16,6 +16,7 @@ from torch import distributed
 
 from tests.helpers.models import random_images, randomise
 from tests.helpers.tiny import tiny_config
+from xcit_dense.errors import UserError
 
 AVERAGE, WEIGHTS = {"avg_non_ignore": True}, {"class_weight": [0.5, 1.0, 2.0, 1.0, 1.5]}
 LOSSES = [{"type": "CrossEntropyLoss", **options} for options in (AVERAGE, WEIGHTS)]
@@ -28,6 +29,16 @@ CASES = {
     "one image": ("sem_fpn", {"drop_path_rate": 0.4, "with_cp": True}, {"dropout_ratio": 0.1}, (1, 3, 97, 75)),
     "one logit": ("sem_fpn", {}, {**ONE_LOGIT, "align_corners": True, "loss_decode": SIGMOID}, (2, 3, 96, 40)),
 }
+# The head, changes of backbone and decode head, and the number of images.
+REFUSED = {
+    "training norms": ("sem_fpn", {"norm_eval": False}, {}, 2),
+    "another loss": ("sem_fpn", {}, {"loss_decode": {"type": "DiceLoss"}}, 2),
+    "a sampler": ("sem_fpn", {}, {"sampler": {"type": "OHEMPixelSampler"}}, 2),
+    "group norm": ("sem_fpn", {}, {"norm_cfg": {"type": "GN", "num_groups": 2}}, 2),
+    "another head": ("segformer", {}, {}, 2),
+    "one value": ("upernet", {}, {}, 1),
+    "other images": ("sem_fpn", {}, {}, 3),
+}
 
 
 def make_model(kind, head, of_backbone=None, of_head=None):
@@ -37,7 +48,7 @@ def make_model(kind, head, of_backbone=None, of_head=None):
     """
     settings = copy.deepcopy(tiny_config("segmentation", head).model)
     settings.update(type=kind)
-    settings.backbone.update(norm_eval=True, **(of_backbone or {}))
+    settings.backbone.update({"norm_eval": True, **(of_backbone or {})})
     for name, value in (of_head or {}).items():  # no merge, because a list has to stay a list
         settings.decode_head[name] = value
     init_default_scope("mmseg")
@@ -51,6 +62,31 @@ def make_batch(shape, classes):
     labels[:, :, : shape[2] // 3, 5:20] = 255
     samples = [SegDataSample(gt_sem_seg=PixelData(data=one)) for one in labels]
     return random_images(*shape).double(), samples
+
+
+def refusal(name, rank):
+    """Returns the message with which a training step is refused."""
+    head, of_backbone, of_head, images = REFUSED[name]
+    model = make_model("ShardedEncoderDecoder", head, of_backbone, of_head)
+    inputs, samples = make_batch((images, 3, 96, 40), 5)
+    if name == "other images" and rank:
+        inputs = inputs.flip(3)
+    try:
+        model.loss(inputs, samples)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def mixed_losses(kind):
+    """Computes losses in mixed precision, and checks that the gradients are finite."""
+    model = make_model(kind, "upernet").float()
+    inputs, samples = make_batch((2, 3, 120, 61), 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, values = model.parse_losses(model.loss(inputs.float(), samples))
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    return {key: float(value.detach()) for key, value in values.items()}
 
 
 def step(kind, name, seed=0):
@@ -75,6 +111,8 @@ def main(directory, processes):
         for gradient in results[name][1].values():
             distributed.all_reduce(gradient)
             gradient /= processes
+    results["mixed"] = mixed_losses("ShardedEncoderDecoder")
+    results["refused"] = {name: refusal(name, rank) for name in REFUSED}
     torch.save(results, Path(directory, f"{rank}.pt"))
     distributed.barrier()
     os._exit(0)  # gloo's threads may abort an ordinary exit

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from xcit_dense.errors import UserError
 from xcit_dense.mm.config.libraries import prints_logged
@@ -138,8 +139,9 @@ def _check_head(name: str, head: Any, images: int) -> None:
         other = getattr(module, "process_group", None)
         if other is not None and other is not distributed.group.WORLD:
             raise _cannot_train(f"{name}.{part} is a SyncBN over a group of processes")
-    pools = 1 in getattr(head, "pool_scales", ())
-    if images == 1 and pools and any(isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm) for part in head.modules()):
+    pyramid = getattr(head, "psp_modules", nn.Module())
+    pools = 1 in getattr(pyramid, "pool_scales", ())
+    if images == 1 and pools and any(isinstance(part, _BatchNorm) and part.training for part in pyramid.modules()):
         raise UserError(
             f"{name} has a batch norm behind its 1 x 1 pooling, which gets a single value from one image; write "
             "--batch 2 or more."
