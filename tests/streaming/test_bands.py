@@ -27,3 +27,17 @@ def test_the_rows_of_a_level_belong_to_the_band_with_their_tokens(tokens):
             assert [row for part in rows for row in part] == list(range(height))
             assert [part.start * stride for part in rows] == [band.start * 16 for band in bands.rows]
             assert all(rows)
+
+
+@pytest.mark.parametrize("patch_size", [8, 16])
+def test_each_process_has_rows_of_each_map(patch_size):
+    backbone = tiny_xcit(patch_size=patch_size)
+    for tokens in range(12, 90):
+        pixels = range((tokens - 1) * patch_size + 1, tokens * patch_size + 1)
+        enlarged = [height << times for _, height, _ in level_shapes(backbone, tokens, 1) for times in range(4)]
+        for processes in (2, 3):
+            bands = Bands(divide_rows(backbone, tokens, processes))
+            for height in (*enlarged, *pixels):
+                rows = bands.of_map(height)
+                assert all(rows), (tokens, processes, height)
+                assert [row for each in rows for row in each] == list(range(height))

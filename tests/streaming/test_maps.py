@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.helpers.models import assert_close, raises_user_error, random_images, randomise
 from xcit_dense.rasters.window import Window, blocks_of
-from xcit_dense.streaming.maps import Add, Apply, Concatenate, Enlarge, Kept, Map, Pool, PooledMap
+from xcit_dense.streaming.maps import Add, Apply, Concatenate, Enlarge, Kept, Map, Normalise, Pool, PooledMap
 
 SIDES = [(1, 1), (1, 5), (2, 3), (2, 4), (3, 7), (5, 9), (7, 5), (8, 16), (10, 33), (13, 52), (50, 51), (64, 1000)]
 
@@ -144,3 +144,12 @@ def test_a_tile_is_as_large_as_the_memory_allows():
     assert made.choose_tile(memory - 1) == 512
     assert made.choose_tile(0) == 64
     assert made.choose_tile(10**12) == 4096
+
+
+def test_a_batch_norm_in_training_mode_has_the_statistics_of_the_complete_map():
+    x = random_images(1, 3, 9, 7)
+    made, norm = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    complete = norm(x)
+    got = Normalise(Kept(x), made).read(Window(2, 1, 4, 5))
+    assert torch.equal(got, complete[:, :, 2:6, 1:6])
+    assert torch.equal(made.running_var, norm.running_var)

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, distributed
 
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.rasters.window import Window
-from xcit_dense.streaming.bands import divide_rows, level_rows
+from xcit_dense.streaming.bands import Bands, divide_rows
 from xcit_dense.streaming.exchange import Group, move_rows, sum_over_ranks
 from xcit_dense.streaming.levels import level_shapes
 from xcit_dense.streaming.maps import Kept, Map, Normalise, PooledMap, cut
@@ -46,24 +45,17 @@ class BandLevels:
     def __init__(self, backbone: XCiT, values: Sequence[Tensor], height: int, width: int, group: Group = None) -> None:
         self.shapes = level_shapes(backbone, height, width)
         self.group = group
-        self.rank = distributed.get_rank(group)
+        self._bands = Bands(divide_rows(backbone, height, distributed.get_world_size(group)), group)
+        self.rank = self._bands.index
         self._values = values
-        bands = divide_rows(backbone, height, distributed.get_world_size(group))
-        of_processes = [level_rows(backbone, height, band) for band in bands]
-        self._rows = {shape[1]: [*rows] for shape, rows in zip(self.shapes, zip(*of_processes))}
 
     def rows_of(self, height: int) -> list[range]:
         """Returns the rows of each process in maps of a height.
 
         Args:
-            height: The height of the complete map. Each map of the height of a level has the rows of this level. Other
-                maps are divided in the ratio of the finest level.
+            height: The height of the complete map.
         """
-        if height not in self._rows:
-            finest = self.shapes[0][1]
-            edges = [rows.start * height // finest for rows in self._rows[finest]] + [height]
-            self._rows[height] = [range(start, stop) for start, stop in pairwise(edges)]
-        return self._rows[height]
+        return self._bands.of_map(height)
 
     def window_of(self, node: Map, process: int) -> Window:
         """Returns the window of a map that a process has."""
@@ -90,6 +82,23 @@ def compute_band(levels: BandLevels, *roots: Map) -> list[Tensor]:
 
     Returns:
         For each map (B, C, rows, W), the rows of this process: ``levels.rows_of(root.height)[levels.rank]``.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch import distributed, nn
+        >>> from xcit_dense import XCiT
+        >>> from xcit_dense.streaming.band_maps import BandLevels, compute_band
+        >>> from xcit_dense.streaming.maps import Apply, Enlarge, Level
+        >>> from xcit_dense.streaming.shard import sharded_levels
+        >>> store = f"file://{tempfile.mkdtemp()}/store"
+        >>> distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+        >>> backbone, layer = XCiT("nano_12_p16").eval(), nn.Conv2d(128, 5, 3, padding=1)
+        >>> band = sharded_levels(backbone, torch.rand(1, 3, 128, 96))
+        >>> levels = BandLevels(backbone, band.levels, height=8, width=6)
+        >>> logits = Enlarge(Apply(Level(levels, 0), layer, channels=5, halo=1), 128, 96)
+        >>> [tuple(rows.shape) for rows in compute_band(levels, logits)]
+        [(1, 5, 128, 96)]
+        >>> distributed.destroy_process_group()
     """
     nodes = _sources_first(roots)
     uses = Counter(source for node in nodes for source in _sources(node))

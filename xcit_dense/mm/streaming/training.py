@@ -69,6 +69,8 @@ class ShardedEncoderDecoder(FusedEncoderDecoder):
         """
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return super().loss(inputs, data_samples)
+        if self.with_neck and plain_type(self.neck) is VTFPN:
+            raise _cannot_train("model.neck is a VTFPN, whose tokens are averages over the complete image")
         group = _own_group(distributed.group.WORLD)
         heads = list(_list_heads(self))
         for _, name, head in heads:
