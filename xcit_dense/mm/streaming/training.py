@@ -19,6 +19,7 @@ with prints_logged():
     from mmseg.registry import MODELS
     from mmseg.utils import add_prefix
 
+from xcit_dense.mm.necks import VTFPN
 from xcit_dense.mm.segmentors import FusedEncoderDecoder
 from xcit_dense.mm.streaming.heads import classify, map_features, map_levels
 from xcit_dense.mm.streaming.layers import NeedsCompleteMapError, describe
@@ -70,7 +71,7 @@ class ShardedEncoderDecoder(FusedEncoderDecoder):
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return super().loss(inputs, data_samples)
         if self.with_neck and plain_type(self.neck) is VTFPN:
-            raise _cannot_train("model.neck is a VTFPN, whose tokens are averages over the complete image")
+            raise _cannot_train("model.neck is a VTFPN")
         group = _own_group(distributed.group.WORLD)
         heads = list(_list_heads(self))
         for _, name, head in heads:

@@ -38,7 +38,7 @@ def apply_vt_fpn(neck: Any, levels: Sequence[Map], bands: Bands = ONE_BAND) -> l
         A map for each level. The tokens are computed when the first map is read.
 
     Raises:
-        UserError: A part cannot be computed by windows, or the number of levels is another one. The message names the
+        NeedsCompleteMapError: A part cannot be computed by windows, or the number of levels is another one. The message names the
             part.
     """
     if len(levels) != len(neck.in_channels):
