@@ -38,8 +38,8 @@ def apply_vt_fpn(neck: Any, levels: Sequence[Map], bands: Bands = ONE_BAND) -> l
         A map for each level. The tokens are computed when the first map is read.
 
     Raises:
-        NeedsCompleteMapError: A part cannot be computed by windows, or the number of levels is another one. The message names the
-            part.
+        NeedsCompleteMapError: A part cannot be computed by windows, or the number of levels is another one. The
+            message names the part.
     """
     if len(levels) != len(neck.in_channels):
         refuse("model.neck", f"takes {len(neck.in_channels)} levels and gets {len(levels)}")
