@@ -15,8 +15,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.profiler import profile
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from xcit_dense.benchmark.options import Options, Size
@@ -55,7 +55,8 @@ def count_peak_bytes(run: Callable[[], object], device: str) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    # torch.profiler.profile makes a Python object of each operation, which takes longer than the call.
+    with profile(profile_memory=True) as profiler:
         run()
     with tempfile.TemporaryDirectory() as directory:
         trace = Path(directory, "trace.json")
