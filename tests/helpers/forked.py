@@ -13,13 +13,14 @@ PRELOADED = ["mmdet.apis", "mmseg.apis", "xcit_dense.mm", "xcit_dense.cli.main"]
 CHILD = "forked child"
 
 
-def run(arguments, cwd, output):
+def run(arguments, cwd, output, environment=None):
     """Runs a Python file, and waits for its end.
 
     Args:
         arguments: The path of the file and its arguments.
         cwd: The directory to run in.
         output: An empty directory, for the output.
+        environment: The environment variables; by default those of this process.
 
     Returns:
         The result, as that of `subprocess.run`.
@@ -27,7 +28,7 @@ def run(arguments, cwd, output):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     arguments = [str(argument) for argument in arguments]
-    task = {"task": (arguments, str(cwd), str(output), dict(os.environ))}
+    task = {"task": (arguments, str(cwd), str(output), dict(environment or os.environ))}
     # The forked process runs this file by its path, because a library may have installed a package named `tests`.
     process = context.Process(target=runpy.run_path, args=(__file__, task, CHILD))
     process.start()

@@ -33,8 +33,8 @@ def tools():
 def python(python, tmp_path_factory):
     """Runs Python as a user does.
 
-    A training or a test runs in a forked process, which saves the import of the MM libraries. Commands of the
-    pages, the libraries' own scripts, the installed wheel and the demos start a new interpreter.
+    A training or a test runs in a forked process, which saves the import of the MM libraries. Commands of most pages,
+    the libraries' own scripts, the installed wheel and the demos start a new interpreter.
     """
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 

@@ -2,11 +2,8 @@
 
 import argparse
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +15,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
+from tests.helpers.commands import run_commands
 from tests.helpers.marks import MATRIX
 from tests.helpers.runs import read_checkpoint, read_text_log
 from xcit_dense.weights.zoo import ZOO
@@ -91,14 +89,7 @@ def walk(shapes, tmp_path_factory):
             DATA[section](shapes, root / "data/mine")
             commands = "\n".join(re.findall(r"^```bash\n(.*?)^```", sections()[section], re.M | re.S))
             assert commands.count("xcit-dense ") == COMMANDS[section]
-            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-            process = subprocess.run(
-                ["bash", "-e", "-c", commands],
-                cwd=root,
-                env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-                capture_output=True,
-                text=True,
-            )
+            process = run_commands(commands, root, tmp_path_factory.mktemp("output"))
             output = process.stdout + process.stderr
             assert process.returncode == 0, output[-3000:]
             done[section] = SimpleNamespace(root=root, work_dir=root / "work_dirs/mine", output=output)
