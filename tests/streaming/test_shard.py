@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.helpers.models import raises_user_error, random_images, tiny_xcit
-from tests.helpers.processes import run_processes
+from tests.helpers.ranks import run_ranks
 from tests.streaming.sharded import slope
 from xcit_dense.streaming.shard import communication, sharded_levels
 
@@ -33,7 +33,7 @@ def shards(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("shards")
     cases = [(options, size, [level.shape for level in one_process(options, size)[0]]) for options, size in CASES]
     torch.save(cases, directory / "cases.pt")
-    run_processes("tests.streaming.sharded", 3, directory, *request.param)
+    run_ranks("tests.streaming.sharded", 3, directory, *request.param)
     return [torch.load(directory / f"{rank}.pt", weights_only=False) for rank in request.param]
 
 

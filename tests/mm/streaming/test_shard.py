@@ -9,7 +9,7 @@ pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
 from tests.helpers.models import random_images
-from tests.helpers.processes import run_processes
+from tests.helpers.ranks import run_ranks
 from tests.mm.streaming.sharded import make_deployed
 from tests.mm.streaming.test_segmentor import logits_of
 
@@ -18,7 +18,7 @@ CASES = [("sem_fpn", (205, 66)), ("upernet", (205, 66)), ("upernet", (130, 75)),
 
 @pytest.mark.slow
 def test_the_logits_of_bands_are_those_of_the_complete_image(tmp_path):
-    run_processes("tests.mm.streaming.sharded", 3, tmp_path, 3, json.dumps(CASES))
+    run_ranks("tests.mm.streaming.sharded", 3, tmp_path, 3, json.dumps(CASES))
     saved = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(3)]
     for number, (name, size) in enumerate(CASES):
         complete = logits_of(make_deployed(name), random_images(1, 3, *size))

@@ -1,16 +1,12 @@
 """A training step of a segmentor with its images divided over processes equals a step of one process."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
 pytest.importorskip("mmcv", reason="mmcv is not installed")
 
+from tests.helpers.ranks import run_ranks
 from tests.mm.streaming.sharded_training import CASES, REFUSED, make_batch, make_model, mixed_losses, step
 
 
@@ -18,17 +14,7 @@ from tests.mm.streaming.sharded_training import CASES, REFUSED, make_batch, make
 def processes(request, tmp_path_factory):
     """Runs a step of all cases in two or three processes. Returns the results of each process."""
     directory = tmp_path_factory.mktemp("training")
-    root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.mm.streaming.sharded_training", str(directory), str(request.param)]
-    started = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank)}, cwd=root) for rank in range(request.param)
-    ]
-    try:
-        assert [process.wait(900) for process in started] == [0] * request.param
-    finally:
-        for process in started:
-            process.kill()
+    run_ranks("tests.mm.streaming.sharded_training", request.param, directory, request.param)
     return [torch.load(directory / f"{rank}.pt", weights_only=False) for rank in range(request.param)]
 
 
