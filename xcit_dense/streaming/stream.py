@@ -25,7 +25,7 @@ from xcit_dense.streaming.token_map import TokenMap
 from xcit_dense.utils.processes import in_all
 from xcit_dense.utils.progress import track
 
-STRIP_MEMORY = 2**27
+STRIP_MEMORY = 2**28
 """Bytes that the computation of a strip takes by default, about."""
 
 _log = logging.getLogger(__name__)

@@ -47,14 +47,14 @@ def choose_strip(memory: int, columns: int, channels: int, itemsize: int) -> int
         itemsize: Bytes of a number.
 
     Returns:
-        Rows of tokens, at least 1.
+        Rows of tokens, at least 1. The memory has to contain the halo too.
 
     Example:
         >>> from xcit_dense.streaming.sweeps import choose_strip
         >>> choose_strip(2**28, columns=256, channels=128, itemsize=4)
-        64
+        60
     """
-    return max(1, memory // (_FLOATS * columns * channels * itemsize))
+    return max(1, memory // (_FLOATS * columns * channels * itemsize) - 2 * HALO)
 
 
 def embed(backbone: XCiT, image: Rows, top: int, bottom: int) -> Tensor:
