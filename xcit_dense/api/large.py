@@ -38,7 +38,7 @@ def predict_large(
         images: Images, directories and patterns: one, or several.
         out: The output directory. It must not contain results, except with ``resume``.
         window: The side of a window in pixels of the image.
-        overlap: The number of pixels that neighbouring windows share. By default an eighth of the window.
+        overlap: The number of pixels that neighbouring windows share. By default a quarter of the window.
         scale: The size of what the model sees over the size of the window, from 0.01 to 100.
         batch: The largest number of windows that the model predicts at once.
         score_thr: The lowest score of the objects that are merged and written, in [0, 1].

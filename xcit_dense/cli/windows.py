@@ -29,7 +29,7 @@ def add_windows(parser: argparse.ArgumentParser) -> None:
         "--window", type=int, metavar="N", help="predict windows of N x N pixels at native resolution, e.g. 1024"
     )
     parser.add_argument(
-        "--overlap", type=int, metavar="M", help="pixels that neighbouring windows share; default an eighth of --window"
+        "--overlap", type=int, metavar="M", help="pixels that neighbouring windows share; default a quarter of --window"
     )
     parser.add_argument(
         "--scale", type=float, metavar="S", help="enlarge or reduce each window for the model, e.g. 0.5; default 1"

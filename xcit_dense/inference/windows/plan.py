@@ -134,12 +134,12 @@ def check_window(side: int, overlap: int) -> None:
 
 
 def default_overlap(side: int) -> int:
-    """The overlap of windows that the user did not choose: an eighth of the side.
+    """The overlap of windows that the user did not choose: a quarter of the side.
 
     Args:
         side: The side of a window in pixels.
     """
-    return side // 8
+    return side // 4
 
 
 def check_scale(scale: float) -> None:
