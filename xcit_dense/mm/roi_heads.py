@@ -40,7 +40,7 @@ _LABELS: ContextVar[Tensor | None] = ContextVar("_LABELS", default=None)
 """The classes (N,) of the RoIs whose masks a RoI head asks for. None if it asks for the masks of all classes."""
 
 _ROIS_AT_ONCE = 16
-"""At inference, a mask head enlarges the maps of this number of RoIs at once, so that they stay in the caches."""
+"""On a CPU, a mask head that predicts enlarges the maps of this number of RoIs at once. The maps stay in the caches."""
 
 _BOXES_AT_ONCE = 2**14
 """The number of anchors whose overlaps are computed at once."""
@@ -128,7 +128,7 @@ class FusedFCNMaskHead(FCNMaskHead):
             return _select(super().forward(x), labels)
         for conv in self.convs:
             x = conv(x)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not x.is_cpu:
             return self._enlarge(x, labels)
         parts = [slice(start, start + _ROIS_AT_ONCE) for start in range(0, len(x), _ROIS_AT_ONCE)]
         return torch.cat([self._enlarge(x[part], None if labels is None else labels[part]) for part in parts])
