@@ -33,11 +33,16 @@ from torch import Tensor, nn
 from xcit_dense.errors import UserError
 from xcit_dense.ops.autocast import product_dtype, without_autocast
 from xcit_dense.ops.conv import Gradients, Pointwise
+from xcit_dense.ops.devices import is_gpu
 from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.recompute import multiply
+from xcit_dense.ops.transforms import is_traced
 
 Form = Literal["literal", "covariance"]
+
+# Whether a product of half precision can have a result of fp32 (PyTorch 2.8).
+_HAS_WIDE_PRODUCT = "dtype_out" in torch.ops.aten.mm.overloads()
 
 
 def cheaper_form(tokens: int, dim: int, num_heads: int) -> Form:
@@ -208,8 +213,11 @@ class XCA(nn.Module):
         Everything that does not grow with N, and every sum over tokens, is computed in at least fp32.
         """
         # PyTorch checks a trace without gradients, and must see the same operators.
-        if norm is not None and (not torch.is_grad_enabled() or torch.jit.is_tracing()):  # type: ignore[attr-defined]
+        once = is_gpu(x.device) or not torch.is_grad_enabled() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if norm is not None and once:
             x, norm = norm(x), None  # computed once for both products
+        if is_gpu(x.device) and product_dtype(x) == torch.bfloat16:
+            x = x.to(torch.bfloat16)  # also once. In fp16 the gradient of the sum over tokens would underflow.
         G = self.covariance(x, norm)
         return self.apply_token_map(x, self.token_map(G, product_dtype(x)), norm, gain)
 
@@ -305,17 +313,18 @@ class _Covariance:
     dtype: torch.dtype  # of products with tokens
 
     def __call__(self, x: Tensor, *operands: Tensor) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
         with without_autocast(x.device):
-            X = x.to(torch.promote_types(x.dtype, torch.float32))
             if torch.compiler.is_compiling() and not is_exporting():
                 # Autograd does not know that G is symmetric. The value of this G is X'X, and its gradient is the
                 # gradient of half + half'.
+                X = x.to(dtype)
                 half = X.detach().mT @ X
                 G = half + half.mT - half.detach()
             else:
-                G = _gram(X)  # (B, C, C)
-            s = X.sum(dim=1)[:, :, None]  # (B, C, 1)
-            N = torch.full_like(s[:, :1], X.shape[1])  # (B, 1, 1)
+                G = _gram(x, dtype)  # (B, C, C)
+            s = x.sum(dim=1, dtype=dtype)[:, :, None]  # (B, C, 1)
+            N = torch.full_like(s[:, :1], x.shape[1])  # (B, 1, 1)
             upper = torch.cat((G, s), dim=2)  # (B, C, C + 1)
             lower = torch.cat((s.transpose(1, 2), N), dim=2)  # (B, 1, C + 1)
             return torch.cat((upper, lower), dim=1)
@@ -329,11 +338,22 @@ class _Covariance:
         return (_affine(x.to(dtype), S[..., :-1].mT, S[..., -1]),)
 
 
-def _gram(x: Tensor) -> Tensor:
-    """Computes X'X (B, C, C) of tokens (B, N, C) in three strips, which needs two thirds of the multiply-adds.
+def _gram(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Computes X'X (B, C, C) of tokens (B, N, C) in a dtype.
 
-    Each strip leaves out the entries that the strips before it already have by symmetry.
+    On a CPU, X'X is computed in three strips, which needs two thirds of the multiply-adds. Each strip leaves out the
+    entries that the strips before it already have by symmetry. On a GPU, the launches of the strips take more time.
     """
+    if is_gpu(x.device) and not is_exporting():
+        if x.is_cuda and x.dtype != dtype and _HAS_WIDE_PRODUCT and not torch.is_grad_enabled() and not is_traced():
+            # Tensor cores multiply halves and sum in fp32. PyTorch's counter of operations refuses bmm with a dtype.
+            G = x.new_empty((len(x), x.shape[2], x.shape[2]), dtype=dtype)
+            for tokens, product in zip(x, G):  # (N, C), (C, C)
+                torch.mm(tokens.mT, tokens, out_dtype=dtype, out=product)
+            return G
+        x = x.to(dtype)
+        return x.mT @ x
+    x = x.to(dtype)
     strips: list[Tensor] = []  # each (B, about C / 3, C)
     start = 0
     for columns in x.chunk(3, dim=2):  # (B, N, about C / 3)

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from xcit_dense.ops.autocast import autocast_dtype, product_dtype, without_autocast
 from xcit_dense.ops.conv import Convolution, Gradients, Pointwise, Product, activate
+from xcit_dense.ops.devices import is_gpu
 from xcit_dense.ops.exporting import is_exporting
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.norms import SyncBatchNorm, synchronises
@@ -169,10 +170,12 @@ def _upsample_by_two(layer: nn.ConvTranspose2d, x: Tensor, steps: Sequence[nn.Mo
     """Applies a transposed convolution of kernel and stride 2: (B, C, H, W) -> (B, C', 2 H, 2 W).
 
     With gradients it is one linear layer that makes four positions of one, and a shuffle. The gradient of its weight
-    takes a fifth of the time that a transposed convolution takes.
+    takes a fifth of the time that a transposed convolution takes. On a GPU, the linear layer is also faster without
+    gradients.
     """
+    plain = not torch.is_grad_enabled() and not is_gpu(x.device)
     # PyTorch checks a trace without gradients, and must see the same operators.
-    if not torch.is_grad_enabled() or torch.jit.is_tracing() or is_exporting():  # type: ignore[attr-defined]
+    if plain or torch.jit.is_tracing() or is_exporting():  # type: ignore[attr-defined]
         return layer(_apply(steps, x))
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, C', 2, 2) -> (2, 2, C', C) -> (4 C', C)
     bias = [] if layer.bias is None else [layer.bias.repeat(4)]  # (4 C',)
@@ -202,12 +205,19 @@ def multiply(product: Product, x: Tensor, *operands: Tensor, steps: Iterable[nn.
     steps = [*steps]
     if not torch.is_grad_enabled() or is_traced():
         return product(_apply(steps, x), *operands)
+    if is_gpu(x.device):
+        # On a GPU, the launches of a recomputation can take more time than the product. So only what needs the most
+        # memory is recomputed: the input of a product behind a GELU.
+        while steps and plain_type(steps[0]) in (nn.LayerNorm, LayerNorm2d):
+            x = steps.pop(0)(x)
+        if not steps and isinstance(product, Convolution | Pointwise):
+            return product(x, *operands)
     pure_steps = [pure for step in steps if (pure := _pure_step(step, x.device))]
     if len(pure_steps) < len(steps):
         x, steps, pure_steps = _apply(steps, x), [], []
     recompute = partial(_apply_pure_steps, [(function, len(tensors)) for function, tensors in pure_steps])
     of_steps = [tensor for _, tensors in pure_steps for tensor in tensors]
-    call = _Call(product, partial(_apply, steps), recompute, len(operands))
+    call = _Call(product, steps, recompute, len(operands))
     return _RecomputedProduct.apply(call, x, *operands, *of_steps)
 
 
@@ -216,7 +226,7 @@ class _Call:
     """What :class:`_RecomputedProduct` does, apart from its tensors."""
 
     product: Product
-    steps: Callable[[Tensor], Tensor]  # calls the modules: batch norms record their statistics
+    steps: Sequence[nn.Module]  # calls of the modules let batch norms record their statistics
     recompute: Callable[..., Tensor]  # the same function of x and the steps' tensors, without side effects
     operands: int  # number of the product's operands
 
@@ -224,16 +234,15 @@ class _Call:
 class _RecomputedProduct(torch.autograd.Function):
     """``product(steps(x), *operands)``. Keeps x, the operands and the tensors of the steps for the backward pass."""
 
+    # With a separate setup_context, PyTorch inspects the signature at each call, which takes longer than a small
+    # product.
     @staticmethod
-    def forward(call: _Call, x: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, call: _Call, x: Tensor, *tensors: Tensor) -> Tensor:
         """Computes the product. ``tensors`` are the operands, then the tensors of the steps."""
-        return call.product(call.steps(x), *tensors[: call.operands])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.call, x, *tensors = inputs
+        ctx.call = call
         ctx.save_for_backward(x, *tensors)
         ctx.autocast = autocast_dtype(x.device)
+        return call.product(_apply(call.steps, x), *tensors[: call.operands])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -254,6 +263,9 @@ def _first_order_gradients(
     The steps are recomputed with autograd. The product is not recomputed: its ``backward`` method needs only the
     product's input.
     """
+    if not call.steps:
+        with without_autocast(grad.device):
+            return call.product.backward(grad, needs, *saved)
     # Detached tensors: autograd must stop at them, and not continue into the graph of the forward pass.
     x, *tensors = (tensor.detach().requires_grad_(need) for tensor, need in zip(saved, needs))
     operands, of_steps = tensors[: call.operands], tensors[call.operands :]
