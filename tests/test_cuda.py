@@ -495,6 +495,19 @@ def test_predicted_labels_are_those_of_the_cpu(work_dirs, python, tmp_path, opti
     assert (maps[0] == maps[1]).mean() > 0.999
 
 
+def test_a_shard_over_nccl_has_the_labels_of_one_process(work_dirs, python, tmp_path):
+    rasterio = pytest.importorskip("rasterio", reason="the extra [large] is not installed")
+    scene, maps = write_scene(tmp_path / "scene.png", (170, 230)), []
+    torchrun = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 1
+    for number, start in enumerate(((), torchrun)):
+        out = tmp_path / f"out{number}"
+        shard = ["--shard"] if start else []
+        python(*start, *PREDICT, work_dirs["segmentation"], scene, "--stream", *shard, "--device", DEVICE, "--out", out)
+        with rasterio.open(out / "labels" / "scene.tif") as file:
+            maps.append(file.read(1))
+    assert (maps[0] == maps[1]).mean() > 0.999
+
+
 @pytest.mark.parametrize("options", [(), ("--window", 64, "--overlap", 16)], ids=["", "window"])
 def test_predicted_objects_are_those_of_the_cpu(work_dirs, python, tmp_path, options):
     scene, found = write_scene(tmp_path / "scene.png", (170, 230)), []
