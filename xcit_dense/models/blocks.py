@@ -19,6 +19,7 @@ from xcit_dense.errors import UserError
 from xcit_dense.models.xca import XCA
 from xcit_dense.ops.autocast import product_dtype
 from xcit_dense.ops.conv import channels_last
+from xcit_dense.ops.devices import is_gpu
 from xcit_dense.ops.layers import floating_weight, plain_type
 from xcit_dense.ops.norms import NormLayer
 from xcit_dense.ops.recompute import PerPosition, run
@@ -326,8 +327,7 @@ def _branch(layer: nn.Module, own: type[nn.Module], norm: nn.Module, gain: Tenso
 
 def _add(x: Tensor, branch: Tensor) -> Tensor:
     """Computes the sum of the two in the dtype of ``x``."""
-    if branch.dtype == x.dtype:
+    if branch.dtype == x.dtype or (is_gpu(x.device) and torch.promote_types(x.dtype, branch.dtype) == x.dtype):
         return x + branch
-    # PyTorch adds two dtypes slowly. The converted copy may be overwritten; ``branch`` may not, because a hook may have
-    # kept it.
+    # On a CPU, PyTorch adds two dtypes slowly. The copy is overwritten, and not ``branch``, which a hook may have kept.
     return branch.to(x.dtype).add_(x)
