@@ -196,16 +196,37 @@ def test_streamed_levels_are_those_of_the_complete_image():
     assert_same(found, expected)
 
 
-def test_a_shard_over_nccl_has_the_levels_and_gradients_of_the_image(tmp_path):
+@pytest.fixture
+def group(tmp_path):
+    """A group of this one process, which communicates through NCCL."""
     distributed.init_process_group("nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    try:
-        backbone, image = on_gpu(tiny_xcit(norm_eval=True).train()), on_gpu(random_images(1, 3, *SIZE))
-        assert_same(sharded_levels(backbone, image).levels, backbone(image))
-        loss = sum(level.square().mean() for level in sharded_levels(backbone, image).levels)
-        found = torch.autograd.grad(loss, list(backbone.parameters()))
-        assert_same_gradients(found, gradients_of(backbone, image))
-    finally:
-        distributed.destroy_process_group()
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+def test_a_shard_over_nccl_has_the_levels_and_gradients_of_the_image():
+    backbone, image = on_gpu(tiny_xcit(norm_eval=True).train()), on_gpu(random_images(1, 3, *SIZE))
+    levels = sharded_levels(backbone, image).levels
+    assert_same(levels, backbone(image))
+    found = torch.autograd.grad(sum(level.square().mean() for level in levels), list(backbone.parameters()))
+    assert_same_gradients(found, gradients_of(backbone, image))
+
+
+@pytest.mark.usefixtures("group")
+def test_a_segmentor_over_nccl_has_the_loss_and_gradients_of_the_image():
+    pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
+    from tests.mm.streaming.sharded_training import make_batch, make_model
+
+    results = []
+    for kind in ("ShardedEncoderDecoder", "FusedEncoderDecoder"):
+        model = make_model(kind, "sem_fpn", {}, {"dropout_ratio": 0.0}).to(DEVICE)
+        images, samples = make_batch((2, 3, 133, 50), 5)
+        loss, _ = model.parse_losses(model.loss(images.to(DEVICE), [sample.to(DEVICE) for sample in samples]))
+        loss.backward()
+        results.append((loss, [parameter.grad for parameter in model.parameters() if parameter.grad is not None]))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    assert_same_gradients(results[0][1], results[1][1])
 
 
 # Operators
