@@ -55,6 +55,7 @@ def peak(tmp_path, size, segments):
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("segments", [True, False])
-def test_the_memory_of_sixteen_times_the_pixels_is_the_same(tmp_path, segments):
-    small, large = peak(tmp_path, 2048, segments), peak(tmp_path, 8192, segments)
-    assert large < 1.1 * small, (small, large)
+def test_the_memory_of_four_times_the_pixels_is_the_same(tmp_path, segments):
+    small, large = peak(tmp_path, 4096, segments), peak(tmp_path, 8192, segments)
+    # GDAL's cache of 64 MB has 50 MB of the smaller image. The label map of the larger image has 50 MB more.
+    assert large - small < 32 * 1024, (small, large)
