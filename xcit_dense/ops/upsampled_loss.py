@@ -15,11 +15,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from xcit_dense.ops.autocast import without_autocast
+from xcit_dense.ops.devices import is_gpu
 from xcit_dense.ops.transforms import is_traced
 from xcit_dense.ops.upsampled_conv import enlargement
 
-# The enlarged logits of a strip. Larger strips need more memory, and smaller strips more calls.
+# The enlarged logits of a strip. Larger strips need more memory, and smaller strips more calls. A GPU has more memory,
+# and calls take more of its time.
 _ELEMENTS_OF_STRIP = 2**22
+_ELEMENTS_ON_GPU = 2**24
 
 
 def upsampled_cross_entropy(
@@ -68,15 +71,17 @@ class _CrossEntropy(torch.autograd.Function):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         images, classes = logits.shape[:2]
         height, width = labels.shape[1:]
-        vertical = enlargement(logits.shape[2], height, align_corners, dtype, logits.device)  # (H, h)
+        on_cpu = enlargement(logits.shape[2], height, align_corners, dtype, torch.device("cpu"))  # (H, h)
+        vertical = on_cpu.to(logits.device)
         loss = logits.new_zeros((), dtype=dtype)
         correct = labels.new_zeros(())
         gradient = torch.zeros_like(logits, dtype=dtype) if needs else None
-        rows = max(1, _ELEMENTS_OF_STRIP // (images * classes * width))
+        elements = _ELEMENTS_ON_GPU if is_gpu(logits.device) else _ELEMENTS_OF_STRIP
+        rows = max(1, elements // (images * classes * width))
         with without_autocast(logits.device):
             for start in range(0, height, rows):
                 matrix, of_strip = vertical[start : start + rows], labels[:, start : start + rows]
-                seen = matrix.any(0).nonzero()
+                seen = on_cpu[start : start + rows].any(0).nonzero()  # a value from a GPU would wait for the GPU
                 first, last = int(seen[0]), int(seen[-1]) + 1
                 y = matrix[:, first:last] @ logits[:, :, first:last].to(dtype)  # (B, classes, rows, w)
                 z = F.interpolate(y, of_strip.shape[1:], mode="bilinear", align_corners=align_corners)
