@@ -55,6 +55,13 @@ def test_fused_heads_are_compared_with_the_librarys():
     assert {"gradients of decode_head", "gradients of auxiliary_head"} <= set(ours.errors)
 
 
+def test_gradients_in_bf16_may_be_as_far_away_as_those_of_the_reference():
+    options = model_race_options(train=True, dtype="bf16")
+    result = race.measure(options, tiny_config("segmentation", "upernet"), SIZE)
+    ours, library = (max(one.errors.values()) for one in result.contenders.values())
+    assert ours < max(race.GRADIENTS["bf16"], 1.5 * library)
+
+
 @pytest.mark.parametrize(
     ("task", "head"), [("detection", "dino"), ("detection", "mask2former"), ("segmentation", "mask2former")]
 )

@@ -38,6 +38,8 @@ def table(result: Result, options: ModelOptions) -> str:
                 f"\nThe {what} of all agree with those of the library's heads in fp32 to {max(distances):.1e} standard "
                 f"deviations; {tolerances[options.dtype]:.0e} is allowed."
             )
+            if what == "gradients" and max(distances) > GRADIENTS[options.dtype]:
+                text += f" The library's heads in {options.dtype} are about as far away."
     for name, reason in result.left_out.items():
         text += f"\nLeft out: {name}. {reason}"
     return text + "\n"
