@@ -10,8 +10,9 @@ backward pass. For example, of
 
     layer norm -> linear -> GELU -> linear
 
-only the inputs of layer norm and GELU are kept. No product is computed twice. :func:`run` does this for layers in a
-row, :func:`multiply` does it for one product.
+only the inputs of layer norm and GELU are kept. No product is computed twice. On a GPU, launches take more time than
+layer norms, so the result of the layer norm is kept too. :func:`run` does this for layers in a row, :func:`multiply`
+does it for one product.
 
 Only plain layers are computed in this way (:func:`xcit_dense.ops.layers.plain_type`). Every other module is called, so
 that its hooks run and its own ``forward`` decides the result. Under ``torch.compile``, in a trace and inside of
