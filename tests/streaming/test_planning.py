@@ -82,6 +82,7 @@ def run(script, directory):
 
 @on_linux
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_strip_takes_about_the_memory_that_it_may_take(tmp_path):
     _, small, large = run(STRIPS, tmp_path)
     assert large - small == pytest.approx(20e6, rel=0.4)
@@ -89,6 +90,7 @@ def test_a_strip_takes_about_the_memory_that_it_may_take(tmp_path):
 
 @on_linux
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_tile_takes_at_most_the_memory_that_is_computed(tmp_path):
     *_, small, stated_small, large, stated_large = run(TILES, tmp_path)
     assert 0.4 * (stated_large - stated_small) < large - small < 1.1 * (stated_large - stated_small)

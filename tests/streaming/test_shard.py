@@ -27,7 +27,7 @@ def one_process(options, size):
     return levels, {name: parameter.grad for name, parameter in backbone.named_parameters()}
 
 
-@pytest.fixture(scope="module", params=[(1, 2), pytest.param((0, 1, 2), marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[(1, 2), pytest.param((0, 1, 2), marks=[pytest.mark.slow, pytest.mark.long])])
 def shards(request, tmp_path_factory):
     """Runs all cases in two of three processes, or in all three. Returns the results of each process."""
     directory = tmp_path_factory.mktemp("shards")
