@@ -8,6 +8,7 @@ from tests.helpers.models import raises_user_error, random_images, tiny_xcit
 from tests.helpers.ranks import run_ranks
 from tests.streaming.sharded import slope
 from xcit_dense.streaming.shard import communication, sharded_levels
+from xcit_dense.streaming.stream import stream
 
 CASES = (
     ({}, (160, 90)),
@@ -89,3 +90,5 @@ def test_backbones_that_depend_on_the_complete_image_are_refused():
 def test_processes_that_are_not_connected_are_refused():
     with raises_user_error("not connected", "torchrun"):
         sharded_levels(tiny_xcit().eval(), random_images(1, 3, 64, 64))
+    with raises_user_error("not connected", "torchrun"):
+        stream(tiny_xcit().eval(), random_images(1, 3, 64, 64), shard=True)
