@@ -10,7 +10,10 @@ from tests.helpers.ranks import run_ranks
 from tests.mm.streaming.sharded_training import CASES, REFUSED, make_batch, make_model, mixed_losses, step
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=[pytest.mark.slow, pytest.mark.long])],
+)
 def processes(request, tmp_path_factory):
     """Runs a step of all cases in two or three processes. Returns the results of each process."""
     directory = tmp_path_factory.mktemp("training")

@@ -103,7 +103,7 @@ def stored_bytes(plan: Plan, classes: int, scores: bool = False) -> int:
 
     Example:
         >>> stored_bytes(Plan(height=32_768, width=32_768, side=1024, overlap=128), classes=150)
-        8665432064
+        13656653824
     """
     pixels = plan.height * plan.width
     labels = pixels * np.min_scalar_type(empty_label(classes)).itemsize
