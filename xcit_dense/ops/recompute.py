@@ -95,7 +95,7 @@ def run(layers: Iterable[nn.Module | PerPosition | None], x: Tensor, gain: Tenso
         else:
             scale = None
             # A gain that is part of the weights needs no memory. But gains start at 1e-5, and a product of a weight
-            # and such a gain underflows in fp16. On a GPU, weight and bias take more launches than the result.
+            # and a gain underflows in fp16. On a GPU, weight and bias take more launches than the result.
             launches = is_gpu(x.device) and not torch.is_grad_enabled()
             if not rest and gelu is None and product_dtype(x) != torch.float16 and not launches:
                 scale, gain = gain, None

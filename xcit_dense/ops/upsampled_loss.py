@@ -105,6 +105,16 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        # The product comes before the cast, because a gradient of fp16 can underflow without the scale of a GradScaler.
-        return (gradient * grad).to(ctx.dtype), None, None, None
+        return scale_saved_gradient(ctx, grad), None, None, None
+
+
+def scale_saved_gradient(ctx: Any, grad: Tensor) -> Tensor:
+    """Returns the gradient that the forward pass of a loss has computed, times the gradient of the loss.
+
+    Args:
+        ctx: The context of the loss. The gradient is its saved tensor, and ``dtype`` is the dtype of the logits.
+        grad: The gradient of the loss, a scalar.
+    """
+    (gradient,) = ctx.saved_tensors
+    # The product comes before the cast, because a gradient of fp16 can underflow without the scale of a GradScaler.
+    return (gradient * grad).to(ctx.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xcit_dense.ops.autocast import without_autocast
+from xcit_dense.ops.upsampled_loss import scale_saved_gradient
 from xcit_dense.rasters.window import Window
 from xcit_dense.streaming.maps import Enlarge, cut
 
@@ -78,6 +79,4 @@ class _SumOverRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        # The product comes before the cast, because a gradient of fp16 can underflow without the scale of a GradScaler.
-        return (gradient * grad).to(ctx.dtype), None, None, None, None
+        return scale_saved_gradient(ctx, grad), None, None, None, None

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from torch import Tensor, distributed
+from torch import Tensor
 
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.rasters.window import Window
-from xcit_dense.streaming.bands import Bands, divide_rows
-from xcit_dense.streaming.exchange import Group, move_rows, sum_over_ranks
+from xcit_dense.streaming.bands import share_rows
+from xcit_dense.streaming.exchange import Group, move_rows
 from xcit_dense.streaming.levels import level_shapes
 from xcit_dense.streaming.maps import Kept, Map, Normalise, PooledMap, cut
 from xcit_dense.streaming.norm import normalise_band
@@ -38,34 +38,23 @@ class BandLevels:
 
     Attributes:
         shapes: (C, H, W) of each complete level.
-        group: The processes.
-        rank: The number of this process in the group.
+        bands: The rows of tokens of each process.
     """
 
     def __init__(self, backbone: XCiT, values: Sequence[Tensor], height: int, width: int, group: Group = None) -> None:
         self.shapes = level_shapes(backbone, height, width)
-        self.group = group
-        self._bands = Bands(divide_rows(backbone, height, distributed.get_world_size(group)), group)
-        self.rank = self._bands.index
+        self.bands = share_rows(backbone, height, group)
         self._values = values
-
-    def rows_of(self, height: int) -> list[range]:
-        """Returns the rows of each process in maps of a height.
-
-        Args:
-            height: The height of the complete map.
-        """
-        return self._bands.of_map(height)
 
     def window_of(self, node: Map, process: int) -> Window:
         """Returns the window of a map that a process has."""
-        rows = self.rows_of(node.height)[process]
+        rows = self.bands.of_map(node.height)[process]
         return Window(rows.start, 0, len(rows), node.width)
 
     def read(self, level: int, window: Window) -> Tensor:
         """Returns a window of a level (B, C, h, w) inside of the rows of this process."""
         _, height, width = self.shapes[level]
-        rows = self.rows_of(height)[self.rank]
+        rows = self.bands.own_rows(height)
         return cut(self._values[level], Window(rows.start, 0, len(rows), width), window)
 
 
@@ -81,7 +70,7 @@ def compute_band(levels: BandLevels, *roots: Map) -> list[Tensor]:
         *roots: The maps.
 
     Returns:
-        For each map (B, C, rows, W), the rows of this process: ``levels.rows_of(root.height)[levels.rank]``.
+        For each map (B, C, rows, W), the rows of this process: ``levels.bands.own_rows(root.height)``.
 
     Example:
         >>> import tempfile, torch
@@ -130,13 +119,13 @@ def bring_source(levels: BandLevels, node: Map, number: int, x: Tensor) -> tuple
     source = node.sources[number]
     if _is_complete(source):
         return x, Window(0, 0, source.height, source.width)
-    have = levels.rows_of(source.height)
+    have = levels.bands.of_map(source.height)
     needs = [node.needs(levels.window_of(node, process))[number] for process in range(len(have))]
     want = [range(need.row, need.row + need.height) for need in needs]
     if want != have:
-        x = move_rows(x.permute(2, 0, 3, 1), have, want, levels.group)  # (B, C, rows, W) -> (rows, B, W, C)
+        x = move_rows(x.permute(2, 0, 3, 1), have, want, levels.bands.group)  # (B, C, rows, W) -> (rows, B, W, C)
         x = x.permute(1, 3, 0, 2)
-    own = want[levels.rank]
+    own = want[levels.bands.index]
     return x, Window(own.start, 0, len(own), source.width)
 
 
@@ -144,15 +133,15 @@ def _compute(levels: BandLevels, node: Map, inputs: Sequence[Tensor]) -> Tensor:
     """Computes the rows of this process of a map from what this process has of the sources."""
     if isinstance(node, PooledMap):
         (x,) = inputs
-        window = levels.window_of(node.pool.source, levels.rank)
+        window = levels.window_of(node.pool.source, levels.bands.index)
         part = node.pool.part(x.double(), window, node.pool.counts[node.index])
-        return sum_over_ranks(part, levels.group).to(x.dtype)
+        return levels.bands.sum(part).to(x.dtype)
     if _is_complete(node):
         return node.compute(Window(0, 0, node.height, node.width), inputs)
     if isinstance(node, Normalise):
         (x,) = inputs
-        return normalise_band(node.norm, x, len(x) * node.height * node.width, levels.group)
-    window = levels.window_of(node, levels.rank)
+        return normalise_band(node.norm, x, len(x) * node.height * node.width, levels.bands.group)
+    window = levels.window_of(node, levels.bands.index)
     needed = []
     for number, (x, need) in enumerate(zip(inputs, node.needs(window))):
         rows, have = bring_source(levels, node, number, x)

@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 
 from xcit_dense.errors import UserError
 from xcit_dense.models.xcit import XCiT
-from xcit_dense.streaming.exchange import Group, move_rows, sum_over_ranks
+from xcit_dense.streaming.exchange import Group, check_connected, move_rows, sum_over_ranks
 
 HALO = 2
 """Rows of tokens around a token that LPI needs."""
@@ -61,6 +61,14 @@ class Bands:
         tokens = self.rows[-1].stop
         starts = [-(-height * band.start // tokens) for band in self.rows]
         return [range(start, stop) for start, stop in pairwise([*starts, height])]
+
+    def own_rows(self, height: int) -> range:
+        """Returns the rows of this process in a map of the image, as :meth:`of_map` divides them.
+
+        Args:
+            height: Rows of the map.
+        """
+        return self.of_map(height)[self.index]
 
     def sum(self, x: Tensor) -> Tensor:
         """Returns the sum of the tensors of all processes. A gradient is summed too."""
@@ -129,6 +137,21 @@ def divide_rows(backbone: XCiT, tokens: int, processes: int) -> tuple[range, ...
         )
     edges = [unit * (units * process // processes) for process in range(processes)] + [tokens]
     return tuple(range(start, stop) for start, stop in pairwise(edges))
+
+
+def share_rows(backbone: XCiT, tokens: int, group: Group = None) -> Bands:
+    """Divides the rows of tokens of an image over connected processes, by :func:`divide_rows`.
+
+    Args:
+        backbone: The XCiT.
+        tokens: Rows of tokens of the image.
+        group: The processes. By default all.
+
+    Raises:
+        UserError: The processes are not connected, or there are too few rows.
+    """
+    check_connected()
+    return Bands(divide_rows(backbone, tokens, distributed.get_world_size(group)), group)
 
 
 def level_size(tokens: int, patch_size: int, stride: int) -> int:

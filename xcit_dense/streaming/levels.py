@@ -85,7 +85,7 @@ class StreamedLevels:
         self._tokens = rows, columns = maps[0].size
         self._patch_size = backbone.patch_size
         self.shapes = level_shapes(backbone, rows, columns)
-        self.rows = [bands.of_map(height)[bands.index] for _, height, _ in self.shapes]
+        self.rows = [bands.own_rows(height) for _, height, _ in self.shapes]
         self._modules = [backbone.get_submodule(name) for name in backbone.level_modules()]
         self._maps: list[TokenMap] = list(maps)
 

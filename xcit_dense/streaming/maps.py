@@ -411,7 +411,7 @@ class Pool:
         source = self.source
         totals: list[Tensor] = []
         dtype = torch.float32
-        for window in blocks_of_rows(self.bands.of_map(source.height)[self.bands.index], source.width, self.tile):
+        for window in blocks_of_rows(self.bands.own_rows(source.height), source.width, self.tile):
             x = source.read(window)
             dtype = x.dtype
             parts = [self.part(x.double(), window, count) for count in self.counts]

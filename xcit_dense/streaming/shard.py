@@ -21,9 +21,9 @@ from xcit_dense.models.blocks import XCABlock, map_to_tokens, tokens_to_map
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.ops.autocast import product_dtype
 from xcit_dense.ops.layers import floating_weight
-from xcit_dense.streaming.bands import HALO, Bands, divide_rows
+from xcit_dense.streaming.bands import HALO, Bands, share_rows
 from xcit_dense.streaming.checks import check_eval, check_parts
-from xcit_dense.streaming.exchange import Group, check_connected, draw_once
+from xcit_dense.streaming.exchange import Group, draw_once
 from xcit_dense.streaming.levels import level_shapes
 from xcit_dense.streaming.rows import Rows, as_rows
 from xcit_dense.streaming.sweeps import count_tokens, embed
@@ -79,10 +79,9 @@ def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = Non
     """
     model = check_parts(backbone)
     check_eval(model, drops_blocks=True)
-    check_connected()
     rows = as_rows(image)
     height, width = count_tokens(rows, model.patch_size)
-    bands = Bands(divide_rows(model, height, distributed.get_world_size(group)), group)
+    bands = share_rows(model, height, group)
     band = bands.own
     x = map_to_tokens(embed(model, rows, band.start, band.stop))  # (1, N, C)
     levels = []
@@ -96,9 +95,7 @@ def sharded_levels(backbone: nn.Module, image: Tensor | Rows, group: Group = Non
         for name, source in of_level:
             if source == index:
                 levels.append(model.get_submodule(name)(tokens_to_map(x, len(band), width)))
-    return Band(
-        tuple(levels), tuple(bands.of_map(rows)[bands.index] for _, rows, _ in level_shapes(model, height, width))
-    )
+    return Band(tuple(levels), tuple(bands.own_rows(rows) for _, rows, _ in level_shapes(model, height, width)))
 
 
 _Scales = tuple[Tensor | None, Tensor | None, Tensor | None]

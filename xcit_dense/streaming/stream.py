@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from xcit_dense.errors import UserError
 from xcit_dense.models.blocks import XCABlock
 from xcit_dense.models.xcit import XCiT
 from xcit_dense.ops.layers import floating_weight
-from xcit_dense.streaming.bands import Bands, divide_rows
+from xcit_dense.streaming.bands import Bands, share_rows
 from xcit_dense.streaming.checks import check_eval, check_parts
-from xcit_dense.streaming.exchange import Group, check_connected
+from xcit_dense.streaming.exchange import Group
 from xcit_dense.streaming.levels import StreamedLevels
 from xcit_dense.streaming.rows import Rows, as_rows
 from xcit_dense.streaming.storage import allocate, format_size
@@ -89,10 +89,7 @@ def stream(
         strip = choose_strip(memory, width, model.embed_dim, dtype.itemsize)
     if strip < 1:
         raise UserError(f"strip={strip} must be at least 1 row of tokens; leave it out to choose it by memory.")
-    bands = Bands((range(height),))
-    if shard:
-        check_connected()
-        bands = Bands(divide_rows(model, height, distributed.get_world_size(group)), group)
+    bands = share_rows(model, height, group) if shard else Bands((range(height),))
     band = bands.own
     sources = sorted(set(model.out_indices))
     size = stored_bytes(model, rows.height, rows.width)

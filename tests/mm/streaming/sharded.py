@@ -28,7 +28,7 @@ def read_own_logits(model, image):
     with torch.no_grad(), stream(model.backbone, image, strip=2, shard=True) as levels:
         logits = map_logits(model, levels, height, width, levels.bands)
         levels.fetch(needed_rows(logits, levels.bands, len(levels.shapes)))
-        for window in blocks_of_rows(levels.bands.of_map(height)[levels.bands.index], width, 50):
+        for window in blocks_of_rows(levels.bands.own_rows(height), width, 50):
             yield window, logits.read(window)
 
 

@@ -17,13 +17,11 @@ with prints_logged():
 
 from xcit_dense.mm.heads import FusedFCNHead, FusedFPNHead, FusedUPerHead
 from xcit_dense.mm.necks import VTFPN
-from xcit_dense.mm.streaming.layers import convolve, describe, refuse
+from xcit_dense.mm.streaming.layers import SUMMED_TILE, convolve, describe, refuse
 from xcit_dense.mm.streaming.vt_fpn import apply_vt_fpn
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.streaming.bands import ONE_BAND, Bands
 from xcit_dense.streaming.maps import Add, Apply, Concatenate, Enlarge, Level, Levels, Map, Pool, PooledMap
-
-_TILE = 128  # positions along each side of the windows from which the pooling pyramid sums a level
 
 
 def map_levels(model: Any, levels: Levels, bands: Bands = ONE_BAND) -> list[Map]:
@@ -166,7 +164,7 @@ def _apply_pyramid(head: Any, level: Map, name: str, bands: Bands) -> Map:
         if plain_type(pooling) is not nn.AdaptiveAvgPool2d or not isinstance(pooling.output_size, int):
             refuse(f"{name}.psp_modules.{index}.0", describe(pooling))
         counts.append(pooling.output_size)
-    pool = Pool(level, counts, _TILE, bands)
+    pool = Pool(level, counts, SUMMED_TILE, bands)
     branches: list[Map] = [level]
     for index, (_, layer) in enumerate(pyramid):
         branch = convolve(f"{name}.psp_modules.{index}.1", layer, PooledMap(pool, index))

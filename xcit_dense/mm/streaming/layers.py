@@ -16,6 +16,9 @@ from xcit_dense.ops.layers import plain_type
 from xcit_dense.ops.winograd_conv import WinogradConv2d
 from xcit_dense.streaming.maps import Apply, Map, Normalise
 
+SUMMED_TILE = 128
+"""Positions along each side of the windows from which a complete map is summed."""
+
 _CONVOLUTIONS = (nn.Conv2d, WinogradConv2d)
 _ACTIVATIONS = (
     *(nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.ELU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU),

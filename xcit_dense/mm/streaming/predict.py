@@ -202,7 +202,7 @@ class _Run:
         with stream(model.backbone, rows, shard=self._shard, group=self._group, **options) as levels, torch.no_grad():
             logits = map_logits(model, levels, height, width, levels.bands)
             levels.fetch(needed_rows(logits, levels.bands, len(levels.shapes)))
-            own = levels.bands.of_map(height)[levels.bands.index]
+            own = levels.bands.own_rows(height)
             tiles = list(blocks_of_rows(own, width, logits.choose_tile(TILE_MEMORY)))
             with track("tiles", len(tiles)) as count:
                 for tile in tiles:

@@ -26,7 +26,7 @@ from xcit_dense.mm.streaming.layers import NeedsCompleteMapError, describe
 from xcit_dense.ops.layers import plain_type
 from xcit_dense.streaming.band_loss import sum_over_rows
 from xcit_dense.streaming.band_maps import BandLevels, bring_source, compute_band
-from xcit_dense.streaming.exchange import Group, all_reduced, draw_once, sum_over_ranks
+from xcit_dense.streaming.exchange import Group, all_reduced, draw_once
 from xcit_dense.streaming.maps import Apply, Enlarge, Map
 from xcit_dense.streaming.rows import TensorRows
 from xcit_dense.streaming.shard import sharded_levels
@@ -193,7 +193,7 @@ def _compute_losses(head: Any, levels: BandLevels, logits: Map, of_band: Tensor,
     height, width = labels.shape[1:]
     enlarge = Enlarge(logits, height, width, align_corners=head.align_corners)
     part, have = bring_source(levels, enlarge, 0, of_band)
-    rows = levels.rows_of(height)[levels.rank]
+    rows = levels.bands.own_rows(height)
     counted = labels != head.ignore_index
     found: dict[str, Tensor] = {}
     for loss in _losses_of(head):
@@ -201,9 +201,9 @@ def _compute_losses(head: Any, levels: BandLevels, logits: Map, of_band: Tensor,
             raise UserError("A head with one logit needs the labels 0 and 1, but the images have others.")
         of_rows = partial(_sum_losses, loss, labels, head.ignore_index)
         total, correct = sum_over_rows(enlarge, part, have, rows, of_rows)
-        value = loss.loss_weight * sum_over_ranks(total, levels.group) / (_count(loss, labels, counted) + _TINY)
+        value = loss.loss_weight * levels.bands.sum(total) / (_count(loss, labels, counted) + _TINY)
         found[loss.loss_name] = found[loss.loss_name] + value if loss.loss_name in found else value
-        correct = all_reduced(correct, levels.group)
+        correct = all_reduced(correct, levels.bands.group)
         found["acc_seg"] = (100 * (correct + _TINY) / (counted.sum() + _TINY)).reshape(1)
     return found
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xcit_dense.mm.streaming.layers import check_norm, describe, refuse
+from xcit_dense.mm.streaming.layers import SUMMED_TILE, check_norm, describe, refuse
 from xcit_dense.models.blocks import map_to_tokens
 from xcit_dense.models.vt_fpn import Projector, Tokenizer, TokenTransformer
 from xcit_dense.ops.layers import floating_weight, plain_type
@@ -22,7 +22,6 @@ from xcit_dense.rasters.window import Window, blocks_of_rows
 from xcit_dense.streaming.bands import ONE_BAND, Bands
 from xcit_dense.streaming.maps import Apply, Map
 
-_TILE = 128  # positions along each side of the windows from which the tokens are averaged
 _PARTS = (nn.ModuleList, nn.Sequential, Tokenizer, TokenTransformer, Projector, nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
@@ -89,7 +88,7 @@ def _average(tokenizer: Tokenizer, source: Map, bands: Bands) -> Tensor:
     maximum = torch.full((1, 1, L), -torch.inf, dtype=torch.float64, device=weight.device)
     total = torch.zeros((1, L, 1), dtype=torch.float64, device=weight.device)
     weighted = torch.zeros((1, L, C), dtype=torch.float64, device=weight.device)
-    for window in blocks_of_rows(bands.of_map(source.height)[bands.index], source.width, _TILE):
+    for window in blocks_of_rows(bands.own_rows(source.height), source.width, SUMMED_TILE):
         x = map_to_tokens(source.read(window))  # (1, N, C)
         scores = tokenizer.score(x).double()  # (1, N, L)
         larger = maximum.maximum(scores.amax(dim=1, keepdim=True))  # (1, 1, L)
